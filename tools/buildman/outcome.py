@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""What came out of building one board at one commit."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Dict
+
+
+@dataclasses.dataclass
+class Outcome:
+    """One board at one commit: make's verdict and all that it left behind.
+
+    Attributes:
+        target: the board
+        commit_upto: index into the commits of the plan
+        return_code: make's exit status
+        stdout, stderr: what make printed, with paths relative to the source
+        sizes: text of the `sizes` file, '' when there is none
+        files: the other small files of the result tree, name to content
+            (`.config`, `toolchain`, `u-boot.sizes`, …), without `done`, `err`,
+            `log` and `sizes`
+        images: large files kept with -k: name below the result folder to a
+            staged file that the writer may move away
+        seconds: how long it took, wall clock
+        reconfigured: configured again although an earlier commit's build was
+            there
+        skipped: carried forward from the commit before, nothing was built
+        infra: '' for a verdict on the source; otherwise what is wrong with the
+            machine (no space, command not found, killed by a signal)
+        machine: name of the machine that built it, '' for this one
+    """
+
+    target: str
+    commit_upto: int
+    return_code: int
+    stdout: str = ''
+    stderr: str = ''
+    sizes: str = ''
+    files: Dict[str, bytes] = dataclasses.field(default_factory=dict)
+    images: Dict[str, str] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    reconfigured: bool = False
+    skipped: bool = False
+    infra: str = ''
+    machine: str = ''
+
+    @property
+    def failed(self) -> bool:
+        """True when make reported failure."""
+        return self.return_code != 0
+
+    @property
+    def warned(self) -> bool:
+        """True when make succeeded but wrote to stderr."""
+        return self.return_code == 0 and bool(self.stderr)
