@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The loop that owns a run: events in, boards out, results to disk.
+
+Everything that changes while a build runs (the scheduler's state, the result
+tree, the terminal) is touched by this loop only. Slots and connections have
+threads of their own, which post events to its queue and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import shutil
+from typing import Callable, Dict, List, Optional, Protocol, Sequence, Set, Tuple
+
+from buildman.engine import Engine
+from buildman.errors import EXIT_ERRORS, EXIT_OK, EXIT_WARNINGS
+from buildman.events import BoardDone, Built, Event, SlotReady, Started, WorkerGone
+from buildman.outcome import Outcome
+from buildman.plan import BoardJob, Plan
+from buildman.results import ResultTree
+from buildman.scheduler import Scheduler, Task
+from buildman.status import Status
+
+
+class Worker(Protocol):
+    """Anything that carries out boards: this machine or another one.
+
+    Attributes:
+        name: '' for this machine
+        capacity: how many boards it may have in hand
+        archs: what it can build, None for everything
+        speed: how fast it is, in any unit
+    """
+
+    name: str
+    capacity: int
+    archs: Optional[Sequence[str]]
+    speed: float
+
+    def start(self) -> None:
+        """Begin to get ready; events tell when it is."""
+
+    def submit(self, job: BoardJob) -> None:
+        """Build a board."""
+
+    def cancel(self, target: str) -> None:
+        """Drop a board."""
+
+    def finish(self) -> None:
+        """There is nothing more to do: end in peace."""
+
+    def stop(self) -> None:
+        """End everything now, in a few seconds at most."""
+
+
+class LocalWorker:
+    """This machine as a worker: an engine in the same process."""
+
+    def __init__(self, engine: Engine, speed: float = 1.0) -> None:
+        """Wrap an engine.
+
+        Args:
+            engine: posts to the queue of the loop
+            speed: how fast this machine is, in any unit
+        """
+        self.name = ''
+        # One board more than there are slots, so that none waits for the loop
+        self.capacity = engine.slots + 1
+        self.archs: Optional[Sequence[str]] = None
+        self.speed = speed
+        self._engine = engine
+
+    def start(self) -> None:
+        """Start the slots."""
+        self._engine.start()
+
+    def submit(self, job: BoardJob) -> None:
+        """Build a board."""
+        self._engine.submit(job)
+
+    def cancel(self, target: str) -> None:
+        """Drop a board."""
+        self._engine.cancel(target)
+
+    def finish(self) -> None:
+        """Let the slots end."""
+        self._engine.finish()
+        self._engine.join(10)
+
+    def stop(self) -> None:
+        """End all builds."""
+        self._engine.stop()
+
+
+@dataclasses.dataclass
+class Report:
+    """How a run ended.
+
+    Attributes:
+        missing: boards that are not complete, with their missing commits and
+            why
+        notes: what happened to machines, a line each
+    """
+
+    missing: Dict[str, Tuple[Tuple[int, ...], str]] = dataclasses.field(default_factory=dict)
+    notes: List[str] = dataclasses.field(default_factory=list)
+
+
+class Builder:
+    """One run over a plan."""
+
+    def __init__(self, plan: Plan, tree: ResultTree, status: Status,
+                 events: 'queue.Queue[Event]',
+                 weights: Optional[Dict[str, float]] = None) -> None:
+        """Set up.
+
+        Args:
+            plan: what to build
+            tree: where results go
+            status: what is shown
+            events: queue that all workers post to
+            weights: expected cost of a build of each board
+        """
+        self._plan = plan
+        self._tree = tree
+        self._status = status
+        self._events = events
+        self._jobs = {job.board.target: job for job in plan.jobs}
+        self._workers: Dict[str, Worker] = {}
+        self._retried: Set[Tuple[str, int]] = set()
+        self._listeners: List[Callable[[Event], None]] = []
+        self._ready: Set[str] = set()
+        self.report = Report()
+        tasks = self._find_tasks(weights or {})
+        self.scheduler = Scheduler(tasks)
+
+    def add_listener(self, listener: Callable[[Event], None]) -> None:
+        """Have a function called with every event, after it was dealt with."""
+        self._listeners.append(listener)
+
+    def _find_tasks(self, weights: Dict[str, float]) -> List[Task]:
+        """Find out what is missing in the tree, and count what is there"""
+        settings = self._plan.settings
+        todo: Dict[str, List[int]] = {target: [] for target in self._jobs}
+        counts = self._status.counts
+        for upto in range(self._plan.commit_count):
+            built = ({} if settings.force_build
+                     else self._tree.built(upto, self._jobs))
+            for target in self._jobs:
+                done = built.get(target)
+                if done is None or (done[0] and settings.force_build_failures):
+                    todo[target].append(upto)
+                else:
+                    counts.add(*done)
+                    counts.previous += 1
+        return [Task(target, self._jobs[target].board.arch, tuple(commits),
+                     weights.get(target, 0.0) * len(commits))
+                for target, commits in todo.items()]
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """True when every result is there already."""
+        return self.scheduler.finished
+
+    def pending(self) -> int:
+        """Return how many boards have something to be built."""
+        return len(self.scheduler.missing())
+
+    # -- the run -----------------------------------------------------------
+
+    def run(self, workers: Sequence[Worker]) -> Report:
+        """Build everything.
+
+        Returns:
+            what could not be built, and why
+
+        Raises:
+            KeyboardInterrupt: the user wants it to end; all workers have ended
+            SetupError: results cannot be written; all workers have ended
+        """
+        for worker in workers:
+            self._workers[worker.name] = worker
+            self.scheduler.add_worker(worker.name, worker.capacity, worker.archs,
+                                      worker.speed)
+        try:
+            for worker in workers:
+                worker.start()
+            self._loop()
+            for worker in list(self._workers.values()):
+                worker.finish()
+        except BaseException:
+            for worker in list(self._workers.values()):
+                worker.stop()
+            raise
+        self.report.missing = self.scheduler.missing()
+        return self.report
+
+    def _loop(self) -> None:
+        """Handle events until nothing is open"""
+        for name in list(self._workers):
+            self._fill(name)
+        while True:
+            self.scheduler.give_up_stranded('no machine is left that can build it')
+            if self.scheduler.finished:
+                return
+            self._handle(self._events.get())
+
+    def _handle(self, event: Event) -> None:
+        """Deal with one event"""
+        if event.worker not in self._workers:
+            return
+        if isinstance(event, Built):
+            self._built(event)
+        elif isinstance(event, BoardDone):
+            if self.scheduler.board_done(event.worker, event.target, event.reason):
+                self._note(event.worker, f"'{event.target}' not finished: "
+                           f"{event.reason or 'stopped'}")
+            self._fill_all()
+        elif isinstance(event, WorkerGone):
+            self._lost(event)
+        elif isinstance(event, SlotReady):
+            self._ready.add(event.worker)
+        else:
+            assert isinstance(event, Started)
+        for listener in self._listeners:
+            listener(event)
+
+    def _fill(self, name: str) -> None:
+        """Hand out boards to a worker until its hands are full"""
+        while True:
+            handout = self.scheduler.next_for(name)
+            if handout is None:
+                return
+            job = self._jobs[handout.target]
+            self._workers[name].submit(dataclasses.replace(job, commits=handout.commits))
+
+    def _fill_all(self) -> None:
+        """Hand out boards to all"""
+        for name in list(self._workers):
+            self._fill(name)
+
+    def _built(self, event: Built) -> None:
+        """Keep a result, unless it is a first failure that is the machine's"""
+        outcome = event.outcome
+        key = (outcome.target, outcome.commit_upto)
+        if outcome.infra and key not in self._retried:
+            # Tried once more, elsewhere if there is an elsewhere: the result
+            # is left out, so the board comes back as not complete
+            self._retried.add(key)
+            self._note(event.worker, f"'{outcome.target}' failed as {outcome.infra}; "
+                       'it is tried again')
+            self._discard(outcome)
+            return
+        if not self.scheduler.result(event.worker, outcome.target, outcome.commit_upto):
+            self._discard(outcome)
+            return
+        self._tree.write(outcome)
+        counts = self._status.counts
+        counts.add(outcome.return_code, outcome.warned)
+        counts.skipped += outcome.skipped
+        counts.reconfigured += outcome.reconfigured
+        name = outcome.target + (f' [{event.worker}]' if event.worker else '')
+        self._status.progress(name)
+
+    @staticmethod
+    def _discard(outcome: Outcome) -> None:
+        """Remove the staged images of a result that nobody wants"""
+        for folder in {path.rpartition('/')[0] for path in outcome.images.values()}:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _lost(self, event: WorkerGone) -> None:
+        """Give away what a lost worker had in hand"""
+        self._workers.pop(event.worker)
+        back = self.scheduler.lost(event.worker)
+        text = f'lost: {event.reason}'
+        if back:
+            text += f"; given away again: {', '.join(back)}"
+        self._note(event.worker, text)
+        self._fill_all()
+
+    def _note(self, worker: str, text: str) -> None:
+        """Tell the user about something that happened on a machine"""
+        line = f"[{worker or 'local'}] {text}"
+        self.report.notes.append(line)
+        self._status.say(line)
+
+
+def exit_status(status: Status, report: Report, ignore_warnings: bool) -> int:
+    """Return the exit status of a run.
+
+    100 when a board failed or could not be built, 101 when there were only
+    warnings and they count, 0 otherwise.
+    """
+    counts = status.counts
+    if counts.failed or report.missing:
+        return EXIT_ERRORS
+    if counts.warned and not ignore_warnings:
+        return EXIT_WARNINGS
+    return EXIT_OK

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The command line: every flag with its help, nothing else."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn, Optional, Sequence
+
+from buildman.errors import UsageError
+
+# Flags of upstream's that are known, so that nobody is left to wonder, but not
+# there yet: (words for argparse, whether it takes a value)
+NOT_YET = (
+    (('-X', '--extend'), False),
+    (('--lines',), False),
+    (('--lines-debug',), False),
+    (('--lines-code',), False),
+    (('--skip-unaffected',), False),
+    (('--shared-dtc',), False),
+    (('--full-check',), False),
+    (('-t', '--test'), False),
+    (('--coverage',), False),
+    (('--skip-net-tests',), False),
+    (('--machines-buildman-path',), True),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors take the way of all others"""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f'{message} (see --help)')
+
+
+class _NotYet(argparse.Action):
+    """A flag that is known but does nothing yet: said, not ignored"""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
+                 values: object, option_string: Optional[str] = None) -> None:
+        raise UsageError(f"'{option_string}' is not available in this version")
+
+
+def _count(text: str) -> int:
+    """Parse a number that may not be negative"""
+    try:
+        val = int(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from exc
+    if val < 0:
+        raise argparse.ArgumentTypeError(f"'{text}' must be 0 or more")
+    return val
+
+
+def _at_least_one(text: str) -> int:
+    """Parse a number of at least 1"""
+    val = _count(text)
+    if val < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' must be 1 or more")
+    return val
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    """Flags that say what is built"""
+    group = parser.add_argument_group('what to build')
+    group.add_argument(
+        'terms', nargs='*', metavar='TERM',
+        help='regular expression over target, arch, cpu, board, vendor and soc; a board is '
+             "built when any term matches; 'A & B' needs both")
+    group.add_argument('--boards', action='append', metavar='A,B',
+                       help='build just these boards, by exact name; may be repeated')
+    group.add_argument('-x', '--exclude', action='append', metavar='A,B',
+                       help='leave out boards that match; may be repeated')
+    group.add_argument('-b', '--branch', metavar='BRANCH',
+                       help='build each commit of a branch from its upstream on, or of a '
+                            'range A..B; without it, the source as it is in the folder')
+    group.add_argument('-c', '--count', type=_at_least_one, default=-1, metavar='N',
+                       help='build only the newest N commits of the branch')
+    group.add_argument('--step', type=_count, default=1, metavar='N',
+                       help='build every Nth commit only; 0: just the first and the last')
+    group.add_argument('-g', '--git', default='.', metavar='DIR',
+                       help='repository that holds the branch (default: this folder)')
+    group.add_argument('--target', default='', metavar='T',
+                       help='what make is told to make, instead of everything')
+    group.add_argument('-R', '--regen-board-list', metavar='FILE',
+                       help='scan all boards and write their list to FILE (- for boards.cfg '
+                            'in the output folder)')
+    group.add_argument('--maintainer-check', action='store_true',
+                       help='check that each board has a maintainer and each entry a board')
+    group.add_argument('--print-arch', action='store_true',
+                       help='print the architecture of the boards (ARCH=) and end')
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
+    """Flags that change a build"""
+    group = parser.add_argument_group('how to build')
+    group.add_argument('-f', '--force-build', action='store_true',
+                       help='build what is already built, too')
+    group.add_argument('-F', '--force-build-failures', action='store_true',
+                       help='build again what failed before')
+    group.add_argument('-C', '--force-reconfig', action='store_true',
+                       help='configure for every commit, not only for the first')
+    group.add_argument('-Z', '--no-kconfig-check', dest='kconfig_check', action='store_false',
+                       help='do not configure again when a Kconfig file or the defconfig changed')
+    group.add_argument('-m', '--mrproper', action='store_true',
+                       help="run 'make mrproper' before configuring")
+    group.add_argument('--fallback-mrproper', action='store_true',
+                       help="after a failure, run 'make mrproper' and try again")
+    group.add_argument('-Q', '--quick', action='store_true',
+                       help='rough build: believe the first failure, try nothing again')
+    group.add_argument('--config-only', action='store_true',
+                       help='configure only, compile nothing')
+    group.add_argument('-a', '--adjust-cfg', action='append', metavar='CFG',
+                       help="change the configuration: 'X' or 'X=val' sets, '~X' unsets; "
+                            'separated by commas; may be repeated')
+    group.add_argument('--fragments', metavar='A,B',
+                       help='configuration fragments to apply on top of each defconfig')
+    group.add_argument('-L', '--no-lto', action='store_true',
+                       help='build without link-time optimisation')
+    group.add_argument('-M', '--allow-missing', action='store_true', default=None,
+                       help='let binman make up missing blobs (the default, unless the '
+                            'configuration says otherwise)')
+    group.add_argument('--no-allow-missing', dest='no_allow_missing', action='store_true',
+                       help='make missing blobs an error')
+    group.add_argument('-V', '--verbose-build', action='store_true',
+                       help="run make with V=1 and keep all that it prints in 'log'")
+    group.add_argument('-E', '--warnings-as-errors', action='store_true',
+                       help='treat compiler warnings as errors')
+    group.add_argument('-r', '--reproducible-builds', action='store_true',
+                       help='build with SOURCE_DATE_EPOCH=0, so that images do not depend on '
+                            'the time')
+    group.add_argument('--dtc-skip', action='store_true',
+                       help="use the system's dtc instead of building one for each board")
+    group.add_argument('--ccache', action='store_true',
+                       help='use ccache for the cross and host compilers')
+    group.add_argument('--no-skip-unaffected', action='store_true',
+                       help='build every commit for every board (this version always does)')
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    """Flags about folders and resources"""
+    group = parser.add_argument_group('where, and with how much')
+    group.add_argument('-o', '--output-dir', default=None, metavar='DIR',
+                       help='folder for results and work (default: ..)')
+    group.add_argument('-k', '--keep-outputs', action='store_true',
+                       help='keep the images that were built, not only what is said of them')
+    group.add_argument('-w', '--work-in-output', action='store_true',
+                       help='build a single board right in the output folder')
+    group.add_argument('-i', '--in-tree', action='store_true',
+                       help='build in the source folder rather than one of its own')
+    group.add_argument('-N', '--no-subdirs', action='store_true',
+                       help='without -b and with one board: put the results in the output '
+                            'folder itself')
+    group.add_argument('-P', '--per-board-out-dir', action='store_true',
+                       help='keep a build folder (O=) for each board, not for each thread')
+    group.add_argument('-T', '--threads', type=_count, default=None, metavar='N',
+                       help='build N boards at once (default: one for each processor)')
+    group.add_argument('-j', '--jobs', type=_at_least_one, default=None, metavar='N',
+                       help='give each make N jobs of its own, instead of all makes sharing '
+                            'the processors')
+    group.add_argument('--process-limit', type=_count, default=0, metavar='N',
+                       help='wait until fewer than N buildmans run on this machine (0: do not)')
+
+
+def _add_toolchain(parser: argparse.ArgumentParser) -> None:
+    """Flags about compilers"""
+    group = parser.add_argument_group('toolchains')
+    group.add_argument('--list-tool-chains', action='store_true',
+                       help='list the toolchains that were found (-v: how) and end')
+    group.add_argument('--fetch-arch', action='append', metavar='ARCH',
+                       help="download toolchains from kernel.org: names, 'all', or 'list'")
+    group.add_argument('-A', '--print-prefix', action='store_true',
+                       help='print the toolchain prefix for the boards (CROSS_COMPILE=) and end')
+    group.add_argument('-p', '--full-path', action='store_true',
+                       help='use the full path of the toolchain in CROSS_COMPILE')
+    group.add_argument('-O', '--override-toolchain', metavar='CC',
+                       help="compiler for sandbox, e.g. 'clang-14'")
+
+
+def _add_summary(parser: argparse.ArgumentParser) -> None:
+    """Flags of the summary"""
+    group = parser.add_argument_group('summary')
+    for short, long, text in (
+            ('-s', '--summary', 'show what changed from commit to commit; build nothing'),
+            ('-z', '--build-summary', 'build, then show the summary'),
+            ('-e', '--show_errors', 'show errors and warnings'),
+            ('-l', '--list-error-boards', 'name the boards of each error and warning'),
+            ('-S', '--show-sizes', 'show how image sizes changed'),
+            ('-d', '--detail', 'with -S, show each board'),
+            ('-B', '--bloat', 'with -S, show each function'),
+            ('-K', '--show-config', 'show how configurations changed'),
+            ('-U', '--show-environment', 'show how default environments changed'),
+            ('-u', '--show_unknown', 'show boards without a result'),
+            ('-y', '--filter-dtb-warnings', 'leave out warnings of the device tree compiler'),
+            ('-Y', '--filter-migration-warnings', 'leave out warnings about migration'),
+            ('-I', '--ide', 'print only what compilers say, as an IDE can parse it')):
+        group.add_argument(short, long, action='store_true', help=text)
+    group.add_argument('--preserve-config-y', action='store_true',
+                       help="with -K, show 'y' as it is, not as 1")
+    group.add_argument('--show-not-built', action='store_true',
+                       help='name the boards that were not built at a commit')
+    group.add_argument('--json', metavar='FILE', help='write the summary as JSON')
+    group.add_argument('--junit', metavar='FILE',
+                       help='write the results as JUnit XML, for CI servers')
+    group.add_argument('-W', '--ignore-warnings', action='store_true',
+                       help='exit with 0 although there are warnings')
+
+
+def _add_dist(parser: argparse.ArgumentParser) -> None:
+    """Flags of the distributed mode"""
+    group = parser.add_argument_group('several machines')
+    group.add_argument('--dist', '--distribute', dest='dist', action='store_true',
+                       help='build on the machines of [machines], too')
+    group.add_argument('--use-machines', metavar='A,B',
+                       help='use just these machines (implies --dist)')
+    group.add_argument('--no-local', action='store_true',
+                       help='with --dist: build nothing on this machine')
+    group.add_argument('--mach', '--machines', dest='machines', action='store_true',
+                       help='probe all machines and show what they are and have')
+    group.add_argument('--machines-fetch-arch', action='store_true',
+                       help='download the toolchains that machines lack (implies --mach)')
+    group.add_argument('--kill-workers', action='store_true',
+                       help='end left-over workers on all machines and free their locks')
+    group.add_argument('--clean-workers', action='store_true',
+                       help='remove the work folder on all machines')
+    group.add_argument('--worker', action='store_true',
+                       help='be a worker: take commands from stdin (started by --dist)')
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser for the whole command line."""
+    parser = _Parser(
+        prog='buildman', allow_abbrev=False,
+        description='Build U-Boot for many boards, at each commit of a branch, on one or '
+                    'many machines, and show which commit broke what.')
+    _add_what(parser)
+    _add_how(parser)
+    _add_where(parser)
+    _add_toolchain(parser)
+    _add_summary(parser)
+    _add_dist(parser)
+    group = parser.add_argument_group('the program itself')
+    group.add_argument('-n', '--dry-run', action='store_true',
+                       help='say what would be done, and do nothing')
+    group.add_argument('-v', '--verbose', action='store_true',
+                       help='say more: results as they come, boards of a dry run')
+    group.add_argument('-G', '--config-file', default='', metavar='FILE',
+                       help='configuration (default: ~/.buildman)')
+    group.add_argument('-H', '--full-help', action='store_true', help='show the README')
+    group.add_argument('-D', '--debug', action='store_true',
+                       help='show a full traceback on errors')
+    group.add_argument('--demo', nargs='?', const='', metavar='DIR',
+                       help='build a small sample tree in a temporary folder (or DIR)')
+    for words, value in NOT_YET:
+        if value:
+            parser.add_argument(*words, action=_NotYet, help=argparse.SUPPRESS)
+        else:
+            parser.add_argument(*words, action=_NotYet, nargs=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line.
+
+    Args:
+        argv: without the name of the program
+
+    Raises:
+        UsageError: a flag is unknown, lacks its value or is not there yet
+        SystemExit: --help was given
+    """
+    parser = make_parser()
+    args = parser.parse_intermixed_args(list(argv))
+    if args.use_machines:
+        args.dist = True
+    if args.machines_fetch_arch:
+        args.machines = True
+    return args

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Picks the files of a result out of a finished build folder."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shutil
+import subprocess
+from typing import Dict, List, Mapping, Sequence, Tuple
+
+# Phases of U-Boot that have a folder and an ELF image of their own
+PHASES = ('spl', 'tpl', 'vpl')
+
+# Files that hold the configuration, below the build folder, and their name in
+# the result tree (all of them are made by U-Boot's Makefile)
+CONFIG_FILES = (
+    ('.config', '.config'),
+    ('include/generated/autoconf.h', 'autoconf.h'),
+    ('include/autoconf.mk', 'autoconf.mk'),
+    ('u-boot.cfg', 'u-boot.cfg'),
+    ('spl/u-boot-spl.cfg', 'u-boot-spl.cfg'),
+    ('tpl/u-boot-tpl.cfg', 'u-boot-tpl.cfg'),
+    ('vpl/u-boot-vpl.cfg', 'u-boot-vpl.cfg'),
+    ('spl/include/autoconf.mk', 'autoconf-spl.mk'),
+    ('tpl/include/autoconf.mk', 'autoconf-tpl.mk'),
+    ('vpl/include/autoconf.mk', 'autoconf-vpl.mk'),
+)
+
+# What -k keeps, as patterns below the build folder
+IMAGE_PATTERNS = (
+    'u-boot*', '*.map', 'MLO', 'SPL', '*.bin', '*.dtb', '*.img', '*.rom', '*.itb',
+    '*.elf', 'flash.*', 'include/autoconf.mk',
+    'spl/u-boot-spl*', 'tpl/u-boot-tpl*', 'vpl/u-boot-vpl*',
+    'tools/mkimage', 'idbloader*', '*.imx', '*.itb.*', '*.fit', '*.kwb', '*.sb',
+)
+IMAGE_FOLDERS = ('spl', 'tpl', 'vpl')
+
+# Intermediate files that match the patterns above but are of no use to anybody
+_NOT_IMAGES = ('*.cmd', '*.o', '*.d', '*.su', '*.tmp')
+
+_RODATA = re.compile(rb'^ *\d+ \.rodata +([0-9a-fA-F]+)', re.MULTILINE)
+
+
+def elf_images(build_dir: str) -> List[str]:
+    """Return the ELF images that a build left, below its folder, main one first."""
+    names = ['u-boot'] + [f'{phase}/u-boot-{phase}' for phase in PHASES]
+    return [name for name in names if os.path.exists(os.path.join(build_dir, name))]
+
+
+def _tool(argv: Sequence[str], build_dir: str, env: Mapping[str, str]) -> bytes:
+    """Run one of the binutils.
+
+    Returns:
+        what it printed, b'' when it failed or does not exist: a board with a
+        format that binutils cannot read still has a verdict
+    """
+    try:
+        done = subprocess.run(argv, cwd=build_dir, env=env, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              start_new_session=True, timeout=300, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return b''
+    return done.stdout if done.returncode == 0 else b''
+
+
+def collect_elf(build_dir: str, cross: str,
+                env: Mapping[str, str]) -> Tuple[str, Dict[str, bytes]]:
+    """Measure the ELF images of a build.
+
+    Args:
+        build_dir: build folder
+        cross: prefix of the binutils, may have a folder
+        env: environment to run them in
+
+    Returns:
+        (text for the `sizes` file, the .sizes and .objdump files)
+    """
+    files: Dict[str, bytes] = {}
+    lines: List[str] = []
+    for image in elf_images(build_dir):
+        stem = image.replace('/', '-')
+        names = _tool([cross + 'nm', '--size-sort', image], build_dir, env)
+        if names:
+            files[stem + '.sizes'] = names
+        dump = _tool([cross + 'objdump', '-h', image], build_dir, env)
+        rodata = ''
+        if dump:
+            files[stem + '.objdump'] = dump
+            match = _RODATA.search(dump)
+            if match:
+                rodata = match.group(1).decode()
+        sizes = _tool([cross + 'size', image], build_dir, env)
+        rows = sizes.decode('utf-8', 'replace').splitlines()[1:]
+        lines += [f'{row} {rodata}' for row in rows]
+    return ''.join(f'{line}\n' for line in lines), files
+
+
+def collect_config(build_dir: str) -> Dict[str, bytes]:
+    """Return the files that hold the configuration, by name in the result tree."""
+    files: Dict[str, bytes] = {}
+    for source, name in CONFIG_FILES:
+        try:
+            with open(os.path.join(build_dir, source), 'rb') as inf:
+                files[name] = inf.read()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            continue
+    return files
+
+
+def default_env(build_dir: str, cross: str, env: Mapping[str, str]) -> bytes:
+    """Return the default environment as `NAME=value` lines; b'' without one.
+
+    U-Boot keeps it in a section of its own of env/common.o, as strings with a
+    NUL after each and one more at the end.
+    """
+    obj = 'env/common.o'
+    if not os.path.exists(os.path.join(build_dir, obj)):
+        return b''
+    data = b''
+    for section in ('.rodata.default_environment', '.data.default_environment'):
+        data = _tool([cross + 'objcopy', '-O', 'binary', '-j', section, obj,
+                      '/dev/stdout'], build_dir, env)
+        if data:
+            break
+    return data.split(b'\0\0', 1)[0].replace(b'\0', b'\n') + b'\n' if data else b''
+
+
+def stage_images(build_dir: str, stage_dir: str) -> Dict[str, str]:
+    """Copy the images that -k keeps to where the writer can take them.
+
+    Copies rather than links: the next build in this folder writes into the
+    same files.
+
+    Args:
+        build_dir: build folder
+        stage_dir: empty folder on the file system of the result tree
+
+    Returns:
+        name in the result tree -> staged file
+
+    Raises:
+        OSError: no space
+    """
+    found: List[str] = []
+    for folder in ('',) + IMAGE_FOLDERS:
+        try:
+            entries = sorted(entry.name for entry in os.scandir(
+                os.path.join(build_dir, folder)) if entry.is_file())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in entries:
+            path = f'{folder}/{name}' if folder else name
+            if any(fnmatch.fnmatchcase(path, pat) for pat in IMAGE_PATTERNS) and not any(
+                    fnmatch.fnmatchcase(name, pat) for pat in _NOT_IMAGES) and (
+                        not name.startswith('.')):
+                found.append(path)
+    staged: Dict[str, str] = {}
+    for i, path in enumerate(found):
+        dest = os.path.join(stage_dir, str(i))
+        shutil.copy2(os.path.join(build_dir, path), dest)
+        staged[path] = dest
+    return staged

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Which commits to build: a branch with its upstream, a range, or the top few."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import List, Optional, Tuple
+
+from buildman.errors import GitError, UsageError
+from buildman.plan import Commit
+from buildman.worktree import run_git
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """The commits of a run.
+
+    Attributes:
+        commits: oldest first; the upstream commit comes first unless a range or
+            a count left it out
+        messages: what the user should know, a line each
+    """
+
+    commits: Tuple[Commit, ...]
+    messages: Tuple[str, ...] = ()
+
+
+def check_repository(git_dir: str) -> str:
+    """Return the top folder of the working tree, or the repository if it is bare.
+
+    Args:
+        git_dir: folder in a working tree, or a repository
+
+    Raises:
+        GitError: it is not a repository
+    """
+    if not os.path.isdir(git_dir):
+        raise GitError(f"no such folder: '{git_dir}' (-g names the repository)")
+    try:
+        top = run_git(git_dir, 'rev-parse', '--show-toplevel')
+        return os.fsdecode(top.rstrip(b'\n'))
+    except GitError:
+        try:
+            run_git(git_dir, 'rev-parse', '--git-dir')
+        except GitError as exc:
+            raise GitError(
+                f"'{git_dir}' is not in a git repository: go into a U-Boot tree "
+                'or name one with -g') from exc
+        return os.path.abspath(git_dir)
+
+
+def _resolve(git_dir: str, name: str) -> Optional[str]:
+    """Return the commit that a name stands for, None when there is none"""
+    if name.startswith('-'):
+        return None
+    try:
+        out = run_git(git_dir, 'rev-parse', '--verify', '--quiet', '--end-of-options',
+                      name + '^{commit}')
+    except GitError:
+        return None
+    return out.decode().strip() or None
+
+
+def _require(git_dir: str, name: str) -> str:
+    """Return the commit that a name stands for"""
+    found = _resolve(git_dir, name)
+    if not found:
+        raise GitError(f"Branch '{name}' not found in '{git_dir}' "
+                       "(see 'git branch -a')")
+    return found
+
+
+def _guess_upstream(git_dir: str, branch: str, tip: str) -> Optional[Tuple[str, str]]:
+    """Find where a branch without an upstream leaves the others.
+
+    The nearest commit of its history that another branch points at is taken.
+
+    Returns:
+        (commit, name of that branch), None when there is no such commit
+    """
+    refs = run_git(git_dir, 'for-each-ref', '--format=%(objectname) %(refname:short)',
+                   'refs/heads', 'refs/remotes').decode('utf-8', 'replace').splitlines()
+    names = dict(reversed([line.split(' ', 1) for line in refs]))
+    names.pop(tip, None)
+    if not names:
+        return None
+    history = run_git(git_dir, 'rev-list', '--first-parent', '-n', '10000', tip)
+    for commit in history.decode().split()[1:]:
+        if commit in names:
+            return commit, names[commit]
+    return None
+
+
+def _upstream(git_dir: str, branch: str, tip: str) -> Tuple[str, List[str]]:
+    """Return the commit that a branch starts from, and messages"""
+    local = branch[len('refs/heads/'):] if branch.startswith('refs/heads/') else branch
+    for name in (f'{local}@{{upstream}}',):
+        found = _resolve(git_dir, name)
+        if found:
+            base = run_git(git_dir, 'merge-base', found, tip).decode().strip()
+            return base, []
+    guess = _guess_upstream(git_dir, branch, tip)
+    if not guess:
+        raise GitError(
+            f"Cannot find a suitable upstream for branch '{branch}': set one with "
+            f"'git branch --set-upstream-to=NAME {branch}', or use -c COUNT or a range")
+    commit, name = guess
+    return commit, [f"Guessing upstream as '{name}'"]
+
+
+def _log(git_dir: str, *args: str) -> List[Commit]:
+    """Return commits of a git log, oldest first"""
+    out = run_git(git_dir, 'log', '--reverse', '--no-show-signature',
+                  '--format=%H%x00%s%x00', *args, '--')
+    fields = out.decode('utf-8', 'replace').split('\0')
+    return [Commit(fields[i].strip(), fields[i + 1])
+            for i in range(0, len(fields) - 1, 2)]
+
+
+def find_series(git_dir: str, branch: str, count: int = -1, step: int = 1) -> Series:
+    """Return the commits to build.
+
+    Args:
+        git_dir: repository
+        branch: a branch, any other name of a commit, or a range A..B
+        count: build only the newest ones, -1 for all; the upstream commit is
+            then not built in addition
+        step: build every step-th commit only, counted from the oldest; 0: the
+            first and the last
+
+    Raises:
+        GitError: there is no such branch or range, it has no upstream, or
+            there are no commits in it
+        UsageError: count or step make no sense
+    """
+    if count == 0 or count < -1:
+        raise UsageError(f"'-c {count}': the number of commits must be 1 or more")
+    if step < 0:
+        raise UsageError(f"'--step {step}': must be 0 or more")
+    messages: List[str] = []
+    if '..' in branch:
+        parts = branch.split('..')
+        if len(parts) != 2 or branch.count('...'):
+            raise GitError(f"'{branch}' is not a range of commits: write it as A..B")
+        first = _require(git_dir, parts[0] or 'HEAD')
+        last = _require(git_dir, parts[1] or 'HEAD')
+        commits = _log(git_dir, f'{first}..{last}')
+        if not commits:
+            raise GitError(f"range '{branch}' has no commits")
+    else:
+        tip = _require(git_dir, branch)
+        if count > 0:
+            commits = _log(git_dir, '-n', str(count), tip)
+            upstream_known = _resolve(git_dir, f'{branch}@{{upstream}}')
+            if upstream_known or len(commits) > 1:
+                commits = _limit(git_dir, branch, tip, commits)
+        else:
+            base, messages = _upstream(git_dir, branch, tip)
+            commits = _log(git_dir, '-n', '1', base) + _log(git_dir, f'{base}..{tip}')
+    if count > 0:
+        commits = commits[-count:]
+    if step == 0:
+        commits = [commits[0], commits[-1]] if len(commits) > 1 else commits
+    elif step > 1:
+        commits = commits[::step]
+    return Series(tuple(commits), tuple(messages))
+
+
+def _limit(git_dir: str, branch: str, tip: str, commits: List[Commit]) -> List[Commit]:
+    """Leave out what lies before the upstream commit, when there is one"""
+    try:
+        base, _ = _upstream(git_dir, branch, tip)
+    except GitError:
+        return commits
+    inside = {c.hash for c in _log(git_dir, f'{base}..{tip}')} | {base}
+    return [commit for commit in commits if commit.hash in inside]

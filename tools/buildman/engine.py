@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Carries out boards on this machine: slots, their sources, one job server.
+
+The same engine runs in the boss for the local machine and in a worker on any
+other one. It decides nothing: it takes boards and posts events, from the
+threads of its slots, to whoever owns the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import queue
+import threading
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+
+from buildman.errors import BuildmanError
+from buildman.events import BoardDone, Built, Event, SlotReady, Started, WorkerGone
+from buildman.jobserver import JobServer, Stopped
+from buildman.makejob import MakeJob, SlotDirs
+from buildman.plan import BoardJob, Commit, Settings
+from buildman.process import ProcessGroups
+from buildman.worktree import ChangedFiles, Origin, SlotSource
+
+
+def cpu_count() -> int:
+    """Return the number of processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineConfig:
+    """What an engine needs to know, apart from the boards.
+
+    Attributes:
+        work_dir: folder of the slots
+        source_dir: repository or the folder to build as it is
+        commits: commits of the run, oldest first; None for the current source
+        settings: how to build
+        slots: how many boards to build at once
+        tokens: how many compilers may run at once, on all slots together
+        env: environment to start from
+        results_dir: folder of the results, used with -w
+        versions: commit hash -> version text, where git cannot tell
+        name: name of this worker in its events, '' for the local machine
+    """
+
+    work_dir: str
+    source_dir: str
+    commits: Optional[Tuple[Commit, ...]]
+    settings: Settings
+    slots: int
+    tokens: int
+    env: Mapping[str, str]
+    results_dir: str = ''
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    name: str = ''
+
+
+class Engine:
+    """Builds the boards that are submitted, and posts what happens."""
+
+    def __init__(self, config: EngineConfig, post: Callable[[Event], None]) -> None:
+        """Set up; nothing is started.
+
+        Args:
+            config: what to know
+            post: called with each event, from several threads
+        """
+        self._config = config
+        self._post = post
+        self._groups = ProcessGroups()
+        self._server = (JobServer(config.tokens) if config.settings.jobs == 0 else None)
+        self._queue: 'queue.Queue[Optional[BoardJob]]' = queue.Queue()
+        self._threads: List[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._cancelled: Set[str] = set()
+        self._running: Dict[str, int] = {}
+        self._stopping = False
+        self._alive = 0
+        self._origin: Optional[Origin] = None
+        self._changed: Optional[ChangedFiles] = None
+
+    @property
+    def slots(self) -> int:
+        """Return how many boards are built at once."""
+        return self._config.slots
+
+    def start(self) -> None:
+        """Start the slots; each posts SlotReady when its source is there.
+
+        Raises:
+            BuildmanError: the repository cannot be read
+            OSError: the work folder cannot be made
+        """
+        config = self._config
+        os.makedirs(config.work_dir, exist_ok=True)
+        if config.commits is not None:
+            self._origin = Origin.read(config.source_dir)
+            self._changed = ChangedFiles(config.source_dir)
+        self._alive = config.slots
+        for number in range(config.slots):
+            thread = threading.Thread(target=self._run_slot, args=(number,),
+                                      name=f'slot-{number}', daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def submit(self, job: BoardJob) -> None:
+        """Queue a board; its results come as events."""
+        with self._lock:
+            self._cancelled.discard(job.board.target)
+        self._groups.allow(job.board.target)
+        self._queue.put(job)
+
+    def cancel(self, target: str) -> None:
+        """Drop a board: what of it runs is ended, BoardDone tells the rest."""
+        with self._lock:
+            self._cancelled.add(target)
+            running = target in self._running
+        if running:
+            self._groups.end(target)
+
+    def finish(self) -> None:
+        """Let the slots end when the queue is empty."""
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def stop(self) -> None:
+        """End all that runs, now: returns within about two seconds."""
+        self._stopping = True
+        if self._server:
+            self._server.stop()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        self.finish()
+        self._groups.stop()
+        self.join(2)
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the slots to end.
+
+        Args:
+            seconds: for each slot, at most
+
+        Returns:
+            True when all have ended
+        """
+        for thread in self._threads:
+            thread.join(seconds)
+        ended = not any(thread.is_alive() for thread in self._threads)
+        if ended and self._server:
+            self._server.close()
+            self._server = None
+        return ended
+
+    # -- the slots' threads ------------------------------------------------
+
+    def _run_slot(self, number: int) -> None:
+        """Prepare a slot and build boards in it until told to end"""
+        config = self._config
+        try:
+            maker = self._make_slot(number)
+        except (OSError, BuildmanError) as exc:
+            with self._lock:
+                self._alive -= 1
+                last = self._alive == 0
+            # One slot that cannot be made is a slot less; none is the end
+            if last and not self._stopping:
+                self._post(WorkerGone(config.name, f'no slot can be made: {exc}'))
+            return
+        self._post(SlotReady(config.name, number))
+        while True:
+            job = self._queue.get()
+            if job is None or self._stopping:
+                return
+            self._run_board(maker, job)
+
+    def _make_slot(self, number: int) -> MakeJob:
+        """Get the source of a slot ready"""
+        config = self._config
+        source: Optional[SlotSource] = None
+        path = config.source_dir
+        if self._origin and config.commits:
+            path = os.path.join(config.work_dir, f'{number:02}')
+            source = SlotSource(path, self._origin)
+            first = config.commits[0].hash
+            source.prepare(first, config.versions.get(first))
+        dirs = SlotDirs(path, config.work_dir, number, config.results_dir)
+        return MakeJob(dirs, source, config.commits, config.settings, self._groups,
+                       self._server, self._changed, config.env, config.versions)
+
+    def _is_cancelled(self, target: str) -> bool:
+        """Return whether a board was dropped"""
+        with self._lock:
+            return self._stopping or target in self._cancelled
+
+    def _run_board(self, maker: MakeJob, job: BoardJob) -> None:
+        """Build a board at all its commits"""
+        name, target = self._config.name, job.board.target
+        left = list(job.commits)
+        reason = ''
+        with self._lock:
+            self._running[target] = 1
+        try:
+            if not self._is_cancelled(target):
+                maker.start_board(job)
+                self._build_commits(maker, target, left)
+                if not left:
+                    maker.end_board()
+        except Stopped:
+            pass
+        except (OSError, BuildmanError) as exc:
+            reason = _one_line(exc)
+        finally:
+            with self._lock:
+                self._running.pop(target, None)
+        if not self._stopping:
+            self._post(BoardDone(name, target, tuple(left), reason))
+
+    def _build_commits(self, maker: MakeJob, target: str, left: List[int]) -> None:
+        """Build the commits in `left`, taking each away when it is done"""
+        name = self._config.name
+        while left and not self._is_cancelled(target):
+            self._post(Started(name, target, left[0]))
+            outcome = maker.build(left[0])
+            # What was ended on purpose is no verdict
+            if self._is_cancelled(target):
+                return
+            outcome.machine = name
+            self._post(Built(name, outcome))
+            left.pop(0)
+
+
+def _one_line(exc: BaseException) -> str:
+    """Return an error in one line, with the file that it is about"""
+    if isinstance(exc, OSError) and exc.strerror:
+        where = f": '{exc.filename}'" if exc.filename else ''
+        return f'{exc.strerror}{where}'
+    return str(exc)
+
+
+def clean_env(env: Mapping[str, str]) -> Dict[str, str]:
+    """Return an environment without what a surrounding make or git left in it."""
+    drop: Sequence[str] = ('MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES',
+                           'GNUMAKEFLAGS', 'MAKE_TERMOUT', 'MAKE_TERMERR',
+                           'GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE')
+    return {key: val for key, val in env.items() if key not in drop}

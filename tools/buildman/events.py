@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""What those that build tell the loop that owns the run.
+
+Every event names the worker that it comes from: '' is this machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Tuple, Union
+
+from buildman.outcome import Outcome
+
+
+@dataclasses.dataclass(frozen=True)
+class SlotReady:
+    """A slot has its source and can take a board."""
+
+    worker: str
+    slot: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """A board is being built at a commit from now on."""
+
+    worker: str
+    target: str
+    commit_upto: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """One board at one commit came out."""
+
+    worker: str
+    outcome: Outcome
+
+
+@dataclasses.dataclass(frozen=True)
+class BoardDone:
+    """A worker has nothing more to do for a board.
+
+    Attributes:
+        missing: commits that were not built, since the board was cancelled or
+            this machine could not go on
+        reason: why there are any, '' when the board was cancelled
+    """
+
+    worker: str
+    target: str
+    missing: Tuple[int, ...] = ()
+    reason: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerGone:
+    """A worker cannot take boards any more; what it had is to be given away."""
+
+    worker: str
+    reason: str
+
+
+Event = Union[SlotReady, Started, Built, BoardDone, WorkerGone]

@@ -1,0 +1,537 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Builds one board at one commit after another, in the folder of one slot.
+
+What comes out must not depend on what the folder was used for before: the
+same board at the same commit gives the same result on any machine, in any
+slot, after any interruption. Objects are kept all the same, as make can tell
+which are out of date; four rules make that safe:
+
+- Sources that a compiler complained about are remembered and their objects
+  removed before the next build, so a warning shows at every commit and for
+  every board, not only where the file happened to be compiled.
+- Images are removed when the configuration changes, so a board without SPL
+  does not inherit the SPL of another.
+- A failure in a folder with older objects is not believed: the board is
+  configured again and tried once more.
+- A folder whose last build was cut short is emptied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+
+from buildman import buildenv, collect
+from buildman.jobserver import JobServer
+from buildman.outcome import Outcome
+from buildman.plan import BoardJob, Commit, Settings
+from buildman.process import ProcessGroups
+from buildman.worktree import ChangedFiles, SlotSource
+
+# Name of the file that tells that a build folder is sound, inside of it
+STATE_FILE = '.buildman-state'
+
+# A log or error text longer than this many bytes is cut in the middle
+MAX_TEXT = 32 << 20
+
+# make says this when one of its parallel jobs failed, depending on what else
+# was running at that moment; with one job it never does
+_UNFINISHED = re.compile(r'^make(\[\d+\])?: \*\*\* Waiting for unfinished jobs\.*\n?',
+                         re.MULTILINE)
+
+# The file that a message is about, and the file that included it
+_DIAGNOSED = re.compile(
+    r'(?:^|[\s(])((?:[\w+.,-]+/)*[\w+.,-]+\.(?:c|S|s|cc|cpp|dts|dtb|dtbo|dtso|l|y|asl))(?=[:,]\s|:\d)',
+    re.MULTILINE)
+
+# Failures that speak of the machine rather than of the source
+_INFRA = (
+    (re.compile(r'No space left on device'), 'no space left'),
+    (re.compile(r'(?:Disk quota exceeded)'), 'disk quota exceeded'),
+    (re.compile(r'(?:Cannot allocate memory|virtual memory exhausted|out of memory allocating)'),
+     'out of memory'),
+    (re.compile(r'(?:\bKilled(?: signal terminated program)?\b|Terminated signal terminated)'),
+     'a compiler was killed'),
+    (re.compile(r'(\S+): (?:command )?not found\s*$', re.MULTILINE), 'a command was not found'),
+    (re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'"), 'a Python module is missing'),
+    (re.compile(r'Read-only file system|Input/output error'), 'the disk fails'),
+)
+
+
+def infra_reason(return_code: int, stderr: str) -> str:
+    """Tell whether a failed build speaks of the machine, not of the source.
+
+    Returns:
+        what is wrong, '' when this is a verdict on the source
+    """
+    if return_code == 0:
+        return ''
+    if return_code in (126, 127):
+        return 'make cannot be run'
+    if return_code > 128:
+        return f'make was ended by signal {return_code - 128}'
+    for regex, reason in _INFRA:
+        match = regex.search(stderr)
+        if match:
+            detail = f' ({match.group(1)})' if match.groups() else ''
+            return reason + detail
+    return ''
+
+
+@dataclasses.dataclass(frozen=True)
+class SlotDirs:
+    """Where a slot works.
+
+    Attributes:
+        source: folder that make is started in
+        work: the .bm-work folder
+        number: number of the slot
+        results: folder of the results, for -w
+        name: prefix for the slot's own files in the .bm-work folder
+    """
+
+    source: str
+    work: str
+    number: int
+    results: str = ''
+
+    @property
+    def stem(self) -> str:
+        """Return the prefix of the slot's own files"""
+        return os.path.join(self.work, f'{self.number:02}')
+
+
+class MakeJob:
+    """Builds boards in one slot, one after the other."""
+
+    def __init__(self, dirs: SlotDirs, source: Optional[SlotSource],
+                 commits: Optional[Sequence[Commit]], settings: Settings,
+                 groups: ProcessGroups, jobs: Optional[JobServer],
+                 changed: Optional[ChangedFiles], base_env: Mapping[str, str],
+                 versions: Optional[Mapping[str, str]] = None) -> None:
+        """Set up a slot; nothing is touched.
+
+        Args:
+            dirs: folders
+            source: working tree that can move between commits; None: build
+                `dirs.source` as it is
+            commits: commits of the run, None for the current source
+            settings: how to build
+            groups: runs the makes
+            jobs: job server; None when each make has -j of its own
+            changed: tells which files changed between commits
+            base_env: environment to start from
+            versions: hash -> content of .scmversion, where git cannot tell
+        """
+        self._dirs = dirs
+        self._source = source
+        self._commits = commits
+        self._settings = settings
+        self._groups = groups
+        self._jobs = jobs
+        self._changed = changed
+        self._base_env = base_env
+        self._versions = versions or {}
+        self._job: Optional[BoardJob] = None
+        self._build_dir = ''
+        self._out_arg: List[str] = []
+        self._diagnosed: Set[str] = set()
+        self._prev: Optional[int] = None
+        self._env: Dict[str, str] = {}
+        self._prefix = ''
+        self._args: List[str] = []
+
+    # -- folders -----------------------------------------------------------
+
+    def _choose_dirs(self, job: BoardJob) -> None:
+        """Decide where the build of this board goes"""
+        dirs, settings = self._dirs, self._settings
+        if settings.in_tree:
+            self._build_dir, self._out_arg = dirs.source, []
+        elif settings.work_in_output:
+            self._build_dir, self._out_arg = dirs.results, [f'O={dirs.results}']
+        elif settings.per_board_out_dir:
+            self._build_dir = os.path.join(dirs.work, job.board.target)
+            rel = f'../{job.board.target}' if self._source else self._build_dir
+            self._out_arg = [f'O={rel}']
+        elif self._source:
+            self._build_dir = os.path.join(dirs.source, 'build')
+            self._out_arg = ['O=build']
+        else:
+            self._build_dir = os.path.join(dirs.work, f'{dirs.number:02}', 'build')
+            self._out_arg = [f'O={self._build_dir}']
+
+    def _own_dir(self) -> bool:
+        """Return whether the build folder is ours to empty"""
+        return not (self._settings.in_tree or self._settings.work_in_output)
+
+    def _key(self, job: BoardJob) -> str:
+        """Return what must be the same for objects to be of any use"""
+        tool = job.toolchain
+        try:
+            stat = os.stat(tool.gcc)
+            ident = f'{stat.st_size} {stat.st_mtime_ns}'
+        except OSError:
+            ident = ''
+        return hashlib.sha256(repr((tool, ident)).encode()).hexdigest()
+
+    def _enter_dir(self, job: BoardJob) -> None:
+        """Make the build folder ready for a board, empty unless it is sound"""
+        state_path = os.path.join(self._build_dir, STATE_FILE)
+        state: Dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError), open(
+                state_path, encoding='utf-8') as inf:
+            loaded = json.load(inf)
+            if isinstance(loaded, dict):
+                state = loaded
+        keys = state.get('keys')
+        names = state.get('diagnosed')
+        sound = isinstance(keys, dict) and isinstance(names, list)
+        if sound and isinstance(keys, dict) and isinstance(names, list):
+            self._diagnosed = {name for name in names if isinstance(name, str)}
+            sound = keys.get(job.toolchain.arch, self._key(job)) == self._key(job)
+        if self._own_dir():
+            if not sound and os.path.lexists(self._build_dir):
+                shutil.rmtree(self._build_dir)
+            os.makedirs(self._build_dir, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(state_path)
+        self._keys: Dict[str, str] = dict(keys) if sound and isinstance(keys, dict) else {}
+        self._keys[job.toolchain.arch] = self._key(job)
+        if not sound:
+            self._diagnosed = set()
+
+    def _leave_dir(self) -> None:
+        """Tell that the folder is sound"""
+        if self._own_dir() and os.path.isdir(self._build_dir):
+            with open(os.path.join(self._build_dir, STATE_FILE), 'w',
+                      encoding='utf-8') as outf:
+                json.dump({'keys': self._keys, 'diagnosed': sorted(self._diagnosed)}, outf)
+
+    # -- one board ---------------------------------------------------------
+
+    def start_board(self, job: BoardJob) -> None:
+        """Make ready for the commits of a board.
+
+        Raises:
+            OSError: a folder cannot be made
+        """
+        self._job = job
+        self._prev = None
+        self._choose_dirs(job)
+        self._enter_dir(job)
+        self._env = buildenv.make_environment(job.toolchain, self._settings, self._base_env)
+        self._prefix = buildenv.cross_prefix(job.toolchain)
+        self._args = buildenv.make_arguments(
+            job.toolchain, self._settings, job.make_args,
+            jobs=self._settings.jobs if self._jobs is None else 0)
+
+    def end_board(self) -> None:
+        """Keep the build folder for the next board.
+
+        Not called after a build that was cut short: the folder is emptied then.
+        """
+        self._leave_dir()
+        self._job = None
+
+    def build(self, upto: int) -> Outcome:
+        """Build the board at one commit.
+
+        Args:
+            upto: index of the commit
+
+        Returns:
+            what came out; its images lie in the slot's staging folder until
+            they are taken
+
+        Raises:
+            OSError, GitError: this machine cannot do it
+            jobserver.Stopped: everything is being stopped
+        """
+        assert self._job is not None
+        started = time.monotonic()
+        job = self._job
+        if self._source and self._commits is not None:
+            commit = self._commits[upto].hash
+            self._source.checkout(commit, self._versions.get(commit))
+        again, images = self._what_changed(upto)
+        first = self._prev is None
+        configure = first or again or self._settings.force_reconfig
+        if configure or images:
+            self._remove_images()
+        self._remove_diagnosed()
+        had_objects = not first or bool(self._diagnosed) or self._has_objects()
+        code, out, err = self._attempt(configure)
+        if code and code < 126 and not self._settings.quick and (
+                had_objects or self._settings.fallback_mrproper):
+            # Leftovers may be to blame; a folder of ours can simply be emptied
+            if self._settings.fallback_mrproper:
+                self._run_target('mrproper')
+            elif configure and self._own_dir():
+                self._empty_build_dir()
+            configure = True
+            code, out, err = self._attempt(True)
+        self._prev = upto if code == 0 or configure else self._prev
+        self._note_diagnosed(err)
+        outcome = Outcome(
+            target=job.board.target, commit_upto=upto, return_code=code,
+            stdout=self._tidy(out), stderr=_UNFINISHED.sub('', self._tidy(err)),
+            reconfigured=configure and not first)
+        outcome.infra = infra_reason(code, outcome.stderr)
+        self._collect(outcome)
+        outcome.seconds = time.monotonic() - started
+        return outcome
+
+    def _has_objects(self) -> bool:
+        """Return whether the folder holds what another board left"""
+        return self._own_dir() and os.path.isdir(os.path.join(self._build_dir, 'include'))
+
+    def _empty_build_dir(self) -> None:
+        """Start again from nothing"""
+        shutil.rmtree(self._build_dir)
+        os.makedirs(self._build_dir)
+        self._diagnosed = set()
+
+    def _what_changed(self, upto: int) -> Tuple[bool, bool]:
+        """Find out what the step from the commit built before this one means.
+
+        Returns:
+            (whether to configure again, whether to remove the images)
+        """
+        if (self._prev is None or self._changed is None or self._commits is None
+                or self._job is None):
+            return False, False
+        names = self._changed.between(self._commits[self._prev].hash,
+                                      self._commits[upto].hash)
+        target = self._job.board.target
+        images = any('/' not in name and name.endswith(('Makefile', '.mk', 'Kbuild'))
+                     or name.startswith('scripts/') for name in names)
+        if not self._settings.kconfig_check:
+            return False, images
+        again = any(
+            os.path.basename(name).startswith('Kconfig')
+            or name.startswith('scripts/kconfig/')
+            or name == f'configs/{target}_defconfig'
+            or name.endswith('.config')
+            or (name.startswith('configs/') and not name.endswith('_defconfig'))
+            for name in names)
+        if not again and any(name.startswith('configs/') for name in names):
+            # A defconfig may include another one
+            try:
+                with open(os.path.join(self._dirs.source, 'configs',
+                                       f'{target}_defconfig'), 'rb') as inf:
+                    again = b'#include' in inf.read()
+            except OSError:
+                again = True
+        return again, images
+
+    # -- running make ------------------------------------------------------
+
+    @property
+    def _log(self) -> str:
+        """Return the file for what make prints"""
+        return self._dirs.stem + '.log'
+
+    @property
+    def _err(self) -> str:
+        """Return the file for what make complains about"""
+        return self._dirs.stem + '.err'
+
+    def _command(self, *targets: str) -> List[str]:
+        """Return the words of a make command"""
+        return ['make', *self._out_arg, *self._args, *targets]
+
+    def _config_targets(self) -> List[str]:
+        """Return what make is told in order to configure the board"""
+        assert self._job is not None
+        return [f'{self._job.board.target}_defconfig', *self._settings.fragments]
+
+    def _build_targets(self) -> List[str]:
+        """Return what make is told in order to build"""
+        if self._settings.config_only:
+            return ['cfg']
+        return [self._settings.target] if self._settings.target else []
+
+    def _run_target(self, *targets: str) -> int:
+        """Run make with these targets, output added to the slot's files"""
+        assert self._job is not None
+        env = dict(self._env)
+        fds: Sequence[int] = ()
+        if self._jobs:
+            env['MAKEFLAGS'] = self._jobs.makeflags
+            fds = self._jobs.fds
+        with self._jobs.token() if self._jobs else contextlib.nullcontext():
+            return self._groups.run(
+                self._command(*targets), cwd=self._dirs.source, env=env,
+                stdout=self._log, stderr=self._err, tag=self._job.board.target,
+                pass_fds=fds)
+
+    def _attempt(self, configure: bool) -> Tuple[int, bytes, bytes]:
+        """Configure if asked, then build.
+
+        Returns:
+            (exit status, what was printed, what went to stderr)
+        """
+        for name in (self._log, self._err):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+        code = 0
+        if configure:
+            code = self._configure()
+        if code == 0:
+            code = self._run_target(*self._build_targets())
+        return code, self._read(self._log), self._read(self._err)
+
+    def _configure(self) -> int:
+        """Configure the board as its defconfig and the settings say"""
+        if self._settings.mrproper:
+            code = self._run_target('mrproper')
+            if code:
+                return code
+        code = self._run_target(*self._config_targets())
+        if code == 0 and self._settings.adjust_cfg:
+            code = self._adjust()
+        return code
+
+    def _adjust(self) -> int:
+        """Apply the settings of -a to the configuration, and check that they held"""
+        path = os.path.join(self._build_dir, '.config')
+        with open(path, 'rb') as inf:
+            text = inf.read().decode('utf-8', 'surrogateescape')
+        with open(path, 'wb') as outf:
+            outf.write(buildenv.adjust_config(text, self._settings.adjust_cfg).encode(
+                'utf-8', 'surrogateescape'))
+        code = self._run_target('oldconfig')
+        if code:
+            return code
+        with open(path, 'rb') as inf:
+            text = inf.read().decode('utf-8', 'surrogateescape')
+        problems = buildenv.check_config(text, self._settings.adjust_cfg)
+        if problems:
+            with open(self._err, 'a', encoding='utf-8') as outf:
+                outf.write('\n'.join(problems) + '\n')
+            return 1
+        return 0
+
+    @staticmethod
+    def _read(path: str) -> bytes:
+        """Return what a make wrote, without the middle when it is too much"""
+        try:
+            with open(path, 'rb') as inf:
+                size = os.fstat(inf.fileno()).st_size
+                if size <= MAX_TEXT:
+                    return inf.read()
+                head = inf.read(MAX_TEXT // 2)
+                inf.seek(size - MAX_TEXT // 2)
+                return head + b'\n[... %d bytes left out ...]\n' % (
+                    size - MAX_TEXT) + inf.read(MAX_TEXT // 2)
+        except FileNotFoundError:
+            return b''
+
+    # -- what is left over -------------------------------------------------
+
+    def _tidy(self, data: bytes) -> str:
+        """Return output with paths relative to the source.
+
+        A slot's own folder must not show: the same text comes from every slot
+        and every machine.
+        """
+        text = data.decode('utf-8', 'surrogateescape')
+        for folder in (self._build_dir, os.path.realpath(self._build_dir)):
+            if self._own_dir():
+                text = text.replace(folder, 'build')
+        for folder in (self._dirs.source, os.path.realpath(self._dirs.source)):
+            text = text.replace(folder + '/', '')
+            text = re.sub(re.escape(folder) + r'(?![\w.-])', '.', text)
+        if not self._settings.verbose_build:
+            text = re.sub(r'(?<![\w./-])\.\./(?=[\w])', '', text)
+        return text
+
+    def _remove_images(self) -> None:
+        """Remove what an earlier configuration may have left to be collected"""
+        if not self._own_dir():
+            return
+        folders = ['', *collect.PHASES]
+        for folder in folders:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                for entry in list(os.scandir(os.path.join(self._build_dir, folder))):
+                    if entry.name.startswith('.config') or entry.name == 'Makefile':
+                        continue
+                    if entry.is_file(follow_symlinks=False):
+                        os.unlink(entry.path)
+        for phase in collect.PHASES:
+            shutil.rmtree(os.path.join(self._build_dir, phase, 'include'),
+                          ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._build_dir, 'env', 'common.o'))
+
+    def _note_diagnosed(self, err: bytes) -> None:
+        """Remember which sources a compiler had something to say about"""
+        text = self._tidy(err)
+        for name in _DIAGNOSED.findall(text):
+            parts = name.split('/')
+            while parts and parts[0] in ('..', '.', 'build'):
+                parts = parts[1:]
+            if parts and '..' not in parts:
+                self._diagnosed.add('/'.join(parts))
+
+    def _remove_diagnosed(self) -> None:
+        """Remove what was made of the sources that were complained about"""
+        for name in self._diagnosed:
+            stem, ext = os.path.splitext(name)
+            outputs = [name] if ext in ('.dtb', '.dtbo') else [
+                stem + '.o', stem + '.dtb', stem + '.dtbo', stem + '.lex.o', stem + '.tab.o']
+            for folder in ('', *(f'{phase}/' for phase in collect.PHASES)):
+                for output in outputs:
+                    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                        os.unlink(os.path.join(self._build_dir, folder + output))
+            # A host program of one source has no object of its own
+            program = os.path.join(self._build_dir, stem)
+            if ext == '.c' and os.path.isfile(program) and not os.path.islink(program):
+                os.unlink(program)
+
+    def _collect(self, outcome: Outcome) -> None:
+        """Add the files of the result"""
+        assert self._job is not None
+        tool, settings = self._job.toolchain, self._settings
+        files = outcome.files
+        files['toolchain'] = buildenv.toolchain_file(tool)
+        files['out-env'] = buildenv.out_env_file(self._env)
+        files['out-cmd'] = self._commands_text()
+        files.update(collect.collect_config(self._build_dir))
+        if outcome.return_code or settings.config_only:
+            return
+        outcome.sizes, elf_files = collect.collect_elf(
+            self._build_dir, self._prefix, self._env)
+        files.update(elf_files)
+        text = collect.default_env(self._build_dir, self._prefix, self._env)
+        if text:
+            files['uboot.env'] = text
+        if settings.keep_outputs:
+            stage = f'{self._dirs.stem}.stage-{outcome.target}-{outcome.commit_upto}'
+            shutil.rmtree(stage, ignore_errors=True)
+            os.makedirs(stage)
+            outcome.images = collect.stage_images(self._build_dir, stage)
+
+    def _commands_text(self) -> bytes:
+        """Return the commands that give this result from an empty folder.
+
+        Not the ones that happened to be needed: after an interruption or on
+        another machine those differ, while the result does not.
+        """
+        cmds = []
+        if self._settings.mrproper:
+            cmds.append(self._command('mrproper'))
+        cmds.append(self._command(*self._config_targets()))
+        if self._settings.adjust_cfg:
+            cmds.append(self._command('oldconfig'))
+        cmds.append(self._command(*self._build_targets()))
+        text = ''.join(' '.join(words) + '\n' for words in cmds)
+        return self._tidy(text.encode()).encode('utf-8', 'surrogateescape')

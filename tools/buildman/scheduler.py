@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Decides who builds what: plain data, no threads, no clock, no files.
+
+A board that is handed out is owed: it is finished by accepted results, or goes
+back to the pool when its worker is lost or says that it cannot go on. A board
+stays with one worker for all its commits while that worker lives, since the
+objects of one commit make the next one quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from typing import Collection, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
+
+# How many workers may be lost, or fail, with the same board in hand before it
+# is given up: it may well be what kills them
+MAX_ATTEMPTS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One board to be built.
+
+    Attributes:
+        target: the board
+        arch: its architecture
+        commits: indexes of the commits to build, ascending
+        weight: expected cost of the whole board, in any unit; larger ones go first
+    """
+
+    target: str
+    arch: str
+    commits: Tuple[int, ...]
+    weight: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Handout:
+    """What a worker is to build now: a board and the commits still missing."""
+
+    target: str
+    commits: Tuple[int, ...]
+
+
+@dataclasses.dataclass
+class _Worker:
+    """What is known of a worker"""
+
+    name: str
+    capacity: int
+    archs: Optional[FrozenSet[str]]
+    speed: float
+    owed: Set[str] = dataclasses.field(default_factory=set)
+    refused: Set[str] = dataclasses.field(default_factory=set)
+    accepting: bool = True
+
+
+@dataclasses.dataclass
+class _Board:
+    """Where a board stands"""
+
+    task: Task
+    order: int
+    todo: Set[int]
+    owners: Set[str] = dataclasses.field(default_factory=set)
+    attempts: int = 0
+    given_up: str = ''
+
+
+class Scheduler:
+    """The pool of boards and the workers that draw from it.
+
+    Attributes:
+        max_attempts: see MAX_ATTEMPTS
+    """
+
+    def __init__(self, tasks: Sequence[Task], max_attempts: int = MAX_ATTEMPTS) -> None:
+        """Fill the pool.
+
+        Args:
+            tasks: the boards, in the order in which equal ones are handed out
+
+        Raises:
+            ValueError: a board is in there twice
+        """
+        self.max_attempts = max_attempts
+        self._boards: Dict[str, _Board] = {}
+        self._workers: Dict[str, _Worker] = {}
+        self._pools: Dict[str, List[Tuple[float, int, str]]] = {}
+        self._open = 0
+        for order, task in enumerate(tasks):
+            if task.target in self._boards:
+                raise ValueError(f"board '{task.target}' is in the pool twice")
+            board = _Board(task, order, set(task.commits))
+            self._boards[task.target] = board
+            if board.todo:
+                self._open += 1
+                self._put_back(board)
+
+    def _put_back(self, board: _Board) -> None:
+        """Add a board to the pool of its architecture"""
+        heapq.heappush(self._pools.setdefault(board.task.arch, []),
+                       (-board.task.weight, board.order, board.task.target))
+
+    # -- workers -----------------------------------------------------------
+
+    def add_worker(self, name: str, capacity: int,
+                   archs: Optional[Collection[str]] = None, speed: float = 1.0) -> None:
+        """Let a worker take part.
+
+        Args:
+            name: unique name, '' for this machine
+            capacity: how many boards it may have in hand
+            archs: architectures that it can build, None for all
+            speed: how fast it is, in any unit
+
+        Raises:
+            ValueError: the name is taken
+        """
+        if name in self._workers:
+            raise ValueError(f"worker '{name}' is there twice")
+        self._workers[name] = _Worker(
+            name, max(1, capacity), None if archs is None else frozenset(archs), speed)
+
+    def set_aside(self, name: str) -> None:
+        """Give a worker nothing more; it may finish what it has."""
+        self._workers[name].accepting = False
+
+    def lost(self, name: str) -> List[str]:
+        """Forget a worker; what it owed goes back to the pool or is given up.
+
+        Returns:
+            the boards that it had in hand and that nobody else is building
+        """
+        worker = self._workers.pop(name, None)
+        if worker is None:
+            return []
+        back = []
+        for target in sorted(worker.owed, key=lambda t: self._boards[t].order):
+            board = self._boards[target]
+            board.owners.discard(name)
+            if board.todo and not board.owners:
+                back.append(target)
+                self._failed(board, f"worker '{name}' was lost")
+        return back
+
+    def _failed(self, board: _Board, reason: str) -> None:
+        """Put a board back, unless it was tried too often"""
+        board.attempts += 1
+        if board.attempts >= self.max_attempts:
+            self.give_up(board.task.target,
+                         f'given up after {board.attempts} attempts: {reason}')
+        else:
+            self._put_back(board)
+
+    # -- handing out -------------------------------------------------------
+
+    def next_for(self, name: str) -> Optional[Handout]:
+        """Hand out the next board for a worker.
+
+        Returns:
+            the board; None when the worker has its hands full or there is
+            nothing that it can build
+        """
+        worker = self._workers.get(name)
+        if worker is None or not worker.accepting or len(worker.owed) >= worker.capacity:
+            return None
+        best: Optional[Tuple[float, int, str]] = None
+        best_pool: Optional[List[Tuple[float, int, str]]] = None
+        for arch, pool in self._pools.items():
+            if worker.archs is not None and arch not in worker.archs:
+                continue
+            entry = self._first(pool, worker)
+            if entry is not None and (best is None or entry < best):
+                best, best_pool = entry, pool
+        if best is None or best_pool is None:
+            return None
+        if best_pool[0] == best:
+            heapq.heappop(best_pool)
+        else:
+            best_pool.remove(best)
+            heapq.heapify(best_pool)
+        board = self._boards[best[2]]
+        board.owners.add(name)
+        worker.owed.add(board.task.target)
+        return Handout(board.task.target, tuple(sorted(board.todo)))
+
+    def _first(self, pool: List[Tuple[float, int, str]],
+               worker: _Worker) -> Optional[Tuple[float, int, str]]:
+        """Return the first entry of a pool that a worker may have"""
+        while pool and not self._waiting(pool[0][2]):
+            heapq.heappop(pool)
+        if not pool:
+            return None
+        if pool[0][2] not in worker.refused:
+            return pool[0]
+        allowed = [entry for entry in pool
+                   if entry[2] not in worker.refused and self._waiting(entry[2])]
+        return min(allowed) if allowed else None
+
+    def _waiting(self, target: str) -> bool:
+        """Return whether a board is to be handed out"""
+        board = self._boards[target]
+        return bool(board.todo) and not board.owners and not board.given_up
+
+    # -- what comes back ---------------------------------------------------
+
+    def result(self, name: str, target: str, upto: int) -> bool:
+        """Record a result.
+
+        Returns:
+            True when it is to be kept; False when this worker was not to build
+            it, or it is there already
+        """
+        board = self._boards.get(target)
+        if board is None or name not in board.owners or upto not in board.todo:
+            return False
+        board.todo.discard(upto)
+        if not board.todo:
+            # One that was given up is not open any more, yet complete is complete
+            if not board.given_up:
+                self._open -= 1
+            board.given_up = ''
+        return True
+
+    def board_done(self, name: str, target: str, reason: str = '') -> bool:
+        """Record that a worker is through with a board.
+
+        Args:
+            reason: why commits are missing, when the machine could not go on;
+                the board is not offered to this worker again then, unless no
+                other one may have it
+
+        Returns:
+            True when the board goes back to the pool or is given up, as
+            commits are missing
+        """
+        worker = self._workers.get(name)
+        board = self._boards.get(target)
+        if worker is None or board is None or name not in board.owners:
+            return False
+        worker.owed.discard(target)
+        board.owners.discard(name)
+        if not board.todo or board.owners or board.given_up:
+            return False
+        worker.refused.add(target)
+        if not any(other.accepting and target not in other.refused and self._may(other, board)
+                   for other in self._workers.values()):
+            for other in self._workers.values():
+                other.refused.discard(target)
+        self._failed(board, reason or f"worker '{name}' did not finish it")
+        return True
+
+    @staticmethod
+    def _may(worker: _Worker, board: _Board) -> bool:
+        """Return whether a worker has what a board needs"""
+        return worker.archs is None or board.task.arch in worker.archs
+
+    def give_up(self, target: str, reason: str) -> None:
+        """Stop trying to build a board."""
+        board = self._boards[target]
+        if board.todo and not board.given_up:
+            board.given_up = reason
+            self._open -= 1
+
+    def give_up_stranded(self, reason: str) -> List[str]:
+        """Give up the boards that no worker of now can build.
+
+        Returns:
+            those boards
+        """
+        out = []
+        for board in self._boards.values():
+            if self._waiting(board.task.target) and not any(
+                    worker.accepting and self._may(worker, board)
+                    for worker in self._workers.values()):
+                self.give_up(board.task.target, reason)
+                out.append(board.task.target)
+        return out
+
+    # -- how it stands -----------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """True when no board is open: each was built or given up."""
+        return self._open == 0
+
+    @property
+    def workers(self) -> List[str]:
+        """Return the names of the workers that are there."""
+        return list(self._workers)
+
+    def owed(self, name: str) -> FrozenSet[str]:
+        """Return the boards that a worker has in hand."""
+        worker = self._workers.get(name)
+        return frozenset(worker.owed) if worker else frozenset()
+
+    def missing(self) -> Dict[str, Tuple[Tuple[int, ...], str]]:
+        """Return the boards that are not complete: their missing commits and why."""
+        return {target: (tuple(sorted(board.todo)), board.given_up)
+                for target, board in self._boards.items() if board.todo}

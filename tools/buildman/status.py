@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""What people see while a build runs: one line redrawn, or plain lines.
+
+Owned by the loop that owns the run; nobody else writes to the terminal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import shutil
+import time
+from typing import Callable, List, Optional, TextIO
+
+GREEN, RED, YELLOW, BLUE, MAGENTA = 32, 31, 33, 34, 35
+
+
+@dataclasses.dataclass
+class Counts:
+    """How many results there are.
+
+    Attributes:
+        total: boards times commits of this run
+        ok, warned, failed: results by kind
+        previous: of these, how many were there before this run
+        skipped: of the new ones, how many were carried forward unbuilt
+        reconfigured: of the new ones, how many were configured again
+    """
+
+    total: int = 0
+    ok: int = 0
+    warned: int = 0
+    failed: int = 0
+    previous: int = 0
+    skipped: int = 0
+    reconfigured: int = 0
+
+    @property
+    def done(self) -> int:
+        """Return the number of results that are there."""
+        return self.ok + self.warned + self.failed
+
+    def add(self, return_code: int, warned: bool) -> None:
+        """Count one result."""
+        if return_code:
+            self.failed += 1
+        elif warned:
+            self.warned += 1
+        else:
+            self.ok += 1
+
+
+def format_duration(seconds: float) -> str:
+    """Return h:mm:ss, rounded to seconds."""
+    return str(datetime.timedelta(seconds=round(max(0.0, seconds))))
+
+
+class Status:
+    """The progress line and the messages around it."""
+
+    def __init__(self, out: TextIO, colour: Optional[bool] = None,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        """Set up; nothing is printed.
+
+        Args:
+            out: where to print
+            colour: whether to use colours; None: on a terminal only
+            clock: returns seconds
+        """
+        self._out = out
+        self._tty = out.isatty()
+        self._colour = self._tty if colour is None else colour
+        self._clock = clock
+        self._drawn = False
+        self._started = clock()
+        self._text = ''
+        self._last_draw = 0.0
+        self.counts = Counts()
+
+    def start(self, total: int) -> None:
+        """Begin counting time.
+
+        Args:
+            total: boards times commits
+        """
+        self.counts.total = total
+        self._started = self._clock()
+
+    # -- the progress line -------------------------------------------------
+
+    def _paint(self, text: str, colour: int) -> str:
+        """Return text in a colour, if there are any"""
+        return f'\033[1;{colour}m{text}\033[0m' if self._colour else text
+
+    def line(self, name: str) -> str:
+        """Return the progress line.
+
+        Args:
+            name: board that came out last, with its machine
+        """
+        counts = self.counts
+        left = counts.total - counts.done
+        text = (self._paint(f'{counts.ok:5d}', GREEN)
+                + self._paint(f'{counts.warned:5d}', YELLOW)
+                + self._paint(f'{counts.failed:5d}', RED)
+                + f' /{counts.total:<7d}'
+                + self._paint(f' {-left:<8d}' if left else ' ' * 9, MAGENTA))
+        eta = self._eta(left)
+        return text + (f'{eta}  : ' if eta else '') + name
+
+    def _eta(self, left: int) -> str:
+        """Return how long it will take, '' when that is not known"""
+        new = self.counts.done - self.counts.previous - self.counts.skipped
+        if not left or new < 1:
+            return ''
+        spent = self._clock() - self._started
+        return format_duration(spent / new * left)
+
+    def progress(self, name: str) -> None:
+        """Show how far the build is.
+
+        On a terminal the line is redrawn, at most some 30 times a second; in a
+        pipe each result gets a line.
+        """
+        self._text = self.line(name)
+        if not self._tty:
+            self._put(self._text.rstrip() + '\n')
+            return
+        now = self._clock()
+        if now - self._last_draw >= 0.03 or self.counts.done == self.counts.total:
+            self._last_draw = now
+            self._draw()
+
+    def _draw(self) -> None:
+        """Put the progress line on the terminal"""
+        width = shutil.get_terminal_size().columns
+        text = self._text
+        if not self._colour and len(text) >= width:
+            text = text[:width - 1]
+        self._put('\r' + text + '\033[K')
+        self._drawn = True
+
+    def _put(self, text: str) -> None:
+        """Write text; a reader that has gone is no reason to lose a build"""
+        try:
+            self._out.write(text)
+            self._out.flush()
+        except BrokenPipeError:
+            self._out = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115
+
+    # -- messages ----------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """Print a line, above the progress line."""
+        if self._drawn:
+            self._put('\r\033[K')
+        self._put(text + '\n')
+        if self._drawn:
+            self._draw()
+
+    def end_line(self) -> None:
+        """Leave the progress line as it stands and go to the next one."""
+        if self._drawn:
+            self._draw()
+            self._put('\n')
+            self._drawn = False
+
+    def closing(self) -> str:
+        """Return the closing line."""
+        counts = self.counts
+        new = counts.done - counts.previous
+        parts: List[str] = []
+        if counts.previous:
+            parts.append(f'{counts.previous} previously')
+            if new:
+                parts.append(f'{new} newly')
+        elif counts.skipped or counts.reconfigured:
+            parts.append(f'{new} newly')
+        if counts.skipped:
+            parts.append(f'{counts.skipped} skipped as unaffected')
+        if counts.reconfigured:
+            parts.append(f'{counts.reconfigured} reconfig')
+        text = f'Completed: {counts.done} total built'
+        if parts:
+            text += f" ({', '.join(parts)})"
+        spent = self._clock() - self._started
+        if new and spent >= 0.5:
+            text += f', duration {format_duration(spent)}, rate {new / spent:.2f}'
+        return text

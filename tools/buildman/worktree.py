@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The source of one slot: a working tree of its own at any commit.
+
+Each slot has a repository of its own that borrows the objects of the real one
+(git's objects/info/alternates), rather than a `git worktree`: nothing is
+written into the user's repository, so it may be read-only, used by two runs at
+once, or be a worktree or a shallow clone itself; and slots can be made at the
+same time, as they share no lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import subprocess
+from typing import Dict, FrozenSet, List, Mapping, Optional, Tuple
+
+from buildman.errors import GitError
+
+# A git that hangs (on a network file system, say) is given up after this many
+# seconds; a checkout of the largest tree takes a few
+GIT_TIMEOUT = 600
+
+# What a hook or an alias of git sets and what would lead it to another repository
+_GIT_VARS = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE', 'GIT_OBJECT_DIRECTORY',
+             'GIT_ALTERNATE_OBJECT_DIRECTORIES', 'GIT_PREFIX', 'GIT_COMMON_DIR',
+             'GIT_NAMESPACE', 'GIT_CEILING_DIRECTORIES')
+
+
+def clean_git_env(env: Mapping[str, str]) -> Dict[str, str]:
+    """Return an environment without what leads git to another repository."""
+    return {key: val for key, val in env.items() if key not in _GIT_VARS}
+
+
+def run_git(cwd: str, *args: str) -> bytes:
+    """Run git in a folder.
+
+    Returns:
+        what it wrote to stdout
+
+    Raises:
+        GitError: it failed, with its last line of stderr; or there is no git
+    """
+    env = clean_git_env(os.environ)
+    env['LC_ALL'] = 'C'
+    try:
+        done = subprocess.run(
+            ['git', *args], cwd=cwd, env=env, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=GIT_TIMEOUT,
+            start_new_session=True, check=False)
+    except FileNotFoundError as exc:
+        if exc.filename != 'git':
+            raise GitError(f"no such folder: '{cwd}'") from exc
+        raise GitError('git is not installed (apt-get install git)') from exc
+    except subprocess.TimeoutExpired as exc:
+        raise GitError(f"'git {args[0]}' did not end within {GIT_TIMEOUT} s "
+                       f"in '{cwd}'") from exc
+    except OSError as exc:
+        raise GitError(f"cannot run git in '{cwd}': {exc.strerror}") from exc
+    if done.returncode:
+        lines = done.stderr.decode('utf-8', 'replace').strip().splitlines()
+        why = next((line for line in lines if line.startswith(('fatal:', 'error:'))),
+                   lines[-1] if lines else f'exit status {done.returncode}')
+        raise GitError(f"git {args[0]} failed in '{cwd}': {why}")
+    return done.stdout
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """The repository that slots borrow from, and what they copy of it.
+
+    Attributes:
+        objects: its folder of objects
+        tags: the tags, as lines of a packed-refs file, since the version string
+            that is built into an image comes from `git describe`
+        shallow: content of its `shallow` file, b'' when its history is whole
+    """
+
+    objects: str
+    tags: bytes
+    shallow: bytes
+
+    @classmethod
+    def read(cls, git_dir: str) -> 'Origin':
+        """Return the origin for a repository.
+
+        Args:
+            git_dir: a repository or a folder in its working tree
+
+        Raises:
+            GitError: it is none
+        """
+        paths = run_git(git_dir, 'rev-parse', '--git-path', 'objects',
+                        '--git-path', 'shallow').decode().splitlines()
+        objects, shallow_file = (
+            os.path.realpath(os.path.join(git_dir, path)) for path in paths)
+        tags = run_git(git_dir, 'for-each-ref', '--format=%(objectname) %(refname)',
+                       'refs/tags')
+        shallow = b''
+        with contextlib.suppress(FileNotFoundError), open(shallow_file, 'rb') as inf:
+            shallow = inf.read()
+        return cls(objects, tags, shallow)
+
+
+class SlotSource:
+    """The working tree of one slot.
+
+    Attributes:
+        path: its folder
+        commit: what it holds at the moment, '' when that is not known
+    """
+
+    def __init__(self, path: str, origin: Origin, keep: str = 'build') -> None:
+        """Name a working tree; nothing is touched yet.
+
+        Args:
+            path: folder for it
+            origin: repository to borrow objects from
+            keep: name of a folder inside that is not part of the source
+        """
+        self.path = path
+        self.commit = ''
+        self._origin = origin
+        self._keep = keep
+
+    def prepare(self, commit: str, version: Optional[str] = None) -> None:
+        """Make the working tree, or take over what an earlier run left.
+
+        Args:
+            commit: object name to check out
+            version: see checkout()
+
+        Raises:
+            GitError: git refused
+            OSError: the disk is full or the folder cannot be written
+        """
+        git = os.path.join(self.path, '.git')
+        old = os.path.isdir(os.path.join(git, 'objects', 'info'))
+        if not old:
+            # May be a worktree of upstream's, or half of one of ours
+            if os.path.lexists(git):
+                shutil.rmtree(self.path)
+            os.makedirs(self.path, exist_ok=True)
+            run_git(self.path, 'init', '-q', '--template=')
+            os.makedirs(os.path.join(git, 'objects', 'info'), exist_ok=True)
+            for name, val in (('gc.auto', '0'), ('advice.detachedHead', 'false'),
+                              ('core.logAllRefUpdates', 'false')):
+                run_git(self.path, 'config', name, val)
+        for name in ('index.lock', 'HEAD.lock', 'shallow.lock'):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(git, name))
+        self._write(os.path.join(git, 'objects', 'info', 'alternates'),
+                    os.fsencode(self._origin.objects) + b'\n')
+        self._write(os.path.join(git, 'packed-refs'), self._origin.tags)
+        shallow = os.path.join(git, 'shallow')
+        if self._origin.shallow:
+            self._write(shallow, self._origin.shallow)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(shallow)
+        self.checkout(commit, version)
+        if old:
+            run_git(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}',
+                    '-e', '/.scmversion')
+
+    @staticmethod
+    def _write(path: str, data: bytes) -> None:
+        """Write a small file of the repository, by rename."""
+        with open(path + '.new', 'wb') as outf:
+            outf.write(data)
+        os.replace(path + '.new', path)
+
+    def checkout(self, commit: str, version: Optional[str] = None) -> None:
+        """Bring the working tree to a commit.
+
+        Args:
+            commit: object name
+            version: content for `.scmversion`, when the history that a version
+                string is made from is not here; None to let git say it
+
+        Raises:
+            GitError: git refused
+        """
+        if self.commit != commit:
+            self.commit = ''
+            run_git(self.path, 'checkout', '-q', '-f', '--detach', commit, '--')
+            self.commit = commit
+        scm = os.path.join(self.path, '.scmversion')
+        if version is not None:
+            self._write(scm, version.encode())
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(scm)
+
+    def clean(self) -> None:
+        """Remove all that is not part of the commit, as before an in-tree build."""
+        run_git(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}')
+
+
+class ChangedFiles:
+    """Which files differ between two commits; each pair is asked for once."""
+
+    def __init__(self, git_dir: str) -> None:
+        self._git_dir = git_dir
+        self._cache: Dict[Tuple[str, str], FrozenSet[str]] = {}
+
+    def between(self, old: str, new: str) -> FrozenSet[str]:
+        """Return the names of the files that differ.
+
+        Raises:
+            GitError: git refused
+        """
+        key = (old, new)
+        if key not in self._cache:
+            out = run_git(self._git_dir, 'diff-tree', '-r', '-z', '--name-only',
+                          '--no-renames', old, new)
+            names: List[str] = [os.fsdecode(name) for name in out.split(b'\0') if name]
+            self._cache[key] = frozenset(names)
+        return self._cache[key]
