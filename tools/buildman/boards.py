@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The boards of a tree, and which of them a command line selects."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+from typing import Dict, Iterable, List, NamedTuple, Optional, Pattern, Sequence, Tuple
+
+from buildman import boards_cache, boardscan
+from buildman.boards_file import (
+    Entry,
+    format_entries,
+    parse_entries,
+    read_entries,
+    sort_entries,
+    write_atomically,
+)
+from buildman.boards_kconfig import KconfigMissing, find_kconfiglib
+from buildman.errors import BoardError, SetupError, UsageError
+from buildman.plan import Board
+
+# Where old U-Boot trees keep the list themselves
+TRACKED = 'boards.cfg'
+
+
+class Selection(NamedTuple):
+    """The boards that a command line selects.
+
+    Attributes:
+        boards: the boards, in the order of the list
+        why: targets that each term has selected, in the order of the terms;
+            'all' comes first and has all of them. A board counts for the
+            first term that it matches.
+        missing: names that were given with --boards and are not selected
+    """
+
+    boards: Tuple[Board, ...]
+    why: Dict[str, List[str]]
+    missing: Tuple[str, ...]
+
+    @property
+    def warnings(self) -> List[str]:
+        """What the user has to be told: one line, or nothing."""
+        if not self.missing:
+            return []
+        return ['Boards not found: ' + ', '.join(self.missing)]
+
+    def check(self) -> None:
+        """Refuse a selection without boards.
+
+        Raises:
+            BoardError: there are none
+        """
+        if self.boards:
+            return
+        hint = '; '.join(self.warnings)
+        raise BoardError('No matching boards found' + (f' ({hint})' if hint else ''))
+
+
+class BoardList:
+    """All boards of a tree.
+
+    Attributes:
+        boards: the boards, in the order of boards.cfg
+    """
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.entries: Tuple[Entry, ...] = tuple(entries)
+        self.boards: Tuple[Board, ...] = tuple(entry.board for entry in self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def select(self, terms: Sequence[str] = (), exclude: Sequence[str] = (),
+               names: Optional[Sequence[str]] = None) -> Selection:
+        """Return the boards that are asked for; all when nothing is.
+
+        Args:
+            terms: words from the command line, see parse_terms(). When there
+                are any, `names` selects nothing, as upstream's buildman has it
+            exclude: regular expressions, with commas between them; a board
+                of which a field begins with one of them is left out
+            names: targets, with commas between them; None: not given
+
+        Raises:
+            UsageError: a term cannot be understood
+        """
+        groups = parse_terms(terms)
+        banned = [compile_term(word) for word in split_commas(exclude)]
+        named = None if names is None else split_commas(names)
+        wanted = frozenset(named or ())
+        why: Dict[str, List[str]] = {'all': []}
+        for label, _ in groups:
+            why.setdefault(label, [])
+        chosen: List[Board] = []
+        for entry in self.entries:
+            fields = _fields(entry)
+            if any(_matches(rexp, fields) for rexp in banned):
+                continue
+            label = ''
+            if groups:
+                for label, rexps in groups:
+                    if all(_matches(rexp, fields) for rexp in rexps):
+                        why[label].append(entry.board.target)
+                        break
+                else:
+                    continue
+            elif named is not None and entry.board.target not in wanted:
+                continue
+            if label != 'all':
+                why['all'].append(entry.board.target)
+            chosen.append(entry.board)
+        have = {board.target for board in chosen} if not groups else set()
+        missing = tuple(name for name in named or () if name not in have)
+        return Selection(tuple(chosen), why, missing)
+
+
+def _fields(entry: Entry) -> Tuple[str, ...]:
+    """Return what terms are matched against."""
+    board = entry.board
+    arch = '' if board.arch == '-' else board.arch
+    return (board.target, arch, board.cpu, board.board_name, board.vendor,
+            board.soc, entry.config)
+
+
+def _matches(rexp: Pattern[str], fields: Tuple[str, ...]) -> bool:
+    return any(rexp.match(field) for field in fields)
+
+
+def split_commas(words: Iterable[str]) -> List[str]:
+    """Return the parts of words like 'a,b', without blanks, each once."""
+    parts = (part.strip() for word in words for part in word.split(','))
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def compile_term(word: str) -> Pattern[str]:
+    """Return the regular expression that a word is.
+
+    Raises:
+        UsageError: it is none
+    """
+    try:
+        return re.compile(word)
+    except re.error as exc:
+        raise UsageError(f"'{word}' is not a regular expression: {exc}") from exc
+
+
+def parse_terms(terms: Iterable[str]) -> List[Tuple[str, List[Pattern[str]]]]:
+    """Return the alternatives that the words of a command line make.
+
+    Words are alternatives; those with '&' between them, glued or not, must all
+    match. A word matches a board if one of its fields begins with it.
+
+    Returns:
+        name of each alternative, e.g. 'arm&freescale', and its expressions
+
+    Raises:
+        UsageError: a word is no regular expression or '&' has nothing before it
+    """
+    groups: List[List[str]] = []
+    joined = False
+    for word in ' '.join(terms).replace('&', ' & ').split():
+        if word == '&':
+            joined = True
+        elif not joined:
+            groups.append([word])
+        elif groups:
+            groups[-1].append(word)
+            joined = False
+        else:
+            raise UsageError(f"there is no term before '&' in '{' '.join(terms)}'")
+    return [('&'.join(group), [compile_term(word) for word in group])
+            for group in groups]
+
+
+def exact_names(terms: Sequence[str], names: Optional[Sequence[str]]) -> Optional[List[str]]:
+    """Return the targets that alone can be selected, None if any might be.
+
+    A term is a regular expression over more than the target: 'sandbox' is a
+    board and an arch, so that only --boards without terms says it all.
+    """
+    if terms or names is None:
+        return None
+    return split_commas(names)
+
+
+def describe_selection(selection: Selection, verbose: bool = False) -> List[str]:
+    """Return the lines that a dry run (-n) prints about the boards.
+
+    Args:
+        selection: the boards
+        verbose: name them all (-n -v)
+    """
+    lines = ['']
+    shown = [term for term in selection.why if term != 'all'] or ['all']
+    for term in shown:
+        targets = selection.why[term]
+        lines.append(f'{term} : {len(targets)} boards')
+        if verbose:
+            lines.append(f"   {' '.join(targets)}")
+    lines.append('Total boards to build for each commit: '
+                 f"{len(selection.why['all'])}")
+    lines.append('')
+    for line in selection.warnings:
+        lines += [line, '']
+    return lines
+
+
+def _tracked_list(source_dir: str) -> Optional[str]:
+    """Return the path of the boards.cfg that a tree brings along, or None.
+
+    In a git repository the file must be tracked: any other boards.cfg may be
+    what a build with that output folder has left behind.
+    """
+    path = os.path.join(source_dir, TRACKED)
+    if not os.path.isfile(path):
+        return None
+    if os.path.exists(os.path.join(source_dir, '.git')):
+        try:
+            done = subprocess.run(
+                ['git', '-C', source_dir, 'ls-files', '--error-unmatch', '--', TRACKED],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, check=False)
+        except OSError:
+            return path
+        if done.returncode:
+            return None
+    return path
+
+
+def _can_parse(source_dir: str) -> bool:
+    """Tell whether there is a Kconfig and something that could read it."""
+    if not os.path.isfile(os.path.join(source_dir, 'Kconfig')):
+        return False
+    return bool(find_kconfiglib(source_dir) or importlib.util.find_spec('kconfiglib'))
+
+
+def _from_tracked(source_dir: str) -> BoardList:
+    """Return the boards that the tree lists itself.
+
+    Raises:
+        BoardError: it does not, and so there is no way to find them
+    """
+    path = _tracked_list(source_dir)
+    if path:
+        return BoardList(sort_entries(read_entries(path)))
+    if not os.path.isfile(os.path.join(source_dir, 'Kconfig')):
+        raise BoardError(f"{source_dir}: no U-Boot source: there is neither a Kconfig "
+                         'nor a tracked boards.cfg; name the tree with -g')
+    raise BoardError(
+        f'{source_dir}: cannot read its Kconfig: the tree has no '
+        "tools/buildman/kconfiglib.py and no tracked boards.cfg; try "
+        "'pip install kconfiglib'")
+
+
+def _only(boards: BoardList, wanted: Optional[Sequence[str]]) -> BoardList:
+    if wanted is None:
+        return boards
+    names = frozenset(wanted)
+    return BoardList(entry for entry in boards.entries if entry.board.target in names)
+
+
+def load(source_dir: str, cache_file: Optional[str] = None,
+         wanted: Optional[Sequence[str]] = None,
+         jobs: int = 0) -> Tuple[BoardList, List[str]]:
+    """Return the boards of a tree and what is to be said about them.
+
+    Args:
+        source_dir: top of a U-Boot tree
+        cache_file: boards.cfg to use if it is still right, and to write if it
+            is not; None: always look
+        wanted: the only targets of interest, see exact_names(). The others
+            are then neither looked for nor returned; those that do not exist
+            are not in the list
+        jobs: number of processes to use, 0 for one a processor
+
+    Returns:
+        the list, and the lines to print on stderr ('WARNING: no maintainers
+        for …'); there are none when the boards come from the cache
+
+    Raises:
+        BoardError: the boards cannot be found; names the file and what to do
+    """
+    if not os.path.isdir(source_dir):
+        raise BoardError(f"{source_dir}: no such folder; name a U-Boot tree with -g")
+    if not _can_parse(source_dir):
+        return _only(_from_tracked(source_dir), wanted), []
+    tree = boards_cache.find_files(source_dir)
+    if cache_file:
+        text = boards_cache.read_cache(source_dir, cache_file, tree)
+        if text is not None:
+            return _only(BoardList(parse_entries(text, cache_file)), wanted), []
+    try:
+        found = boardscan.scan(source_dir, wanted, jobs, tree)
+    except KconfigMissing:
+        return _only(_from_tracked(source_dir), wanted), []
+    warnings = found.warnings
+    if cache_file and wanted is None:
+        try:
+            boards_cache.write_cache(source_dir, cache_file,
+                                     format_entries(found.entries), found.stamp)
+        except SetupError as exc:
+            warnings = [*warnings, f'WARNING: {exc}']
+    return BoardList(found.entries), warnings
+
+
+def write_board_list(path: str, boards: BoardList) -> None:
+    """Write a boards.cfg (-R FILE).
+
+    Raises:
+        SetupError: it cannot be written
+    """
+    write_atomically(path, format_entries(boards.entries))
+
+
+def maintainer_check(source_dir: str) -> List[str]:
+    """Return the lines of --maintainer-check: none when all boards have one.
+
+    Raises:
+        BoardError: a file cannot be read
+    """
+    return boardscan.check_owners(source_dir)
+
+
+def full_check(source_dir: str, jobs: int = 0) -> List[str]:
+    """Return the lines of --full-check.
+
+    They are those of maintainer_check(), and the boards that set no TARGET_…
+    symbol, or several.
+
+    Raises:
+        BoardError: a file cannot be read or is wrong, or there is no kconfiglib
+    """
+    if not _can_parse(source_dir):
+        raise BoardError(f'{source_dir}: this check needs Kconfig and kconfiglib; '
+                         "try 'pip install kconfiglib'")
+    return boardscan.check_targets(source_dir, jobs)
