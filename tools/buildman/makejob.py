@@ -226,6 +226,8 @@ class MakeJob:
         self._job = job
         self._prev = None
         self._choose_dirs(job)
+        if self._settings.in_tree and self._source:
+            self._source.clean()
         self._enter_dir(job)
         self._env = buildenv.make_environment(job.toolchain, self._settings, self._base_env)
         self._prefix = buildenv.cross_prefix(job.toolchain)

@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""From arguments to a plan, and from the plan to a run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import queue
+import shutil
+import sys
+from typing import Dict, List, Optional, Sequence, TextIO, Tuple
+
+from buildman import boards, bsettings, buildenv, commits, engine, listing, toolchain
+from buildman.builder import Builder, LocalWorker, Report, exit_status
+from buildman.errors import EXIT_OK, BoardError, BuildmanError, SetupError, UsageError
+from buildman.events import Event
+from buildman.plan import Board, BoardJob, Commit, Plan, Settings, Toolchain
+from buildman.results import OutputLock, ResultTree
+from buildman.status import Status
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Folders of a run.
+
+    Attributes:
+        source: top of the working tree, or the repository if it is bare
+        output: what -o says, for messages
+        base: where results go, absolute
+        shown: the same, as the user wrote it
+    """
+
+    source: str
+    output: str
+    base: str
+    shown: str
+
+
+def split_names(values: Optional[Sequence[str]]) -> List[str]:
+    """Return the names of a flag that takes lists and may be repeated."""
+    out: List[str] = []
+    for value in values or ():
+        out += [name.strip() for name in value.split(',') if name.strip()]
+    return out
+
+
+def make_settings(args: argparse.Namespace) -> Settings:
+    """Return the settings that the command line asks for."""
+    if args.allow_missing and args.no_allow_missing:
+        raise UsageError('-M and --no-allow-missing contradict each other')
+    return Settings(
+        verbose_build=args.verbose_build,
+        allow_missing=buildenv.allow_missing(args.allow_missing, args.no_allow_missing,
+                                             bsettings.settings),
+        no_lto=args.no_lto,
+        reproducible_builds=args.reproducible_builds,
+        warnings_as_errors=args.warnings_as_errors,
+        mrproper=args.mrproper,
+        fallback_mrproper=args.fallback_mrproper,
+        config_only=args.config_only,
+        force_build=args.force_build,
+        force_build_failures=args.force_build_failures,
+        kconfig_check=args.kconfig_check,
+        force_reconfig=args.force_reconfig,
+        ccache=args.ccache,
+        keep_outputs=args.keep_outputs,
+        quick=args.quick,
+        in_tree=args.in_tree,
+        work_in_output=args.work_in_output,
+        per_board_out_dir=args.per_board_out_dir,
+        full_path=args.full_path,
+        dtc_skip=args.dtc_skip,
+        target=args.target,
+        adjust_cfg=tuple(split_names(args.adjust_cfg)),
+        fragments=tuple(split_names([args.fragments] if args.fragments else [])),
+        jobs=args.jobs or 0)
+
+
+def find_places(args: argparse.Namespace) -> Places:
+    """Work out the folders of a run.
+
+    Raises:
+        UsageError: flags about folders do not fit together
+        GitError: a branch is to be built and there is no repository
+    """
+    if args.work_in_output and args.output_dir is None:
+        raise UsageError('-w needs -o DIR, the folder to build in')
+    if args.no_subdirs and args.branch:
+        raise UsageError('-N goes without -b only: each commit needs a folder')
+    if args.branch:
+        source = commits.check_repository(args.git)
+    else:
+        source = os.path.abspath(args.git)
+        if os.path.isdir(source) and not os.path.exists(os.path.join(source, 'Makefile')):
+            source = commits.check_repository(args.git)
+    output = args.output_dir if args.output_dir is not None else '..'
+    if args.branch:
+        shown = os.path.join(output, args.branch.replace('/', '_'))
+        base = os.path.abspath(shown)
+    else:
+        shown = output
+        base = os.path.abspath(output)
+        if not (args.no_subdirs or args.work_in_output):
+            base = os.path.join(base, 'current')
+    return Places(source, output, base, shown)
+
+
+def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards.Selection:
+    """Find the boards and select those that are asked for.
+
+    Raises:
+        BoardError: the list cannot be made, or nothing matches
+    """
+    names = split_names(args.boards)
+    cache = os.path.join(places.base if args.branch else os.path.abspath(places.output),
+                         'boards.cfg')
+    try:
+        found, warnings = boards.load(places.source, cache, names or None, args.terms)
+    except OSError as exc:
+        raise SetupError(f"cannot make the list of boards '{cache}': {exc.strerror} "
+                         '(choose another output folder with -o)') from exc
+    for text in warnings:
+        print(text, file=err)
+    selection = found.select(args.terms, split_names(args.exclude), names)
+    for text in selection.warnings:
+        print(text, file=err)
+    if not selection.boards:
+        raise BoardError('No matching boards found' + _what_was_asked(args))
+    return selection
+
+
+def _what_was_asked(args: argparse.Namespace) -> str:
+    """Return the flags that selected no board"""
+    asked = list(args.terms)
+    if args.boards:
+        asked.append(f"--boards {','.join(split_names(args.boards))}")
+    if args.exclude:
+        asked.append(f"-x {','.join(split_names(args.exclude))}")
+    return f" for {' '.join(asked)}" if asked else ''
+
+
+@dataclasses.dataclass
+class Choice:
+    """The boards with their compilers.
+
+    Attributes:
+        jobs: boards that can be built
+        unbuildable: board -> why not
+    """
+
+    jobs: List[BoardJob]
+    unbuildable: Dict[str, str]
+
+
+def choose_toolchains(selected: Sequence[Board], chains: toolchain.Toolchains,
+                      commit_count: int) -> Choice:
+    """Find the compiler of each board."""
+    known: Dict[str, Toolchain] = {}
+    missing: Dict[str, str] = {}
+    choice = Choice([], {})
+    for board in selected:
+        if board.arch not in known and board.arch not in missing:
+            try:
+                known[board.arch] = chains.select(board.arch)
+            except toolchain.ToolchainError as exc:
+                missing[board.arch] = str(exc)
+        if board.arch in missing:
+            choice.unbuildable[board.target] = missing[board.arch]
+        else:
+            choice.jobs.append(BoardJob(
+                board, tuple(range(commit_count)), known[board.arch],
+                buildenv.make_flags(board.target, bsettings.settings)))
+    return choice
+
+
+def describe(args: argparse.Namespace, series: Optional[commits.Series],
+             selected: Sequence[Board]) -> str:
+    """Return the line that says what is going to be built."""
+    if series:
+        count = len(series.commits)
+        what = f"{count} commit{'s' if count != 1 else ''}"
+    else:
+        what = 'current source'
+    threads, jobs = thread_counts(args, len(selected))
+    if args.threads == 0:
+        threads = 0
+    return (f"Building {what} for {len(selected)} boards "
+            f"({threads} thread{'s' if threads != 1 else ''}, "
+            f"{jobs} job{'s' if jobs != 1 else ''} per thread)")
+
+
+def thread_counts(args: argparse.Namespace, board_count: int) -> Tuple[int, int]:
+    """Return (boards to build at once, jobs that each make gets on average)."""
+    cpus = engine.cpu_count()
+    threads = args.threads if args.threads is not None else min(cpus, board_count)
+    threads = max(1, threads)
+    if (args.in_tree and not args.branch) or args.work_in_output or args.no_subdirs:
+        threads = 1
+    return threads, args.jobs or -(-cpus // threads)
+
+
+def check_make() -> None:
+    """See to it that there is a GNU make.
+
+    Raises:
+        SetupError: there is none
+    """
+    if not shutil.which('make'):
+        raise SetupError('GNU make is not installed (apt-get install make)')
+
+
+def check_disk(base: str) -> None:
+    """See to it that the output folder can be made and written.
+
+    Raises:
+        SetupError: it cannot
+    """
+    probe = os.path.join(base, '.bm-work', 'probe')
+    try:
+        os.makedirs(os.path.dirname(probe), exist_ok=True)
+        with open(probe, 'wb') as outf:
+            outf.write(b'x' * 4096)
+        os.unlink(probe)
+    except OSError as exc:
+        raise SetupError(f"cannot write to the output folder '{base}': {exc.strerror} "
+                         '(choose another with -o)') from exc
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line asks for.
+
+    Returns:
+        exit status
+
+    Raises:
+        BuildmanError: it cannot be done
+    """
+    out, err = sys.stdout, sys.stderr
+    if args.demo is not None:
+        from buildman import demo
+        return demo.run(args.demo, out)
+    if args.full_help:
+        return listing.full_help(out)
+    bsettings.setup(args.config_file)
+    if args.fetch_arch:
+        return listing.fetch(split_names(args.fetch_arch), out)
+    if args.list_tool_chains:
+        return listing.toolchains(args, out)
+    places = find_places(args)
+    if args.regen_board_list or args.maintainer_check:
+        return listing.board_list(args, places.source, places.output, out)
+    series = None
+    if args.branch:
+        series = commits.find_series(args.git, args.branch, args.count, args.step)
+        for text in series.messages:
+            print(text, file=err)
+        if args.work_in_output and len(series.commits) != 1:
+            raise UsageError('-w can only be used with a single commit (-c 1)')
+    selection = load_boards(args, places, err)
+    if args.print_arch or args.print_prefix:
+        return listing.board_values(args, selection.boards, out)
+    if (args.work_in_output or args.no_subdirs) and len(selection.boards) != 1:
+        raise UsageError(f"{'-w' if args.work_in_output else '-N'} can only be used with a "
+                         f'single board: {len(selection.boards)} match')
+    if args.dry_run:
+        return listing.dry_run(describe(args, series, selection.boards), places.shown, series,
+                               selection, args.verbose, out)
+    return build(args, places, series, selection.boards)
+
+
+def build(args: argparse.Namespace, places: Places, series: Optional[commits.Series],
+          selected: Sequence[Board]) -> int:
+    """Build the boards.
+
+    Returns:
+        exit status
+    """
+    check_make()
+    chains = toolchain.Toolchains(args.override_toolchain or '')
+    chains.scan()
+    commit_list: Optional[Tuple[Commit, ...]] = series.commits if series else None
+    count = len(commit_list) if commit_list else 1
+    choice = choose_toolchains(selected, chains, count)
+    settings = make_settings(args)
+    plan = Plan(tuple(choice.jobs), commit_list, settings)
+    tree = ResultTree(places.base, commit_list, args.no_subdirs or args.work_in_output)
+    status = Status(sys.stdout)
+    status.verbose = args.verbose
+    with listing.process_limit(args.process_limit, status.say):
+        lock = OutputLock(places.base)
+        try:
+            check_disk(places.base)
+            print(describe(args, series, selected), flush=True)
+            stale = tree.stale()
+            if stale:
+                print(f'Removing {len(stale)} old build directories...', flush=True)
+            tree.remove_stale()
+            report = run_builds(args, places, plan, tree, status)
+        finally:
+            lock.close()
+    tell_unbuilt(report, choice, count, status)
+    return exit_status(status, report, args.ignore_warnings)
+
+
+def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,
+               status: Status) -> Report:
+    """Build what is missing in the tree.
+
+    Returns:
+        what could not be built
+    """
+    events: 'queue.Queue[Event]' = queue.Queue()
+    status.start(len(plan.jobs) * plan.commit_count)
+    builder = Builder(plan, tree, status, events)
+    if not builder.nothing_to_do:
+        threads, _ = thread_counts(args, len(plan.jobs))
+        config = engine.EngineConfig(
+            work_dir=tree.work_dir, source_dir=places.source, commits=plan.commits,
+            settings=plan.settings, slots=min(threads, builder.pending()),
+            tokens=max(threads, engine.cpu_count()), env=engine.clean_env(os.environ),
+            results_dir=tree.base_dir)
+        local = LocalWorker(engine.Engine(config, events.put))
+        try:
+            builder.run([local])
+        except BaseException:
+            status.end_line()
+            raise
+    status.end_line()
+    print(status.closing(), flush=True)
+    return builder.report
+
+
+def tell_unbuilt(report: Report, choice: Choice, count: int, status: Status) -> None:
+    """Name the boards that were not built, and why."""
+    for target, why in choice.unbuildable.items():
+        report.missing[target] = (tuple(range(count)), why)
+    by_reason: Dict[str, List[str]] = {}
+    for target, (missing, why) in report.missing.items():
+        name = target if len(missing) == count else f'{target} ({len(missing)} commits)'
+        by_reason.setdefault(why or 'not finished', []).append(name)
+    for why, names in by_reason.items():
+        status.say(f"Not built: {' '.join(names)}: {why}")
+
+
+__all__ = ['BuildmanError', 'run', 'EXIT_OK']

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The door: runs the command and turns every error into a line and a status."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import NoReturn, Optional, Sequence
+
+from buildman import cmdline, control
+from buildman.errors import EXIT_INTERRUPTED, EXIT_USAGE, BuildmanError
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came: ends everything just as Ctrl-C does"""
+
+
+def _on_signal(_num: int, _frame: Optional[FrameType]) -> NoReturn:
+    # A second one must not cut the cleaning up short
+    for num in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(num, signal.SIG_IGN)
+    raise _Terminated
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: without the name of the program
+
+    Returns:
+        exit status
+    """
+    debug = '-D' in argv or '--debug' in argv
+    for num in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(num) != signal.SIG_IGN:
+            signal.signal(num, _on_signal)
+    try:
+        return control.run(cmdline.parse(argv))
+    except BuildmanError as exc:
+        if debug:
+            traceback.print_exc()
+        print(f'buildman: {exc}', file=sys.stderr)
+        return exc.status
+    except _Terminated:
+        print('buildman: terminated', file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except KeyboardInterrupt:
+        print('buildman: interrupted', file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more can be said there
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except Exception as exc:
+        # The only catch-all: a defect of ours, or a machine in a state that
+        # nobody thought of (no memory, no threads)
+        if debug:
+            traceback.print_exc()
+        print(f'buildman: unexpected {type(exc).__name__}: {exc} (-D shows where)',
+              file=sys.stderr)
+        return EXIT_USAGE
+
+
+def entry() -> NoReturn:
+    """Run as a program."""
+    sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == '__main__':
+    entry()
