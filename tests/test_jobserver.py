@@ -11,8 +11,9 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from buildman.jobserver import JobServer, Stopped  # noqa: E402
-from support import needs, wait_until  # noqa: E402
+from support import needs, wait_until
+
+from buildman.jobserver import JobServer, Stopped
 
 # Each target notes when it starts and waits until as many run as it was told
 MAKEFILE = '''

@@ -8,7 +8,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from buildman.scheduler import Scheduler, Task  # noqa: E402
+from buildman.scheduler import Scheduler, Task
 
 
 def drain(sched, name):

@@ -31,14 +31,16 @@ CONFIG_FILES = (
 # What -k keeps, as patterns below the build folder
 IMAGE_PATTERNS = (
     'u-boot*', '*.map', 'MLO', 'SPL', '*.bin', '*.dtb', '*.img', '*.rom', '*.itb',
-    '*.elf', 'flash.*', 'include/autoconf.mk',
+    '*.elf', '*.imx', '*.kwb', '*.sb', '*.fit', 'idbloader*',
     'spl/u-boot-spl*', 'tpl/u-boot-tpl*', 'vpl/u-boot-vpl*',
-    'tools/mkimage', 'idbloader*', '*.imx', '*.itb.*', '*.fit', '*.kwb', '*.sb',
 )
 IMAGE_FOLDERS = ('spl', 'tpl', 'vpl')
 
 # Intermediate files that match the patterns above but are of no use to anybody
 _NOT_IMAGES = ('*.cmd', '*.o', '*.d', '*.su', '*.tmp')
+
+# Where the default environment may be, in this order
+ENV_OBJECTS = ('env/common.o', 'env/built-in.o', 'env/built-in.a')
 
 _RODATA = re.compile(rb'^ *\d+ \.rodata +([0-9a-fA-F]+)', re.MULTILINE)
 
@@ -82,12 +84,13 @@ def collect_elf(build_dir: str, cross: str,
     for image in elf_images(build_dir):
         stem = image.replace('/', '-')
         names = _tool([cross + 'nm', '--size-sort', image], build_dir, env)
+        # The blank at the end of both has always been there; tools compare bytes
         if names:
-            files[stem + '.sizes'] = names
+            files[stem + '.sizes'] = names + b' '
         dump = _tool([cross + 'objdump', '-h', image], build_dir, env)
         rodata = ''
         if dump:
-            files[stem + '.objdump'] = dump
+            files[stem + '.objdump'] = dump + b' '
             match = _RODATA.search(dump)
             if match:
                 rodata = match.group(1).decode()
@@ -110,21 +113,19 @@ def collect_config(build_dir: str) -> Dict[str, bytes]:
 
 
 def default_env(build_dir: str, cross: str, env: Mapping[str, str]) -> bytes:
-    """Return the default environment as `NAME=value` lines; b'' without one.
+    """Return the default environment; b'' when the build has none.
 
-    U-Boot keeps it in a section of its own of env/common.o, as strings with a
-    NUL after each and one more at the end.
+    U-Boot keeps it in a section of its own: `NAME=value` strings with a NUL
+    after each and one more at the end. That section is returned as it is.
     """
-    obj = 'env/common.o'
-    if not os.path.exists(os.path.join(build_dir, obj)):
-        return b''
-    data = b''
-    for section in ('.rodata.default_environment', '.data.default_environment'):
-        data = _tool([cross + 'objcopy', '-O', 'binary', '-j', section, obj,
-                      '/dev/stdout'], build_dir, env)
-        if data:
-            break
-    return data.split(b'\0\0', 1)[0].replace(b'\0', b'\n') + b'\n' if data else b''
+    for obj in ENV_OBJECTS:
+        if os.path.exists(os.path.join(build_dir, obj)):
+            data = _tool([cross + 'objcopy', '-O', 'binary', '-j',
+                          '.rodata.default_environment', obj, '/dev/stdout'],
+                         build_dir, env)
+            if data:
+                return data
+    return b''
 
 
 def stage_images(build_dir: str, stage_dir: str) -> Dict[str, str]:
@@ -138,7 +139,8 @@ def stage_images(build_dir: str, stage_dir: str) -> Dict[str, str]:
         stage_dir: empty folder on the file system of the result tree
 
     Returns:
-        name in the result tree -> staged file
+        name in the result tree -> staged file; the names have no folders, as
+        those of the phases differ from the main ones
 
     Raises:
         OSError: no space
@@ -157,8 +159,9 @@ def stage_images(build_dir: str, stage_dir: str) -> Dict[str, str]:
                         not name.startswith('.')):
                 found.append(path)
     staged: Dict[str, str] = {}
-    for i, path in enumerate(found):
-        dest = os.path.join(stage_dir, str(i))
-        shutil.copy2(os.path.join(build_dir, path), dest)
-        staged[path] = dest
+    for path in found:
+        name = os.path.basename(path)
+        if name not in staged:
+            staged[name] = os.path.join(stage_dir, name)
+            shutil.copy2(os.path.join(build_dir, path), staged[name])
     return staged

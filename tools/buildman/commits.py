@@ -95,11 +95,9 @@ def _guess_upstream(git_dir: str, branch: str, tip: str) -> Optional[Tuple[str, 
 def _upstream(git_dir: str, branch: str, tip: str) -> Tuple[str, List[str]]:
     """Return the commit that a branch starts from, and messages"""
     local = branch[len('refs/heads/'):] if branch.startswith('refs/heads/') else branch
-    for name in (f'{local}@{{upstream}}',):
-        found = _resolve(git_dir, name)
-        if found:
-            base = run_git(git_dir, 'merge-base', found, tip).decode().strip()
-            return base, []
+    found = _resolve(git_dir, f'{local}@{{upstream}}')
+    if found:
+        return run_git(git_dir, 'merge-base', found, tip).decode().strip(), []
     guess = _guess_upstream(git_dir, branch, tip)
     if not guess:
         raise GitError(
@@ -151,13 +149,14 @@ def find_series(git_dir: str, branch: str, count: int = -1, step: int = 1) -> Se
     else:
         tip = _require(git_dir, branch)
         if count > 0:
-            commits = _log(git_dir, '-n', str(count), tip)
-            upstream_known = _resolve(git_dir, f'{branch}@{{upstream}}')
-            if upstream_known or len(commits) > 1:
-                commits = _limit(git_dir, branch, tip, commits)
+            commits = _newest(git_dir, branch, tip, count)
         else:
             base, messages = _upstream(git_dir, branch, tip)
-            commits = _log(git_dir, '-n', '1', base) + _log(git_dir, f'{base}..{tip}')
+            commits = _log(git_dir, f'{base}..{tip}')
+            if not commits:
+                raise GitError(f"No commits found to process in branch '{branch}': it is where "
+                               'its upstream is; use -c COUNT or a range')
+            commits = _log(git_dir, '-n', '1', base) + commits
     if count > 0:
         commits = commits[-count:]
     if step == 0:
@@ -167,11 +166,18 @@ def find_series(git_dir: str, branch: str, count: int = -1, step: int = 1) -> Se
     return Series(tuple(commits), tuple(messages))
 
 
-def _limit(git_dir: str, branch: str, tip: str, commits: List[Commit]) -> List[Commit]:
-    """Leave out what lies before the upstream commit, when there is one"""
+def _newest(git_dir: str, branch: str, tip: str, count: int) -> List[Commit]:
+    """Return the newest commits of a branch, none from before its upstream commit.
+
+    A branch without an upstream, or one that is where its upstream is, has no
+    such end.
+    """
+    commits = _log(git_dir, '-n', str(count), tip)
     try:
         base, _ = _upstream(git_dir, branch, tip)
     except GitError:
         return commits
-    inside = {c.hash for c in _log(git_dir, f'{base}..{tip}')} | {base}
+    if base == tip:
+        return commits
+    inside = {commit.hash for commit in _log(git_dir, f'{base}..{tip}')} | {base}
     return [commit for commit in commits if commit.hash in inside]

@@ -26,13 +26,11 @@ class Places:
 
     Attributes:
         source: top of the working tree, or the repository if it is bare
-        output: what -o says, for messages
         base: where results go, absolute
         shown: the same, as the user wrote it
     """
 
     source: str
-    output: str
     base: str
     shown: str
 
@@ -86,8 +84,6 @@ def find_places(args: argparse.Namespace) -> Places:
     """
     if args.work_in_output and args.output_dir is None:
         raise UsageError('-w needs -o DIR, the folder to build in')
-    if args.no_subdirs and args.branch:
-        raise UsageError('-N goes without -b only: each commit needs a folder')
     if args.branch:
         source = commits.check_repository(args.git)
     else:
@@ -95,15 +91,10 @@ def find_places(args: argparse.Namespace) -> Places:
         if os.path.isdir(source) and not os.path.exists(os.path.join(source, 'Makefile')):
             source = commits.check_repository(args.git)
     output = args.output_dir if args.output_dir is not None else '..'
-    if args.branch:
+    shown = output
+    if args.branch and not (args.no_subdirs or args.work_in_output):
         shown = os.path.join(output, args.branch.replace('/', '_'))
-        base = os.path.abspath(shown)
-    else:
-        shown = output
-        base = os.path.abspath(output)
-        if not (args.no_subdirs or args.work_in_output):
-            base = os.path.join(base, 'current')
-    return Places(source, output, base, shown)
+    return Places(source, os.path.abspath(shown), shown)
 
 
 def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards.Selection:
@@ -113,8 +104,7 @@ def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards
         BoardError: the list cannot be made, or nothing matches
     """
     names = split_names(args.boards)
-    cache = os.path.join(places.base if args.branch else os.path.abspath(places.output),
-                         'boards.cfg')
+    cache = os.path.join(places.base, 'boards.cfg')
     try:
         found, warnings = boards.load(places.source, cache, names or None, args.terms)
     except OSError as exc:
@@ -195,7 +185,7 @@ def thread_counts(args: argparse.Namespace, board_count: int) -> Tuple[int, int]
     cpus = engine.cpu_count()
     threads = args.threads if args.threads is not None else min(cpus, board_count)
     threads = max(1, threads)
-    if (args.in_tree and not args.branch) or args.work_in_output or args.no_subdirs:
+    if (args.in_tree and not args.branch) or args.work_in_output:
         threads = 1
     return threads, args.jobs or -(-cpus // threads)
 
@@ -249,7 +239,7 @@ def run(args: argparse.Namespace) -> int:
         return listing.toolchains(args, out)
     places = find_places(args)
     if args.regen_board_list or args.maintainer_check:
-        return listing.board_list(args, places.source, places.output, out)
+        return listing.board_list(args, places, out)
     series = None
     if args.branch:
         series = commits.find_series(args.git, args.branch, args.count, args.step)
@@ -260,9 +250,9 @@ def run(args: argparse.Namespace) -> int:
     selection = load_boards(args, places, err)
     if args.print_arch or args.print_prefix:
         return listing.board_values(args, selection.boards, out)
-    if (args.work_in_output or args.no_subdirs) and len(selection.boards) != 1:
-        raise UsageError(f"{'-w' if args.work_in_output else '-N'} can only be used with a "
-                         f'single board: {len(selection.boards)} match')
+    if args.work_in_output and len(selection.boards) != 1:
+        raise UsageError('-w can only be used with a single board: '
+                         f'{len(selection.boards)} match')
     if args.dry_run:
         return listing.dry_run(describe(args, series, selection.boards), places.shown, series,
                                selection, args.verbose, out)
@@ -284,7 +274,7 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
     choice = choose_toolchains(selected, chains, count)
     settings = make_settings(args)
     plan = Plan(tuple(choice.jobs), commit_list, settings)
-    tree = ResultTree(places.base, commit_list, args.no_subdirs or args.work_in_output)
+    tree = ResultTree(places.base, commit_list, args.work_in_output, not args.no_subdirs)
     status = Status(sys.stdout)
     status.verbose = args.verbose
     with listing.process_limit(args.process_limit, status.say):
@@ -343,4 +333,4 @@ def tell_unbuilt(report: Report, choice: Choice, count: int, status: Status) -> 
         status.say(f"Not built: {' '.join(names)}: {why}")
 
 
-__all__ = ['BuildmanError', 'run', 'EXIT_OK']
+__all__ = ['EXIT_OK', 'BuildmanError', 'run']

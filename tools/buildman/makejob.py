@@ -147,6 +147,7 @@ class MakeJob:
         self._env: Dict[str, str] = {}
         self._prefix = ''
         self._args: List[str] = []
+        self._configured = False
 
     # -- folders -----------------------------------------------------------
 
@@ -280,7 +281,8 @@ class MakeJob:
                 self._empty_build_dir()
             configure = True
             code, out, err = self._attempt(True)
-        self._prev = upto if code == 0 or configure else self._prev
+        if self._configured:
+            self._prev = upto
         self._note_diagnosed(err)
         outcome = Outcome(
             target=job.board.target, commit_upto=upto, return_code=code,
@@ -313,7 +315,7 @@ class MakeJob:
         names = self._changed.between(self._commits[self._prev].hash,
                                       self._commits[upto].hash)
         target = self._job.board.target
-        images = any('/' not in name and name.endswith(('Makefile', '.mk', 'Kbuild'))
+        images = any(('/' not in name and name.endswith(('Makefile', '.mk', 'Kbuild')))
                      or name.startswith('scripts/') for name in names)
         if not self._settings.kconfig_check:
             return False, images
@@ -387,6 +389,7 @@ class MakeJob:
         code = 0
         if configure:
             code = self._configure()
+            self._configured = code == 0
         if code == 0:
             code = self._run_target(*self._build_targets())
         return code, self._read(self._log), self._read(self._err)
@@ -504,10 +507,12 @@ class MakeJob:
         assert self._job is not None
         tool, settings = self._job.toolchain, self._settings
         files = outcome.files
-        files['toolchain'] = buildenv.toolchain_file(tool)
+        files['toolchain'] = buildenv.toolchain_file(tool, outcome.return_code)
         files['out-env'] = buildenv.out_env_file(self._env)
         files['out-cmd'] = self._commands_text()
-        files.update(collect.collect_config(self._build_dir))
+        # After a failure to configure, what lies there is another board's
+        if self._configured:
+            files.update(collect.collect_config(self._build_dir))
         if outcome.return_code or settings.config_only:
             return
         outcome.sizes, elf_files = collect.collect_elf(

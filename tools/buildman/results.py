@@ -3,6 +3,7 @@
 
     OUT/BRANCH/NN_g<hash>_<subject>/BOARD/{done,err,log,sizes,…}
     OUT/current/BOARD/…                       without a branch
+    OUT/BOARD/…                               the same with -N
 
 `done` holds make's exit status and is put in place last, by rename: when it is
 there, all the rest is complete. So a run that was stopped at any moment is
@@ -91,22 +92,24 @@ class ResultTree:
     """The folders of one branch (or of the current source).
 
     Attributes:
-        base_dir: OUT/BRANCH, or OUT/current
+        base_dir: OUT/BRANCH, or OUT for the current source
         commits: the commits of this run, None for the current source
     """
 
     def __init__(self, base_dir: str, commits: Optional[Sequence[Commit]],
-                 flat: bool = False) -> None:
+                 flat: bool = False, subdirs: bool = True) -> None:
         """Describe a tree; nothing is touched.
 
         Args:
             base_dir: folder that holds it
             commits: commits of this run, oldest first; None: current source
-            flat: results of the only board lie in base_dir itself (-N, -w)
+            flat: results of the only board lie in base_dir itself (-w)
+            subdirs: without a branch, results lie in a folder 'current'
         """
         self.base_dir = base_dir
         self.commits = commits
         self._flat = flat
+        self._current = base_dir if flat or not subdirs else os.path.join(base_dir, 'current')
         self._names = ([commit_dir_name(i, c) for i, c in enumerate(commits)]
                        if commits is not None else None)
 
@@ -117,8 +120,8 @@ class ResultTree:
 
     def commit_dir(self, upto: int) -> str:
         """Return the folder that holds all boards of a commit."""
-        if self._names is None:
-            return self.base_dir
+        if self._flat or self._names is None:
+            return self._current
         return os.path.join(self.base_dir, self._names[upto])
 
     def board_dir(self, upto: int, target: str) -> str:
@@ -150,49 +153,60 @@ class ResultTree:
             warned = False
         return code, warned
 
-    def remove_stale(self) -> List[str]:
+    def _sort_old(self) -> Tuple[List[str], Dict[str, str]]:
+        """Sort the folders of commits that are not where this run wants them.
+
+        Returns:
+            (folders of commits that are gone, moves of those that have
+            another number now)
+        """
+        gone: List[str] = []
+        moves: Dict[str, str] = {}
+        if self._flat or self._names is None or self.commits is None:
+            return gone, moves
+        wanted = {commit.hash: name for commit, name in zip(self.commits, self._names)}
+        try:
+            found = sorted(os.listdir(self.base_dir))
+        except FileNotFoundError:
+            return gone, moves
+        except OSError as exc:
+            raise SetupError(f"cannot read '{self.base_dir}': {exc.strerror}") from exc
+        for name in found:
+            match = _COMMIT_DIR.match(name)
+            path = os.path.join(self.base_dir, name)
+            if not match or name in self._names or os.path.islink(path) or (
+                    not os.path.isdir(path)):
+                continue
+            new = wanted.get(match.group(2))
+            if new and new not in found and new not in moves.values():
+                moves[name] = new
+            else:
+                gone.append(name)
+        return gone, moves
+
+    def stale(self) -> List[str]:
+        """Return the folders of commits that are no longer in the branch."""
+        return self._sort_old()[0]
+
+    def remove_stale(self) -> None:
         """Remove the results of commits that are no longer in the branch.
 
         A commit that only moved within the series (another number, the same
         hash) keeps its results: its folder is renamed.
 
-        Returns:
-            names of the folders that were removed
-
         Raises:
             SetupError: a folder cannot be moved or removed
         """
-        if self._names is None or self.commits is None:
-            return []
-        wanted = {commit.hash: name for commit, name in zip(self.commits, self._names)}
-        removed: List[str] = []
-        moves: Dict[str, str] = {}
+        gone, moves = self._sort_old()
         try:
-            found = sorted(os.listdir(self.base_dir))
-        except FileNotFoundError:
-            return []
-        except OSError as exc:
-            raise SetupError(f"cannot read '{self.base_dir}': {exc.strerror}") from exc
-        try:
-            for name in found:
-                match = _COMMIT_DIR.match(name)
-                path = os.path.join(self.base_dir, name)
-                if not match or name in self._names or os.path.islink(path) or (
-                        not os.path.isdir(path)):
-                    continue
-                new = wanted.get(match.group(2))
-                if new and new not in found and new not in moves.values():
-                    moves[name] = new
-                else:
-                    shutil.rmtree(path)
-                    removed.append(name)
+            for name in gone:
+                shutil.rmtree(os.path.join(self.base_dir, name))
             for name, new in moves.items():
                 os.rename(os.path.join(self.base_dir, name),
                           os.path.join(self.base_dir, new))
         except OSError as exc:
             raise SetupError(f"cannot tidy '{self.base_dir}': {exc.strerror}: "
                              f"'{exc.filename}'") from exc
-        return removed
 
     def write(self, outcome: Outcome) -> None:
         """Write one result, replacing what an earlier run left for it.
