@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""`buildman -s`: reads the result tree and tells listeners what changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import os
+import sys
+from typing import TYPE_CHECKING, Dict, Iterator, List, Optional, Sequence, TextIO, Tuple
+
+from .plan import Board, Commit
+from .resultreader import CONFIG_FILES, KCONFIG_FILES, Problem, check_branch_folder, commit_folder
+from .summary import CommitSummary, Differ
+from .summary_text import TextOptions, TextPrinter
+from .summary_work import Wanted, process_count, read_commits
+
+if TYPE_CHECKING:
+    from .summary_report import Report
+
+# Paths that are named for one kind of problem
+_MAX_PATHS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class SummaryRequest:
+    """All that decides what a summary shows.
+
+    Attributes:
+        folder: OUT/BRANCH; without a branch the folder that holds the boards,
+            OUT/current
+        commits: all the commits of the branch, the one to compare with first;
+            None for the current source
+        boards: the boards that are selected, in the order of the board list
+        threads: builder threads, for the heading only
+        jobs_per_thread: jobs of each, for the heading only
+        show_errors: -e
+        list_error_boards: -l
+        show_sizes: -S
+        detail: -d
+        bloat: -B
+        show_config: -K
+        show_environment: -U
+        show_unknown: -u
+        filter_dtb_warnings: -y
+        filter_migration_warnings: -Y
+        preserve_config_y: --preserve-config-y
+        show_not_built: --show-not-built
+        ide: -I
+        step: --step: each n-th commit, 0 for the first and the last
+        json: --json: file to write, or None
+        junit: --junit: file to write, or None
+        colour: print in colour
+        processes: most processes to read with, 0 for one per processor
+    """
+
+    folder: str
+    commits: Optional[Tuple[Commit, ...]]
+    boards: Tuple[Board, ...]
+    threads: int = 1
+    jobs_per_thread: int = 1
+    show_errors: bool = False
+    list_error_boards: bool = False
+    show_sizes: bool = False
+    detail: bool = False
+    bloat: bool = False
+    show_config: bool = False
+    show_environment: bool = False
+    show_unknown: bool = False
+    filter_dtb_warnings: bool = False
+    filter_migration_warnings: bool = False
+    preserve_config_y: bool = False
+    show_not_built: bool = False
+    ide: bool = False
+    step: int = 1
+    json: Optional[str] = None
+    junit: Optional[str] = None
+    colour: bool = False
+    processes: int = 0
+
+    def selected(self) -> List[Tuple[int, Optional[Commit], str]]:
+        """Return index, commit and folder of each commit to show."""
+        if self.commits is None:
+            return [(0, None, self.folder)]
+        last = len(self.commits) - 1
+        wanted = (range(0, last + 1, self.step) if self.step
+                  else sorted({0, last}))
+        return [(upto, self.commits[upto],
+                 os.path.join(self.folder, commit_folder(upto, self.commits[upto])))
+                for upto in wanted]
+
+    def wanted(self) -> Wanted:
+        """Return what is to be read for this."""
+        report = bool(self.json or self.junit)
+        config: Tuple[str, ...] = ()
+        if self.show_config:
+            config = CONFIG_FILES + (KCONFIG_FILES if self.preserve_config_y else ())
+        return Wanted(
+            messages=report or (self.show_errors and not self.ide),
+            stderr=bool(self.junit) or self.ide,
+            sizes=bool(self.json) or self.show_sizes,
+            all_sizes=bool(self.json),
+            functions=self.bloat and self.show_sizes,
+            config=config, config_as_is=self.preserve_config_y,
+            env=self.show_environment,
+            machine=report,
+            no_dtb=self.filter_dtb_warnings, no_migration=self.filter_migration_warnings)
+
+
+def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = None) -> int:
+    """Print a summary and write the reports that are asked for.
+
+    Args:
+        request: what to show
+        out: stream for the text
+        err: stream for what is wrong with the tree and, with `ide`, for what
+            the compiler said; sys.stderr if None
+
+    Returns:
+        exit status: 0, since a summary of boards that fail is a good summary
+
+    Raises:
+        SetupError: a report cannot be written, or memory ran out
+    """
+    err = err or sys.stderr
+    commits = request.selected()
+    printer = TextPrinter(request.boards, _text_options(request), out, err)
+    reports = _make_reports(request)
+    problems: List[Problem] = []
+    if request.commits is not None and os.path.isdir(request.folder):
+        problems += check_branch_folder(
+            request.folder, [commit_folder(*item) for item in enumerate(request.commits)])
+    was_collecting = gc.isenabled()
+    # Nothing that is read here forms cycles
+    gc.disable()
+    try:
+        printer.begin(None if request.commits is None else len(commits),
+                      request.threads, request.jobs_per_thread)
+        differ = Differ(request.boards)
+        found = False
+        for summary in _summaries(request, commits, differ, problems):
+            found = found or len(summary.not_built) < len(request.boards)
+            printer.commit(summary)
+            for report in reports:
+                report.commit(summary)
+        printer.end(differ.flakes)
+        for report in reports:
+            report.end(differ.flakes, problems)
+    finally:
+        if was_collecting:
+            gc.enable()
+        for report in reports:
+            report.close()
+    out.flush()
+    if not found:
+        err.write(f"buildman: there is no result in '{request.folder}': build first (leave out"
+                  ' -s), or name the output folder of that build with -o\n')
+    _tell_problems(problems, err)
+    return 0
+
+
+def _make_reports(request: SummaryRequest) -> List[Report]:
+    reports: List[Report] = []
+    if request.json or request.junit:
+        # XML and JSON take as long to load as a small tree to read
+        from .summary_report import JsonReport, JunitReport
+        if request.json:
+            reports.append(JsonReport(request.json, request.boards, request.folder))
+        if request.junit:
+            reports.append(JunitReport(request.junit, request.boards, request.folder))
+    return reports
+
+
+def _summaries(request: SummaryRequest, commits: Sequence[Tuple[int, Optional[Commit], str]],
+               differ: Differ, problems: List[Problem]) -> Iterator[CommitSummary]:
+    """Yield each commit compared with the one before, adding to `problems`."""
+    wanted = request.wanted()
+    targets = [brd.target for brd in request.boards]
+    processes = process_count(len(commits) * len(targets), wanted, request.processes)
+    steps = read_commits([folder for _, _, folder in commits], targets, wanted, processes)
+    for (upto, commit, _), (facts, found) in zip(commits, steps):
+        problems += found
+        yield differ.advance(upto, commit, facts)
+
+
+def _text_options(request: SummaryRequest) -> TextOptions:
+    return TextOptions(
+        errors=request.show_errors, error_boards=request.list_error_boards,
+        sizes=request.show_sizes, detail=request.detail, bloat=request.bloat,
+        config=request.show_config, environment=request.show_environment,
+        unknown=request.show_unknown, not_built=request.show_not_built,
+        ide=request.ide, colour=request.colour)
+
+
+def _tell_problems(problems: Sequence[Problem], err: TextIO) -> None:
+    """Print each problem once, those of a kind together."""
+    kinds: Dict[str, Dict[str, None]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.kind, {})[problem.path] = None
+    for kind, paths in kinds.items():
+        for path in list(paths)[:_MAX_PATHS]:
+            err.write(f"buildman: '{path}' {kind}\n")
+        if len(paths) > _MAX_PATHS:
+            err.write(f"buildman: … the same is true of {len(paths) - _MAX_PATHS} more\n")
+    err.flush()

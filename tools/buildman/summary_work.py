@@ -1,0 +1,413 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Reads a result tree commit by commit, in several processes where that pays.
+
+Each process has a share of the boards and goes through all the commits, so it
+can compare a board with itself without asking anybody, and only what changed
+travels to the parent. A process that is ahead waits until its pipe is read;
+so nobody holds more than two commits.
+
+A file is parsed only if it differs from that of the commit before. Its earlier
+contents are kept while they fit into a budget; after that only a fingerprint
+is kept and the file is read again when it turns out to have changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import os
+import pickle
+import signal
+import struct
+import sys
+import traceback
+from typing import BinaryIO, Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple, Union
+
+from . import resultreader
+from .errors import SetupError
+from .resultreader import ERROR, OK, UNKNOWN, WARNING, CommitReader, ImageSizes, Problem
+from .summary import BoardFacts
+from .summary_diff import (
+    NO_MESSAGES,
+    Changes,
+    ConfigChanges,
+    Messages,
+    classify,
+    diff_config,
+    diff_env,
+    diff_functions,
+    diff_sizes,
+    sum_up_config,
+)
+
+# Bytes of earlier file contents that one process keeps
+BUDGET = 64 << 20
+
+# Microseconds that one result takes about, to decide whether to share the work
+_COST = 10
+_COST_MESSAGES = 8
+_COST_SIZES = 8
+_COST_FUNCTIONS = 100
+_COST_CONFIG = 60
+_COST_ENV = 15
+_WORTH_SHARING = 150_000
+
+_HEADER = struct.Struct('>I')
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is to be read of each result, beside whether it is good.
+
+    Attributes:
+        messages: lines of stderr
+        stderr: all of stderr as it is
+        sizes: sizes of images, and their changes
+        all_sizes: sizes of boards that did not change, too
+        functions: changes of functions, where sizes changed
+        config: names of the configuration files to compare
+        config_as_is: see config_item()
+        env: changes of the default environment
+        machine: who built it
+        no_dtb, no_migration: see err_lines()
+    """
+
+    messages: bool = False
+    stderr: bool = False
+    sizes: bool = False
+    all_sizes: bool = False
+    functions: bool = False
+    config: Tuple[str, ...] = ()
+    config_as_is: bool = False
+    env: bool = False
+    machine: bool = False
+    no_dtb: bool = False
+    no_migration: bool = False
+
+    def needs_err(self) -> bool:
+        """Return whether the contents of `err` matter, not only its length."""
+        return self.messages or self.stderr or self.no_dtb or self.no_migration
+
+    def cost(self) -> int:
+        """Return about how long one result takes, in microseconds."""
+        return (_COST + _COST_MESSAGES * self.needs_err() + _COST_SIZES * self.sizes
+                + _COST_FUNCTIONS * self.functions + _COST_CONFIG * bool(self.config)
+                + _COST_ENV * self.env)
+
+
+# What a process tells about its boards at one commit
+Step = Tuple[BoardFacts, List[Problem]]
+
+
+class SliceReader:
+    """Reads a share of the boards, one commit after another."""
+
+    def __init__(self, targets: Sequence[str], first: int, end: int, wanted: Wanted):
+        """
+        Args:
+            targets: all boards
+            first, end: the range of them to read
+            wanted: what to read
+        """
+        self._boards = list(enumerate(targets[first:end], first))
+        # The first of the readers looks after what is in no share
+        self._everyone = None if first else frozenset(targets)
+        self._wanted = wanted
+        self._prev: Optional[CommitReader] = None
+        self._messages: Dict[int, Messages] = {}
+        self._sizes: Dict[int, Tuple[bytes, ImageSizes]] = {}
+        # (board, file) to its contents or, past the budget, a fingerprint
+        self._kept: Dict[Tuple[int, str], Union[bytes, int]] = {}
+        self._kept_bytes = 0
+        self._known_err: Dict[bytes, Tuple[int, Messages, str]] = {}
+
+    def advance(self, folder: str) -> Step:
+        """Return what the boards did in the next commit's folder."""
+        reader = CommitReader(folder)
+        facts = BoardFacts()
+        statuses = bytearray()
+        if len(self._known_err) > 10000:
+            self._known_err.clear()
+        for num, target in self._boards:
+            code = reader.return_code(target)
+            if code is None:
+                statuses.append(UNKNOWN)
+                self._forget(num, target, facts)
+                continue
+            statuses.append(self._read_err(reader, num, target, code, facts))
+            if self._wanted.sizes:
+                self._read_sizes(reader, num, target, facts)
+            if self._wanted.config:
+                self._read_config(reader, num, target, facts)
+            if self._wanted.env:
+                self._read_env(reader, num, target, facts)
+            if self._wanted.machine:
+                raw = reader.read(f'{target}/host')
+                if raw:
+                    facts.machine[num] = resultreader.parse_host(raw)
+        facts.statuses = bytes(statuses)
+        if self._everyone is not None:
+            reader.problems += reader.foreign(self._everyone)
+        reader.close()
+        self._prev = reader
+        return facts, reader.problems
+
+    def _forget(self, num: int, target: str, facts: BoardFacts) -> None:
+        """Take note that a board has no result at this commit."""
+        if self._messages.pop(num, NO_MESSAGES) is not NO_MESSAGES:
+            facts.messages[num] = NO_MESSAGES
+        self._sizes.pop(num, None)
+        for name in self._wanted.config:
+            self._keep(num, name, b'')
+        if self._wanted.env and self._prev:
+            old = self._earlier(num, target, 'uboot.env')
+            if old:
+                facts.env[num] = diff_env(resultreader.parse_env(old), {})
+        self._keep(num, 'uboot.env', b'')
+
+    def _read_err(self, reader: CommitReader, num: int, target: str, code: int,
+                  facts: BoardFacts) -> int:
+        """Return the status of a board, taking in what it wrote to stderr."""
+        wanted = self._wanted
+        name = f'{target}/err'
+        if not wanted.needs_err():
+            if code:
+                return ERROR
+            return WARNING if reader.size(name) else OK
+        raw = reader.read(name)
+        count, messages, text = 0, NO_MESSAGES, ''
+        if raw:
+            known = self._known_err.get(raw)
+            if known is None:
+                known = self._parse_err(reader, name, raw)
+            count, messages, text = known
+        if wanted.stderr and text:
+            facts.stderr[num] = text
+        if wanted.messages:
+            old = self._messages.get(num, NO_MESSAGES)
+            if messages is not old and messages != old:
+                facts.messages[num] = messages
+                self._messages[num] = messages
+        return ERROR if code else WARNING if count else OK
+
+    def _parse_err(self, reader: CommitReader, name: str, raw: bytes
+                   ) -> Tuple[int, Messages, str]:
+        wanted = self._wanted
+        text, clean = resultreader.decode(raw)
+        if not clean:
+            reader.note('is not UTF-8; the bytes that are not are shown as \ufffd', name)
+        lines = resultreader.err_lines(text, wanted.no_dtb, wanted.no_migration)
+        messages = NO_MESSAGES
+        if wanted.messages:
+            messages = classify(lines, wanted.no_migration)
+            if messages == NO_MESSAGES:
+                messages = NO_MESSAGES
+        full = ''.join(line + '\n' for line in lines) if wanted.stderr else ''
+        known = len(lines), messages, full
+        if clean:
+            self._known_err[raw] = known
+        return known
+
+    def _read_sizes(self, reader: CommitReader, num: int, target: str,
+                    facts: BoardFacts) -> None:
+        raw = reader.read(f'{target}/sizes')
+        if raw is None:
+            self._sizes.pop(num, None)
+            return
+        old = self._sizes.get(num)
+        if old and old[0] == raw:
+            sizes = old[1]
+        else:
+            sizes, clean = resultreader.parse_sizes(raw)
+            if not clean or not raw:
+                reader.note('is damaged; lines that make no sense are left out',
+                            f'{target}/sizes')
+            self._sizes[num] = (raw, sizes)
+            if old:
+                deltas = diff_sizes(old[1], sizes)
+                if deltas:
+                    facts.size_deltas[num] = deltas
+                    if self._wanted.functions:
+                        self._read_functions(reader, num, target, facts)
+        if sizes:
+            facts.sized.append(num)
+            if self._wanted.all_sizes:
+                facts.sizes[num] = sizes
+
+    def _read_functions(self, reader: CommitReader, num: int, target: str,
+                        facts: BoardFacts) -> None:
+        assert self._prev
+        images = {}
+        for image in reader.images(target):
+            name = f'{target}/{image}.sizes'
+            new, old = reader.read(name), self._again(name)
+            if new is None or old is None or new == old:
+                continue
+            images[image], clean = diff_functions(old, new)
+            if not clean:
+                reader.note('is damaged; lines that make no sense are left out', name)
+        images = {image: rows for image, rows in images.items() if rows}
+        if images:
+            facts.functions[num] = images
+
+    def _read_config(self, reader: CommitReader, num: int, target: str,
+                     facts: BoardFacts) -> None:
+        files: ConfigChanges = {}
+        as_is = self._wanted.config_as_is
+        for name in self._wanted.config:
+            raw = reader.read(f'{target}/{name}') or b''
+            if self._prev and raw and not self._is_same(num, name, raw):
+                old = self._earlier(num, target, name)
+                files[name], clean = diff_config(old, raw, as_is)
+                if not clean:
+                    reader.note('is damaged; lines that make no sense are left out',
+                                f'{target}/{name}')
+            self._keep(num, name, raw)
+        files = {name: changes for name, changes in files.items() if changes}
+        if files:
+            facts.config[num] = sum_up_config(files)
+
+    def _read_env(self, reader: CommitReader, num: int, target: str,
+                  facts: BoardFacts) -> None:
+        raw = reader.read(f'{target}/uboot.env') or b''
+        if self._prev and not self._is_same(num, 'uboot.env', raw):
+            if not resultreader.decode(raw)[1]:
+                reader.note('is not UTF-8; the bytes that are not are shown as \ufffd',
+                            f'{target}/uboot.env')
+            changes: Changes = diff_env(
+                resultreader.parse_env(self._earlier(num, target, 'uboot.env')),
+                resultreader.parse_env(raw))
+            if changes:
+                facts.env[num] = changes
+        self._keep(num, 'uboot.env', raw)
+
+    # ------------------------------------------------- files of a commit ago
+
+    def _is_same(self, num: int, name: str, raw: bytes) -> bool:
+        kept = self._kept.get((num, name), b'')
+        return kept == (raw if isinstance(kept, bytes) else hash(raw))
+
+    def _keep(self, num: int, name: str, raw: bytes) -> None:
+        key = num, name
+        old = self._kept.get(key)
+        if isinstance(old, bytes):
+            if old == raw:
+                return
+            self._kept_bytes -= len(old)
+        if not raw:
+            self._kept.pop(key, None)
+        elif self._kept_bytes + len(raw) <= BUDGET:
+            self._kept[key] = raw
+            self._kept_bytes += len(raw)
+        else:
+            self._kept[key] = hash(raw)
+
+    def _earlier(self, num: int, target: str, name: str) -> bytes:
+        """Return what a file held at the commit before."""
+        kept = self._kept.get((num, name), b'')
+        if isinstance(kept, bytes):
+            return kept
+        return self._again(f'{target}/{name}') or b''
+
+    def _again(self, name: str) -> Optional[bytes]:
+        """Return a file of the commit before, read once more."""
+        assert self._prev
+        try:
+            with open(f'{self._prev.folder}/{name}', 'rb') as inf:
+                return inf.read()
+        except OSError:
+            # It was reported when it was read the first time
+            return None
+
+
+# ------------------------------------------------------------------ processes
+
+
+def _share(count: int, parts: int) -> List[Tuple[int, int]]:
+    """Return `parts` ranges of about equal length that make up 0…count."""
+    ends = [count * part // parts for part in range(parts + 1)]
+    return list(zip(ends, ends[1:]))
+
+
+def process_count(results: int, wanted: Wanted, limit: int = 0) -> int:
+    """Return how many processes to read with.
+
+    Args:
+        results: number of boards times number of commits
+        wanted: what is read of each
+        limit: most processes to use, 0 for one per processor
+    """
+    limit = limit or len(os.sched_getaffinity(0))
+    return max(1, min(limit, results * wanted.cost() // _WORTH_SHARING))
+
+
+def read_commits(folders: Sequence[str], targets: Sequence[str], wanted: Wanted,
+                 processes: int) -> Iterator[Step]:
+    """Yield for each folder what the boards did, compared with the one before.
+
+    Raises:
+        SetupError: a process that reads has died
+    """
+    if processes <= 1 or len(targets) < processes:
+        reader = SliceReader(targets, 0, len(targets), wanted)
+        for folder in folders:
+            yield reader.advance(folder)
+        return
+    pipes: List[BinaryIO] = []
+    pids: List[int] = []
+    sys.stdout.flush()
+    sys.stderr.flush()
+    gc.freeze()
+    try:
+        for first, end in _share(len(targets), processes):
+            rfd, wfd = os.pipe()
+            pid = os.fork()
+            if not pid:
+                os.close(rfd)
+                _run_child(SliceReader(targets, first, end, wanted), folders, wfd)
+            os.close(wfd)
+            pids.append(pid)
+            pipes.append(open(rfd, 'rb', buffering=1 << 16))  # noqa: SIM115
+        for _ in folders:
+            facts, problems = BoardFacts(), []
+            for pipe in pipes:
+                part, found = _receive(pipe)
+                facts.add(part)
+                problems += found
+            yield facts, problems
+    finally:
+        gc.unfreeze()
+        for pipe in pipes:
+            pipe.close()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _receive(pipe: BinaryIO) -> Step:
+    header = pipe.read(_HEADER.size)
+    data = pipe.read(_HEADER.unpack(header)[0]) if len(header) == _HEADER.size else b''
+    if not data:
+        raise SetupError('a process that reads results has died: see above, or free some memory'
+                         ' and try again')
+    step: Step = pickle.loads(data)
+    return step
+
+
+def _run_child(reader: SliceReader, folders: Sequence[str], wfd: int) -> NoReturn:
+    """Send each step to the parent, then end without what atexit would do."""
+    status = 1
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    gc.disable()
+    try:
+        with open(wfd, 'wb') as pipe:
+            for folder in folders:
+                data = pickle.dumps(reader.advance(folder), protocol=pickle.HIGHEST_PROTOCOL)
+                pipe.write(_HEADER.pack(len(data)) + data)
+                pipe.flush()
+        status = 0
+    finally:
+        if status and not isinstance(sys.exc_info()[1], BrokenPipeError):
+            traceback.print_exc()
+            sys.stderr.flush()
+        os._exit(status)
