@@ -118,11 +118,11 @@ class TestBuild(MakeCase):
         for path in ('.config', 'u-boot', 'u-boot.bin', 'u-boot.map', 'u-boot.cfg',
                      'u-boot.dtb', 'System.map', 'MLO', 'include/autoconf.mk',
                      'include/generated/autoconf.h', 'include/config/auto.conf',
-                     'include/config/uboot.release', 'env/built-in.o', 'spl/u-boot-spl',
+                     'include/config/uboot.release', 'env/built-in.a', 'spl/u-boot-spl',
                      'spl/u-boot-spl.bin', 'spl/u-boot-spl.map', 'spl/u-boot.cfg',
                      'spl/include/autoconf.mk'):
             self.assertTrue(os.path.getsize(os.path.join(self.out, path)), path)
-        sections = subprocess.run(['objdump', '-h', 'env/built-in.o'], cwd=self.out, check=True,
+        sections = subprocess.run(['objdump', '-h', 'env/built-in.a'], cwd=self.out, check=True,
                                   capture_output=True, text=True).stdout
         self.assertIn('.rodata.default_environment', sections)
 
@@ -254,6 +254,27 @@ class TestConfig(MakeCase):
         out = self.make('no-such.config')
         self.assertEqual(2, out.returncode)
         self.assertIn('No configuration exists', out.stderr)
+
+    def test_merge_config(self) -> None:
+        """The way that build tools adjust settings in U-Boot works here too."""
+        frag = os.path.join(self.out, 'adjust')
+        for out in (self.out, os.path.join(self.tree.path, 'build')):
+            # As Kbuild does: a relative file may be named from the source folder
+            rel = os.path.relpath(out, self.tree.path) if out != self.out else out
+            with open(frag, 'w', encoding='utf-8') as outf:
+                outf.write('CONFIG_LTO=y\n# CONFIG_NET is not set\nCONFIG_NETCONSOLE=y\n')
+            argv = ['make', '-s', f'O={rel}']
+            for args in (['anvil_defconfig'], [f'KCONFIG_CONFIG={rel}/.config', 'savedefconfig']):
+                subprocess.run(argv + args, cwd=self.tree.path, check=True)
+            done = subprocess.run(['scripts/kconfig/merge_config.sh', '-O', rel,
+                                   f'{rel}/defconfig', frag], cwd=self.tree.path, check=True,
+                                  capture_output=True, text=True)
+            self.assertIn('Value requested for CONFIG_NETCONSOLE not in final', done.stdout)
+            with open(os.path.join(out, '.config'), encoding='utf-8') as inf:
+                conf = inf.read()
+            for line in ('CONFIG_TARGET_ANVIL=y', 'CONFIG_LTO=y', '# CONFIG_NET is not set'):
+                self.assertIn(line + '\n', conf)
+        shutil.rmtree(out)
 
     def test_oldconfig(self) -> None:
         """Edited settings survive, and impossible ones are dropped."""

@@ -377,13 +377,14 @@ def make_toolchains(folder: str, arches: Sequence[str] = sample_files.CROSS_ARCH
     return os.path.abspath(folder)
 
 
-def write_config(path: str, toolchains: str, prefixes: bool = False, extra: str = '') -> str:
+def write_config(path: str, toolchains: str, prefixes: bool = True, extra: str = '') -> str:
     """Write a configuration file in which all sample toolchains are named.
 
     Args:
         path: file to write, for -G
         toolchains: what make_toolchains() returned
-        prefixes: name them by `[toolchain-prefix]` rather than by folder
+        prefixes: name them by `[toolchain-prefix]`, so that no other compiler
+            of this machine is taken; otherwise by folder
         extra: text to add at the end
 
     Returns:

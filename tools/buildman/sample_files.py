@@ -82,7 +82,7 @@ DEFAULT_BOARDS = (
     BoardSpec('anvil', 'arm', vendor='acme', soc='coyote', spl=True, dts='anvil'),
     BoardSpec('rocket', 'aarch64', vendor='acme', soc='coyote', spl=True,
               maintainers=('Zoë Beispiel <zoe@example.com>',)),
-    BoardSpec('hammock', 'riscv64', vendor='globex', dts='hammock', status='Orphan'),
+    BoardSpec('hammock', 'riscv64', vendor='globex', dts='hammock'),
     BoardSpec('anvil_nor', 'arm', board='anvil', vendor='acme', soc='coyote', spl=True,
               dts='anvil', base='anvil'),
     BoardSpec('sandbox_spl', 'sandbox', board='sandbox', spl=True, dts='sandbox',
