@@ -20,23 +20,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import re
 import shutil
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from buildman import buildenv, collect
+from buildman.buildfolder import BuildFolder
 from buildman.jobserver import JobServer
 from buildman.outcome import Outcome
 from buildman.plan import BoardJob, Commit, Settings
 from buildman.process import ProcessGroups
 from buildman.worktree import ChangedFiles, SlotSource
-
-# Name of the file that tells that a build folder is sound, inside of it
-STATE_FILE = '.buildman-state'
 
 # A log or error text longer than this many bytes is cut in the middle
 MAX_TEXT = 32 << 20
@@ -46,10 +42,8 @@ MAX_TEXT = 32 << 20
 _UNFINISHED = re.compile(r'^make(\[\d+\])?: \*\*\* Waiting for unfinished jobs\.*\n?',
                          re.MULTILINE)
 
-# The file that a message is about, and the file that included it
-_DIAGNOSED = re.compile(
-    r'(?:^|[\s(])((?:[\w+.,-]+/)*[\w+.,-]+\.(?:c|S|s|cc|cpp|dts|dtb|dtbo|dtso|l|y|asl))(?=[:,]\s|:\d)',
-    re.MULTILINE)
+# Where a path begins with the way from the build folder up to the source
+_UP = re.compile(r'(?<![\w./-])\.\./(?=\w)')
 
 # Failures that speak of the machine rather than of the source
 _INFRA = (
@@ -140,9 +134,8 @@ class MakeJob:
         self._base_env = base_env
         self._versions = versions or {}
         self._job: Optional[BoardJob] = None
-        self._build_dir = ''
+        self._folder = BuildFolder('', False)
         self._out_arg: List[str] = []
-        self._diagnosed: Set[str] = set()
         self._prev: Optional[int] = None
         self._env: Dict[str, str] = {}
         self._prefix = ''
@@ -151,70 +144,25 @@ class MakeJob:
 
     # -- folders -----------------------------------------------------------
 
-    def _choose_dirs(self, job: BoardJob) -> None:
+    def _choose_folder(self, job: BoardJob) -> None:
         """Decide where the build of this board goes"""
         dirs, settings = self._dirs, self._settings
+        own = True
         if settings.in_tree:
-            self._build_dir, self._out_arg = dirs.source, []
+            path, self._out_arg, own = dirs.source, [], False
         elif settings.work_in_output:
-            self._build_dir, self._out_arg = dirs.results, [f'O={dirs.results}']
+            path, self._out_arg, own = dirs.results, [f'O={dirs.results}'], False
         elif settings.per_board_out_dir:
-            self._build_dir = os.path.join(dirs.work, job.board.target)
-            rel = f'../{job.board.target}' if self._source else self._build_dir
-            self._out_arg = [f'O={rel}']
+            path = os.path.join(dirs.work, job.board.target)
+            self._out_arg = [f'O=../{job.board.target}' if self._source else f'O={path}']
         elif self._source:
-            self._build_dir = os.path.join(dirs.source, 'build')
+            path = os.path.join(dirs.source, 'build')
             self._out_arg = ['O=build']
         else:
-            self._build_dir = os.path.join(dirs.work, f'{dirs.number:02}', 'build')
-            self._out_arg = [f'O={self._build_dir}']
-
-    def _own_dir(self) -> bool:
-        """Return whether the build folder is ours to empty"""
-        return not (self._settings.in_tree or self._settings.work_in_output)
-
-    def _key(self, job: BoardJob) -> str:
-        """Return what must be the same for objects to be of any use"""
-        tool = job.toolchain
-        try:
-            stat = os.stat(tool.gcc)
-            ident = f'{stat.st_size} {stat.st_mtime_ns}'
-        except OSError:
-            ident = ''
-        return hashlib.sha256(repr((tool, ident)).encode()).hexdigest()
-
-    def _enter_dir(self, job: BoardJob) -> None:
-        """Make the build folder ready for a board, empty unless it is sound"""
-        state_path = os.path.join(self._build_dir, STATE_FILE)
-        state: Dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError), open(
-                state_path, encoding='utf-8') as inf:
-            loaded = json.load(inf)
-            if isinstance(loaded, dict):
-                state = loaded
-        keys = state.get('keys')
-        names = state.get('diagnosed')
-        sound = isinstance(keys, dict) and isinstance(names, list)
-        if sound and isinstance(keys, dict) and isinstance(names, list):
-            self._diagnosed = {name for name in names if isinstance(name, str)}
-            sound = keys.get(job.toolchain.arch, self._key(job)) == self._key(job)
-        if self._own_dir():
-            if not sound and os.path.lexists(self._build_dir):
-                shutil.rmtree(self._build_dir)
-            os.makedirs(self._build_dir, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(state_path)
-        self._keys: Dict[str, str] = dict(keys) if sound and isinstance(keys, dict) else {}
-        self._keys[job.toolchain.arch] = self._key(job)
-        if not sound:
-            self._diagnosed = set()
-
-    def _leave_dir(self) -> None:
-        """Tell that the folder is sound"""
-        if self._own_dir() and os.path.isdir(self._build_dir):
-            with open(os.path.join(self._build_dir, STATE_FILE), 'w',
-                      encoding='utf-8') as outf:
-                json.dump({'keys': self._keys, 'diagnosed': sorted(self._diagnosed)}, outf)
+            path = os.path.join(dirs.work, f'{dirs.number:02}', 'build')
+            self._out_arg = [f'O={path}']
+        if self._folder.path != path:
+            self._folder = BuildFolder(path, own)
 
     # -- one board ---------------------------------------------------------
 
@@ -226,11 +174,12 @@ class MakeJob:
         """
         self._job = job
         self._prev = None
-        self._choose_dirs(job)
+        self._choose_folder(job)
         if self._settings.in_tree and self._source:
             self._source.clean()
-        self._enter_dir(job)
-        self._env = buildenv.make_environment(job.toolchain, self._settings, self._base_env)
+        self._folder.enter(job.toolchain)
+        self._env = buildenv.make_environment(
+            job.toolchain, self._settings, self._base_env, self._dirs.work)
         self._prefix = buildenv.cross_prefix(job.toolchain)
         self._args = buildenv.make_arguments(
             job.toolchain, self._settings, job.make_args,
@@ -241,7 +190,7 @@ class MakeJob:
 
         Not called after a build that was cut short: the folder is emptied then.
         """
-        self._leave_dir()
+        self._folder.leave()
         self._job = None
 
     def build(self, upto: int) -> Outcome:
@@ -268,22 +217,22 @@ class MakeJob:
         first = self._prev is None
         configure = first or again or self._settings.force_reconfig
         if configure or images:
-            self._remove_images()
-        self._remove_diagnosed()
-        had_objects = not first or bool(self._diagnosed) or self._has_objects()
+            self._folder.remove_images()
+        self._folder.remove_diagnosed()
+        had_objects = not first or self._folder.used
         code, out, err = self._attempt(configure)
         if code and code < 126 and not self._settings.quick and (
                 had_objects or self._settings.fallback_mrproper):
             # Leftovers may be to blame; a folder of ours can simply be emptied
             if self._settings.fallback_mrproper:
                 self._run_target('mrproper')
-            elif configure and self._own_dir():
-                self._empty_build_dir()
+            elif configure and self._folder.own:
+                self._folder.empty()
             configure = True
             code, out, err = self._attempt(True)
         if self._configured:
             self._prev = upto
-        self._note_diagnosed(err)
+        self._folder.note_diagnosed(self._tidy(err))
         outcome = Outcome(
             target=job.board.target, commit_upto=upto, return_code=code,
             stdout=self._tidy(out), stderr=_UNFINISHED.sub('', self._tidy(err)),
@@ -292,16 +241,6 @@ class MakeJob:
         self._collect(outcome)
         outcome.seconds = time.monotonic() - started
         return outcome
-
-    def _has_objects(self) -> bool:
-        """Return whether the folder holds what another board left"""
-        return self._own_dir() and os.path.isdir(os.path.join(self._build_dir, 'include'))
-
-    def _empty_build_dir(self) -> None:
-        """Start again from nothing"""
-        shutil.rmtree(self._build_dir)
-        os.makedirs(self._build_dir)
-        self._diagnosed = set()
 
     def _what_changed(self, upto: int) -> Tuple[bool, bool]:
         """Find out what the step from the commit built before this one means.
@@ -350,6 +289,8 @@ class MakeJob:
 
     def _command(self, *targets: str) -> List[str]:
         """Return the words of a make command"""
+        if targets == ('mrproper',):
+            return ['make', 'mrproper', *self._out_arg, *self._args]
         return ['make', *self._out_arg, *self._args, *targets]
 
     def _config_targets(self) -> List[str]:
@@ -401,24 +342,37 @@ class MakeJob:
             if code:
                 return code
         code = self._run_target(*self._config_targets())
-        if code == 0 and self._settings.adjust_cfg:
-            code = self._adjust()
+        wanted = self._adjustments()
+        if code == 0 and wanted:
+            code = self._adjust(wanted)
         return code
 
-    def _adjust(self) -> int:
-        """Apply the settings of -a to the configuration, and check that they held"""
-        path = os.path.join(self._build_dir, '.config')
-        with open(path, 'rb') as inf:
-            text = inf.read().decode('utf-8', 'surrogateescape')
-        with open(path, 'wb') as outf:
-            outf.write(buildenv.adjust_config(text, self._settings.adjust_cfg).encode(
-                'utf-8', 'surrogateescape'))
-        code = self._run_target('oldconfig')
+    def _adjustments(self) -> Sequence[str]:
+        """Return what is to be changed in the configuration"""
+        wanted = self._settings.adjust_cfg
+        if self._settings.reproducible_builds and not any(
+                'LOCALVERSION_AUTO' in item for item in wanted):
+            # The hash of the commit in an image is not reproducible by others
+            return (*wanted, '~LOCALVERSION_AUTO')
+        return wanted
+
+    def _adjust(self, wanted: Sequence[str]) -> int:
+        """Change the configuration, and check that Kconfig agrees"""
+        path = os.path.join(self._folder.path, '.config')
+        old = self._read(path).decode('utf-8', 'surrogateescape')
+        text = buildenv.adjust_config(old, wanted)
+        if text != old:
+            with open(path, 'wb') as outf:
+                outf.write(text.encode('utf-8', 'surrogateescape'))
+        if not self._settings.adjust_cfg:
+            return 0
+        # Options may have come into reach that have no value yet; make would
+        # ask for them and fail, as there is nobody to answer
+        code = self._run_target('olddefconfig')
         if code:
             return code
-        with open(path, 'rb') as inf:
-            text = inf.read().decode('utf-8', 'surrogateescape')
-        problems = buildenv.check_config(text, self._settings.adjust_cfg)
+        text = self._read(path).decode('utf-8', 'surrogateescape')
+        problems = buildenv.check_config(text, wanted)
         if problems:
             with open(self._err, 'a', encoding='utf-8') as outf:
                 outf.write('\n'.join(problems) + '\n')
@@ -442,65 +396,26 @@ class MakeJob:
 
     # -- what is left over -------------------------------------------------
 
-    def _tidy(self, data: bytes) -> str:
-        """Return output with paths relative to the source.
+    def _without_folders(self, text: str) -> str:
+        """Return text without the slot's own folders.
 
-        A slot's own folder must not show: the same text comes from every slot
-        and every machine.
+        The same text comes from every slot and every machine then.
         """
-        text = data.decode('utf-8', 'surrogateescape')
-        for folder in (self._build_dir, os.path.realpath(self._build_dir)):
-            if self._own_dir():
+        path = self._folder.path
+        if self._folder.own:
+            for folder in (path, os.path.realpath(path)):
                 text = text.replace(folder, 'build')
         for folder in (self._dirs.source, os.path.realpath(self._dirs.source)):
             text = text.replace(folder + '/', '')
             text = re.sub(re.escape(folder) + r'(?![\w.-])', '.', text)
-        if not self._settings.verbose_build:
-            text = re.sub(r'(?<![\w./-])\.\./(?=[\w])', '', text)
         return text
 
-    def _remove_images(self) -> None:
-        """Remove what an earlier configuration may have left to be collected"""
-        if not self._own_dir():
-            return
-        folders = ['', *collect.PHASES]
-        for folder in folders:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                for entry in list(os.scandir(os.path.join(self._build_dir, folder))):
-                    if entry.name.startswith('.config') or entry.name == 'Makefile':
-                        continue
-                    if entry.is_file(follow_symlinks=False):
-                        os.unlink(entry.path)
-        for phase in collect.PHASES:
-            shutil.rmtree(os.path.join(self._build_dir, phase, 'include'),
-                          ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self._build_dir, 'env', 'common.o'))
-
-    def _note_diagnosed(self, err: bytes) -> None:
-        """Remember which sources a compiler had something to say about"""
-        text = self._tidy(err)
-        for name in _DIAGNOSED.findall(text):
-            parts = name.split('/')
-            while parts and parts[0] in ('..', '.', 'build'):
-                parts = parts[1:]
-            if parts and '..' not in parts:
-                self._diagnosed.add('/'.join(parts))
-
-    def _remove_diagnosed(self) -> None:
-        """Remove what was made of the sources that were complained about"""
-        for name in self._diagnosed:
-            stem, ext = os.path.splitext(name)
-            outputs = [name] if ext in ('.dtb', '.dtbo') else [
-                stem + '.o', stem + '.dtb', stem + '.dtbo', stem + '.lex.o', stem + '.tab.o']
-            for folder in ('', *(f'{phase}/' for phase in collect.PHASES)):
-                for output in outputs:
-                    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                        os.unlink(os.path.join(self._build_dir, folder + output))
-            # A host program of one source has no object of its own
-            program = os.path.join(self._build_dir, stem)
-            if ext == '.c' and os.path.isfile(program) and not os.path.islink(program):
-                os.unlink(program)
+    def _tidy(self, data: bytes) -> str:
+        """Return output with paths relative to the source"""
+        text = self._without_folders(data.decode('utf-8', 'replace'))
+        if not self._settings.verbose_build:
+            text = _UP.sub('', text)
+        return text
 
     def _collect(self, outcome: Outcome) -> None:
         """Add the files of the result"""
@@ -512,20 +427,20 @@ class MakeJob:
         files['out-cmd'] = self._commands_text()
         # After a failure to configure, what lies there is another board's
         if self._configured:
-            files.update(collect.collect_config(self._build_dir))
+            files.update(collect.collect_config(self._folder.path))
         if outcome.return_code or settings.config_only:
             return
         outcome.sizes, elf_files = collect.collect_elf(
-            self._build_dir, self._prefix, self._env)
+            self._folder.path, self._prefix, self._env)
         files.update(elf_files)
-        text = collect.default_env(self._build_dir, self._prefix, self._env)
+        text = collect.default_env(self._folder.path, self._prefix, self._env)
         if text:
             files['uboot.env'] = text
         if settings.keep_outputs:
             stage = f'{self._dirs.stem}.stage-{outcome.target}-{outcome.commit_upto}'
             shutil.rmtree(stage, ignore_errors=True)
             os.makedirs(stage)
-            outcome.images = collect.stage_images(self._build_dir, stage)
+            outcome.images = collect.stage_images(self._folder.path, stage)
 
     def _commands_text(self) -> bytes:
         """Return the commands that give this result from an empty folder.
@@ -538,7 +453,7 @@ class MakeJob:
             cmds.append(self._command('mrproper'))
         cmds.append(self._command(*self._config_targets()))
         if self._settings.adjust_cfg:
-            cmds.append(self._command('oldconfig'))
+            cmds.append(self._command('olddefconfig'))
         cmds.append(self._command(*self._build_targets()))
         text = ''.join(' '.join(words) + '\n' for words in cmds)
-        return self._tidy(text.encode()).encode('utf-8', 'surrogateescape')
+        return self._without_folders(text).encode('utf-8', 'surrogateescape')

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""One build folder (O=) and what must be true of it between two builds.
+
+Objects are kept from commit to commit and from board to board, since make can
+tell which are out of date. What make cannot tell is looked after in here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from typing import Dict, Iterable, Set
+
+from buildman.collect import ENV_OBJECTS, PHASES
+from buildman.plan import Toolchain
+
+# Name of the file that tells that a build folder is sound, inside of it
+STATE_FILE = '.buildman-state'
+
+# A source that a message of a compiler begins with, or that included it
+_DIAGNOSED = re.compile(
+    r'(?:^|[\s(])((?:[\w+.,-]+/)*[\w+.,-]+\.(?:c|S|s|cc|cpp|dts|dtb|dtbo|dtso|l|y|asl))'
+    r'(?=[:,]\s|:\d)', re.MULTILINE)
+
+# What may be made of a source, without the ending
+_MADE = ('.o', '.dtb', '.dtbo', '.lex.o', '.tab.o')
+
+
+def _key(tool: Toolchain) -> str:
+    """Return what must be the same for a compiler's objects to be of any use"""
+    try:
+        stat = os.stat(tool.gcc)
+        ident = f'{stat.st_size} {stat.st_mtime_ns}'
+    except OSError:
+        ident = ''
+    return hashlib.sha256(repr((tool, ident)).encode()).hexdigest()
+
+
+class BuildFolder:
+    """A folder that builds go into.
+
+    Attributes:
+        path: the folder
+        own: whether it is ours to empty; the user's source folder is not
+    """
+
+    def __init__(self, path: str, own: bool) -> None:
+        """Name a folder; nothing is touched."""
+        self.path = path
+        self.own = own
+        self._diagnosed: Set[str] = set()
+        self._keys: Dict[str, str] = {}
+
+    def enter(self, tool: Toolchain) -> None:
+        """Make it ready for a board.
+
+        It is emptied unless the last build in it ended in peace and used the
+        same compiler for this architecture.
+
+        Args:
+            tool: compiler that is going to be used
+
+        Raises:
+            OSError: it cannot be made or emptied
+        """
+        state_path = os.path.join(self.path, STATE_FILE)
+        self._diagnosed, self._keys = set(), {}
+        sound = self._load(state_path) and (
+            self._keys.get(tool.arch, _key(tool)) == _key(tool))
+        if self.own:
+            if sound:
+                # From now on until leave() it is not
+                os.unlink(state_path)
+            else:
+                self.empty()
+        self._keys[tool.arch] = _key(tool)
+
+    def _load(self, state_path: str) -> bool:
+        """Read what the last build left; False when that tells nothing"""
+        try:
+            with open(state_path, encoding='utf-8') as inf:
+                state = json.load(inf)
+            self._keys = {str(arch): str(key) for arch, key in state['keys'].items()}
+            self._diagnosed = {str(name) for name in state['diagnosed']}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Tell that it is sound; not called when a build was cut short.
+
+        Raises:
+            OSError: no space
+        """
+        if self.own and os.path.isdir(self.path):
+            with open(os.path.join(self.path, STATE_FILE), 'w', encoding='utf-8') as outf:
+                json.dump({'keys': self._keys, 'diagnosed': sorted(self._diagnosed)}, outf)
+
+    def empty(self) -> None:
+        """Remove all that is in it.
+
+        Raises:
+            OSError: it cannot be removed or made
+        """
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.path)
+        os.makedirs(self.path)
+        self._diagnosed = set()
+
+    @property
+    def used(self) -> bool:
+        """Whether something was built in it before"""
+        return self.own and os.path.isdir(os.path.join(self.path, 'include'))
+
+    def remove_images(self) -> None:
+        """Remove what an earlier configuration may have left to be collected."""
+        if not self.own:
+            return
+        for folder in ('', *PHASES):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                for entry in list(os.scandir(os.path.join(self.path, folder))):
+                    if entry.name.startswith('.config') or entry.name == 'Makefile':
+                        continue
+                    if entry.is_file(follow_symlinks=False):
+                        os.unlink(entry.path)
+        for phase in PHASES:
+            shutil.rmtree(os.path.join(self.path, phase, 'include'), ignore_errors=True)
+        self._unlink(ENV_OBJECTS)
+
+    def note_diagnosed(self, text: str) -> None:
+        """Remember which sources a compiler had something to say about.
+
+        Args:
+            text: what make wrote to stderr, with paths relative to the source
+        """
+        for name in _DIAGNOSED.findall(text):
+            parts = name.split('/')
+            while parts and parts[0] in ('..', '.', 'build'):
+                parts = parts[1:]
+            if parts and '..' not in parts:
+                self._diagnosed.add('/'.join(parts))
+
+    def remove_diagnosed(self) -> None:
+        """Remove what was made of the sources that were complained about.
+
+        So they are compiled again and the messages show again, as in a build
+        from nothing.
+        """
+        for name in self._diagnosed:
+            stem, ext = os.path.splitext(name)
+            outputs = [name] if ext in ('.dtb', '.dtbo') else [stem + end for end in _MADE]
+            for folder in ('', *(f'{phase}/' for phase in PHASES)):
+                self._unlink(folder + output for output in outputs)
+            # A host program of one source has no object of its own
+            program = os.path.join(self.path, stem)
+            if ext == '.c' and os.path.isfile(program) and not os.path.islink(program):
+                os.unlink(program)
+
+    def _unlink(self, names: Iterable[str]) -> None:
+        """Remove files that may not be there"""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(os.path.join(self.path, name))
