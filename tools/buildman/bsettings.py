@@ -138,7 +138,7 @@ def _parse(text: str, path: str) -> None:
             raise UsageError(f'{what}{bare}: an indented line after a line '
                              'without a value') from exc
         # Python 3.13 has a kind of its own for a continued line, without `errors`
-        number = exc.errors[0][0] if hasattr(exc, 'errors') else exc.lineno
+        number = getattr(exc, 'lineno', None) or exc.errors[0][0]
         line = text.split('\n')[number - 1].strip()
         raise UsageError(f'{what}, line {number}: cannot understand {line!r}') from exc
     except configparser.Error as exc:

@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Finds compilers and chooses one for each arch.
+
+Looking for compilers only reads folders. Whether one runs is tried when it is
+about to be chosen, or for the list of all.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import glob
+import os
+import shlex
+import shutil
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from buildman import bsettings
+from buildman.buildenv import SANDBOX
+from buildman.errors import ToolchainError
+from buildman.plan import Toolchain
+from u_boot_pylib import command, terminal
+
+# Lower is better. First those that [toolchain-prefix] names: by the path of the
+# compiler, by a prefix with its folder, by a prefix on PATH
+PRIORITY_FULL, PRIORITY_PREFIX, PRIORITY_PREFIX_ON_PATH = range(3)
+
+# Then by what the path of the compiler holds, the first that is in it
+_NAME_PRIORITY = (('-elf', 4), ('-unknown-linux-gnu', 5), ('-linux', 6), ('-uclinux', 9),
+                  ('-none-eabi', 10))
+_OTHER_PRIORITY = 15
+
+# Used when neither the arch nor what [toolchain-alias] says for it is found
+_ALIASES = {
+    'arm64': ('aarch64',),
+    'riscv': ('riscv64', 'riscv32'),
+    'sh': ('sh4', 'sh2'),
+    'x86': ('i386', 'i686', 'x86_64'),
+}
+
+# How long a compiler may take to tell its version, in seconds
+TEST_TIMEOUT = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A compiler that was found.
+
+    Attributes:
+        arch: what it builds for, from its name or as the configuration says
+        gcc: its path, as it was found
+        priority: lower is better; of equals, the one found first
+    """
+
+    arch: str
+    gcc: str
+    priority: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where was looked for compilers.
+
+    Attributes:
+        lines: what was done there, for the list
+        found: what came of it
+    """
+
+    lines: Tuple[str, ...]
+    found: Tuple[Candidate, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Test:
+    """What came of running a compiler.
+
+    Attributes:
+        works: it told its version
+        stdout: what it printed
+        reason: why it does not work, else ''
+    """
+
+    works: bool
+    stdout: str = ''
+    reason: str = ''
+
+
+def arch_of(path: str) -> str:
+    """Return the arch that the name of a compiler speaks of; 'gcc' is the host's."""
+    name = os.path.basename(path)
+    return name.split('-')[0] if '-' in name else SANDBOX
+
+
+def priority_of(path: str) -> int:
+    """Return how good a compiler is by its path, lower is better."""
+    return next((priority for text, priority in _NAME_PRIORITY if text in path),
+                _OTHER_PRIORITY)
+
+
+def cross_of(path: str) -> str:
+    """Return the prefix in the name of a compiler, e.g. 'arm-linux-gnueabihf-'."""
+    name = os.path.basename(path)
+    return name[:name.rfind('-') + 1]
+
+
+def test_compiler(path: str) -> _Test:
+    """Find out whether a compiler runs: it is asked for its version."""
+    try:
+        result = command.run_pipe([[path, '--version']], capture=True, capture_stderr=True,
+                                  env={**os.environ, 'LC_ALL': 'C'}, stdin_data=b'',
+                                  timeout=TEST_TIMEOUT)
+        return _Test(True, result.stdout)
+    except command.CommandExc as exc:
+        text = str(exc).split("': ", 1)[-1]
+        return _Test(False, exc.result.stdout, text)
+
+
+def _executables(folder: str, wanted: str) -> List[str]:
+    """Return the programs on PATH with a name, in the order of PATH."""
+    paths = (os.path.join(place, wanted) for place in folder.split(os.pathsep) if place)
+    return [path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)]
+
+
+def _compilers_in(folder: str) -> List[str]:
+    """Return the paths of all that is called '…gcc' in a folder, in the folder's order."""
+    try:
+        with os.scandir(folder) as entries:
+            return [os.path.join(folder, entry.name) for entry in entries
+                    if entry.name.endswith('gcc') and not entry.name.startswith('.')]
+    except OSError:
+        return []
+
+
+class Toolchains:
+    """The compilers of this machine, as the configuration and PATH give them.
+
+    Attributes:
+        warnings: what is odd about the configuration, one line each
+        errors: what is wrong with it: compilers that were asked for and are
+            not there
+    """
+
+    def __init__(self, override: str = '', path: Optional[str] = None) -> None:
+        """Prepare to look for compilers; bsettings.setup() must have run.
+
+        Args:
+            override: compiler to use for sandbox (-O), or ''
+            path: folders to search, default the environment's PATH
+        """
+        self.warnings: List[str] = []
+        self.errors: List[str] = []
+        self._override = override
+        self._path = os.environ.get('PATH', os.defpath) if path is None else path
+        self._places: List[_Place] = []
+        self._tests: Dict[str, _Test] = {}
+        self._wrapper = ''
+        self._aliases: Dict[str, List[str]] = {}
+
+    # -- looking -----------------------------------------------------------
+
+    def scan(self) -> None:
+        """Look for compilers, without running any.
+
+        Look for `errors` afterwards, or call check().
+        """
+        self.warnings, self.errors, self._places = [], [], []
+        self._tests = {}
+        for arch, prefix in bsettings.get_items('toolchain-prefix'):
+            self._places.append(self._scan_prefix(arch.lower(), os.path.expanduser(prefix)))
+        entries = bsettings.get_items('toolchain')
+        for name, value in entries:
+            pattern = os.path.expanduser(value)
+            if not pattern:
+                self.warnings.append(f"[toolchain] '{name}' has no path")
+                continue
+            is_glob = glob.has_magic(pattern) and not os.path.isdir(pattern)
+            for path in glob.glob(pattern) if is_glob else [pattern]:
+                self._places.append(self._scan_folders(
+                    path, [os.path.join(path, sub) for sub in ('.', 'bin', 'usr/bin')]))
+        if not entries or bsettings.is_default:
+            # Nobody said where, so what the shell would find is fine
+            for folder in dict.fromkeys(self._path.split(os.pathsep)):
+                if os.path.isabs(folder):
+                    self._places.append(self._scan_folders(folder, [folder]))
+        if not any(place.found for place in self._places):
+            where = bsettings.config_fname or '~/.buildman'
+            self.warnings.append(
+                "No tool chains: run 'buildman --fetch-arch all' to download them, or name "
+                f"folders in the [toolchain] section of '{where}'")
+        for arch, names in bsettings.get_items('toolchain-alias'):
+            self._aliases[arch.lower()] = names.split()
+        for name, value in bsettings.get_items('toolchain-wrapper'):
+            # The last one holds, whatever it is called
+            self._wrapper = value.strip()
+            if not self._wrapper:
+                self.warnings.append(f"[toolchain-wrapper] '{name}' has no command")
+
+    def _scan_prefix(self, arch: str, prefix: str) -> _Place:
+        """Look for the compiler that [toolchain-prefix] asks for."""
+        found = []
+        if os.path.isfile(prefix):
+            found = [Candidate(arch, prefix, PRIORITY_FULL)]
+        elif os.path.isfile(prefix + 'gcc'):
+            found = [Candidate(arch, prefix + 'gcc', PRIORITY_PREFIX)]
+        elif os.sep not in prefix:
+            found = [Candidate(arch, path, PRIORITY_PREFIX_ON_PATH)
+                     for path in _executables(self._path, prefix + 'gcc')]
+        lines = [f"   - scanning prefix '{prefix}'"]
+        if not found:
+            self.errors.append(f"No tool chain found for prefix '{prefix}gcc'")
+        return _Place(tuple(lines), tuple(found))
+
+    @staticmethod
+    def _scan_folders(path: str, folders: Sequence[str]) -> _Place:
+        """Look for compilers in folders."""
+        lines = [f"   - scanning path '{path}'"]
+        found = []
+        for folder in folders:
+            lines.append(f"      - looking in '{folder}'")
+            for gcc in _compilers_in(folder):
+                lines.append(f"         - found '{gcc}'")
+                found.append(Candidate(arch_of(gcc), gcc, priority_of(gcc)))
+        return _Place(tuple(lines), tuple(found))
+
+    def check(self) -> None:
+        """Make sure that what the configuration asks for is there.
+
+        Raises:
+            ToolchainError: a compiler or wrapper is missing
+        """
+        where = bsettings.config_fname or '~/.buildman'
+        if self.errors:
+            raise ToolchainError(f"{self.errors[0]}: correct [toolchain-prefix] in '{where}'")
+        if self._wrapper:
+            try:
+                program = shlex.split(self._wrapper)[0]
+            except (ValueError, IndexError):
+                program = self._wrapper
+            if not shutil.which(program, path=self._path):
+                raise ToolchainError(f"'{program}' not found: install it or correct "
+                                     f"[toolchain-wrapper] in '{where}'")
+
+    # -- choosing ----------------------------------------------------------
+
+    def _candidates(self, arch: str) -> List[Candidate]:
+        """Return the compilers for an arch, best first."""
+        found = [cand for place in self._places for cand in place.found if cand.arch == arch]
+        return sorted(found, key=lambda cand: cand.priority)
+
+    def _test(self, gcc: str) -> _Test:
+        """Return what came of running a compiler, which is done once."""
+        if gcc not in self._tests:
+            self._tests[gcc] = test_compiler(gcc)
+        return self._tests[gcc]
+
+    def select(self, arch: str) -> Toolchain:
+        """Return the compiler to use for an arch, after trying that it runs.
+
+        Raises:
+            ToolchainError: there is none; says what to do
+        """
+        if arch == SANDBOX and self._override:
+            return self._select_override()
+        broken = ''
+        for name in (*self._aliases.get(arch, ()), arch, *_ALIASES.get(arch, ())):
+            for cand in self._candidates(name):
+                test = self._test(cand.gcc)
+                if test.works:
+                    return self._make(cand)
+                broken = broken or f"; '{cand.gcc}' does not run: {test.reason}"
+                if cand.priority <= PRIORITY_PREFIX_ON_PATH:
+                    # It was asked for by name: no other will do
+                    raise ToolchainError(f"[toolchain-prefix] {arch}{broken[1:]}")
+        where = bsettings.config_fname or '~/.buildman'
+        wanted = self._aliases.get(arch, [arch])[0]
+        raise ToolchainError(
+            f"No tool chain found for arch '{arch}'{broken}: run 'buildman --fetch-arch "
+            f"{wanted}', or name its folder in [toolchain] of '{where}'")
+
+    def _make(self, cand: Candidate) -> Toolchain:
+        """Return a candidate as what travels with a build.
+
+        Raises:
+            ToolchainError: make cannot be told to use it
+        """
+        gcc = os.path.join(os.getcwd(), cand.gcc)
+        name = os.path.basename(gcc)
+        cross = cross_of(gcc)
+        override = ''
+        if name != cross + 'gcc' and cand.priority <= PRIORITY_PREFIX_ON_PATH:
+            if cand.arch != SANDBOX:
+                raise ToolchainError(f"[toolchain-prefix] {cand.arch} = {cand.gcc}: make can "
+                                     "only use a compiler whose name ends in 'gcc'")
+            cross, override = '', gcc
+        return Toolchain(arch=cand.arch, gcc=gcc, path=os.path.dirname(gcc), cross=cross,
+                         wrapper=self._wrapper if cross else '', override=override)
+
+    def _select_override(self) -> Toolchain:
+        """Return the compiler that -O names.
+
+        Raises:
+            ToolchainError: it is not there or does not run
+        """
+        program = shutil.which(self._override, path=self._path)
+        if not program:
+            raise ToolchainError(f"-O {self._override}: not found")
+        test = self._test(program)
+        if not test.works:
+            raise ToolchainError(f"-O {self._override}: '{program}' does not run: {test.reason}")
+        host = next((os.path.join(os.getcwd(), cand.gcc) for cand in self._candidates(SANDBOX)),
+                    os.path.abspath(program))
+        return Toolchain(arch=SANDBOX, gcc=host, path=os.path.dirname(host), cross='',
+                         override=self._override)
+
+    # -- telling -----------------------------------------------------------
+
+    def _test_all(self) -> None:
+        """Try all compilers, several at a time."""
+        todo = list(dict.fromkeys(cand.gcc for place in self._places for cand in place.found
+                                  if cand.gcc not in self._tests))
+        workers = min(len(todo), 2 * (os.cpu_count() or 1))
+        if workers:
+            with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+                self._tests.update(zip(todo, pool.map(test_compiler, todo)))
+
+    def available(self) -> Dict[str, str]:
+        """Return the compiler of each arch that has a working one: arch to path."""
+        self._test_all()
+        best: Dict[str, Candidate] = {}
+        for place in self._places:
+            for cand in place.found:
+                if self._tests[cand.gcc].works and (
+                        cand.arch not in best or cand.priority < best[cand.arch].priority):
+                    best[cand.arch] = cand
+        return {arch: best[arch].gcc for arch in sorted(best)}
+
+    def problems(self) -> List[str]:
+        """Return one line for each compiler that was tried and does not run."""
+        return [f"'{gcc}' does not run: {test.reason}" for gcc, test in self._tests.items()
+                if not test.works]
+
+    def list_lines(self, verbose: bool = False,
+                   col: Optional[terminal.Color] = None) -> List[str]:
+        """Return the lines of --list-tool-chains; upstream's text.
+
+        Args:
+            verbose: tell what was looked at, and what was preferred to what
+            col: colours for the heading
+        """
+        col = col or terminal.Color(terminal.COLOUR_NEVER)
+        chosen = self.available()
+        lines = self._scan_lines() if verbose else [f'Error: {text}' for text in self.errors]
+        lines.append(col.build(col.BLUE, f'List of available toolchains ({len(chosen)}):'))
+        lines += [f'{arch:<10}: {gcc}' for arch, gcc in chosen.items()] or ['None']
+        return [*lines, '']
+
+    def _scan_lines(self) -> List[str]:
+        """Return what was looked at and what came of it."""
+        lines = ['Scanning for tool chains']
+        best: Dict[str, int] = {}
+        failures = iter(self.errors)
+        for place in self._places:
+            lines += place.lines
+            if not place.found and 'scanning prefix' in place.lines[0]:
+                lines.append(f'Error: {next(failures)}')
+            for cand in place.found:
+                test = self._tests[cand.gcc]
+                if not test.works:
+                    lines += ['Tool chain test:  BAD', f'Command: {cand.gcc} --version',
+                              *test.stdout.split('\n'), '']
+                    continue
+                lines.append(f"Tool chain test:  OK, arch='{cand.arch}', "
+                             f'priority {cand.priority}')
+                other = best.get(cand.arch)
+                if other is not None and other <= cand.priority:
+                    lines.append(
+                        f"Toolchain '{cand.gcc}' at priority {cand.priority} will be ignored "
+                        f"because another toolchain for arch '{cand.arch}' has priority {other}")
+                else:
+                    best[cand.arch] = cand.priority
+        return lines
