@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import subprocess
 from typing import Dict, Iterable, List, NamedTuple, Optional, Pattern, Sequence, Tuple
 
@@ -18,7 +17,8 @@ from buildman.boards_file import (
     sort_entries,
     write_atomically,
 )
-from buildman.boards_kconfig import KconfigMissing, find_kconfiglib
+from buildman.boards_kconfig import KCONFIGLIB_PATH, KconfigMissing, find_kconfiglib
+from buildman.boards_owners import compile_regex
 from buildman.errors import BoardError, SetupError, UsageError
 from buildman.plan import Board
 
@@ -143,8 +143,8 @@ def compile_term(word: str) -> Pattern[str]:
         UsageError: it is none
     """
     try:
-        return re.compile(word)
-    except re.error as exc:
+        return compile_regex(word)
+    except ValueError as exc:
         raise UsageError(f"'{word}' is not a regular expression: {exc}") from exc
 
 
@@ -238,22 +238,35 @@ def _can_parse(source_dir: str) -> bool:
     return bool(find_kconfiglib(source_dir) or importlib.util.find_spec('kconfiglib'))
 
 
-def _from_tracked(source_dir: str) -> BoardList:
-    """Return the boards that the tree lists itself.
+def _from_tracked(source_dir: str, cache_file: Optional[str],
+                  wanted: Optional[Sequence[str]],
+                  reason: str) -> Tuple[BoardList, List[str]]:
+    """Return what load() does, from the list that the tree has itself.
+
+    Args:
+        source_dir, cache_file, wanted: as for load()
+        reason: why Kconfig cannot be used
 
     Raises:
-        BoardError: it does not, and so there is no way to find them
+        BoardError: it has none, and so there is no way to find the boards
     """
     path = _tracked_list(source_dir)
     if path:
-        return BoardList(sort_entries(read_entries(path)))
+        entries = sort_entries(read_entries(path))
+        warnings = []
+        # Results are to have their boards.cfg in any case
+        if cache_file and os.path.realpath(cache_file) != os.path.realpath(path):
+            try:
+                write_atomically(cache_file, format_entries(entries))
+            except SetupError as exc:
+                warnings.append(f'WARNING: {exc}')
+        return _only(BoardList(entries), wanted), warnings
     if not os.path.isfile(os.path.join(source_dir, 'Kconfig')):
         raise BoardError(f"{source_dir}: no U-Boot source: there is neither a Kconfig "
                          'nor a tracked boards.cfg; name the tree with -g')
     raise BoardError(
-        f'{source_dir}: cannot read its Kconfig: the tree has no '
-        "tools/buildman/kconfiglib.py and no tracked boards.cfg; try "
-        "'pip install kconfiglib'")
+        f'{source_dir}: cannot read its Kconfig: {reason}, and there is no tracked '
+        "boards.cfg; try 'pip install kconfiglib'")
 
 
 def _only(boards: BoardList, wanted: Optional[Sequence[str]]) -> BoardList:
@@ -287,7 +300,8 @@ def load(source_dir: str, cache_file: Optional[str] = None,
     if not os.path.isdir(source_dir):
         raise BoardError(f"{source_dir}: no such folder; name a U-Boot tree with -g")
     if not _can_parse(source_dir):
-        return _only(_from_tracked(source_dir), wanted), []
+        return _from_tracked(source_dir, cache_file, wanted,
+                             f'the tree has no {KCONFIGLIB_PATH}')
     tree = boards_cache.find_files(source_dir)
     if cache_file:
         text = boards_cache.read_cache(source_dir, cache_file, tree)
@@ -295,8 +309,8 @@ def load(source_dir: str, cache_file: Optional[str] = None,
             return _only(BoardList(parse_entries(text, cache_file)), wanted), []
     try:
         found = boardscan.scan(source_dir, wanted, jobs, tree)
-    except KconfigMissing:
-        return _only(_from_tracked(source_dir), wanted), []
+    except KconfigMissing as exc:
+        return _from_tracked(source_dir, cache_file, wanted, str(exc))
     warnings = found.warnings
     if cache_file and wanted is None:
         try:

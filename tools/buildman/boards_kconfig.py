@@ -34,13 +34,15 @@ def _load_file(path: str) -> ModuleType:
     prefix = sys.pycache_prefix
     # The tree must stay clean, but compiling 7000 lines takes as long as all
     # else: keep the byte code with the user's other caches
-    cache = os.environ.get('XDG_CACHE_HOME') or os.path.join(
-        os.path.expanduser('~'), '.cache')
-    sys.pycache_prefix = os.path.join(cache, 'buildman', 'pycache')
+    cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    if os.path.isabs(cache):
+        sys.pycache_prefix = os.path.join(cache, 'buildman', 'pycache')
+    else:
+        sys.dont_write_bytecode = True      # there is no home folder
     try:
         spec.loader.exec_module(module)
     except (SyntaxError, ImportError, OSError, AttributeError, NameError) as exc:
-        raise KconfigMissing(f'{path}: cannot be loaded: {exc}') from exc
+        raise KconfigMissing(f'{KCONFIGLIB_PATH} cannot be loaded: {exc}') from exc
     finally:
         sys.pycache_prefix = prefix
     return module
@@ -57,19 +59,24 @@ def load_kconfiglib(source_dir: str) -> ModuleType:
 
     Raises:
         KconfigMissing: neither is there, or it is one of the first versions,
-            which described the tree in another way
+            which described the tree in another way; says what is wrong
     """
+    reason = f'the tree has no {KCONFIGLIB_PATH}'
     path = find_kconfiglib(source_dir)
     if path:
-        module = _load_file(path)
-        if hasattr(module, 'Kconfig'):
-            return module
+        try:
+            module = _load_file(path)
+            if hasattr(module, 'Kconfig'):
+                return module
+            reason = f'{KCONFIGLIB_PATH} is too old'
+        except KconfigMissing as exc:
+            reason = str(exc)
     try:
         module = importlib.import_module('kconfiglib')
     except ImportError as exc:
-        raise KconfigMissing('no kconfiglib') from exc
+        raise KconfigMissing(reason) from exc
     if not hasattr(module, 'Kconfig'):
-        raise KconfigMissing('kconfiglib is too old')
+        raise KconfigMissing('the installed kconfiglib is too old')
     return module
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from typing import Dict, Iterable, List, NamedTuple, Sequence, Tuple
+import warnings
+from typing import Dict, Iterable, List, NamedTuple, Pattern, Sequence, Tuple
 
 _ACTIVE = ('Maintained', 'Supported')
 _ORPHAN = 'Orphan'
@@ -82,6 +83,21 @@ def parse_maintainers(text: str) -> List[Section]:
     return sections
 
 
+def compile_regex(pattern: str) -> Pattern[str]:
+    """Return the compiled form of what a user has written.
+
+    Raises:
+        ValueError: it is no regular expression; says why
+    """
+    try:
+        with warnings.catch_warnings():
+            # What Python may read otherwise one day is not the user's concern
+            warnings.simplefilter('ignore', FutureWarning)
+            return re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as exc:
+        raise ValueError(str(exc)) from exc
+
+
 class Owners:
     """Finds the owner of each target; of several sections the last counts."""
 
@@ -105,8 +121,8 @@ class Owners:
                     self._sections[target] = section
             for pattern in section.names:
                 try:
-                    rexp = re.compile(pattern)
-                except re.error as exc:
+                    rexp = compile_regex(pattern)
+                except ValueError as exc:
                     self.warnings.append(f"WARNING: {name}: 'N: {pattern}' is not a "
                                          f'regular expression: {exc}')
                     continue
