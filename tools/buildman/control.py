@@ -11,7 +11,7 @@ import shutil
 import sys
 from typing import Dict, List, Optional, Sequence, TextIO, Tuple
 
-from buildman import boards, bsettings, buildenv, commits, engine, listing, toolchain
+from buildman import boards, bsettings, buildenv, commits, engine, limit, listing, toolchain
 from buildman.builder import Builder, LocalWorker, Report, exit_status
 from buildman.errors import EXIT_OK, BoardError, BuildmanError, SetupError, UsageError
 from buildman.events import Event
@@ -49,8 +49,7 @@ def make_settings(args: argparse.Namespace) -> Settings:
         raise UsageError('-M and --no-allow-missing contradict each other')
     return Settings(
         verbose_build=args.verbose_build,
-        allow_missing=buildenv.allow_missing(args.allow_missing, args.no_allow_missing,
-                                             bsettings.settings),
+        allow_missing=args.allow_missing,
         no_lto=args.no_lto,
         reproducible_builds=args.reproducible_builds,
         warnings_as_errors=args.warnings_as_errors,
@@ -70,7 +69,7 @@ def make_settings(args: argparse.Namespace) -> Settings:
         full_path=args.full_path,
         dtc_skip=args.dtc_skip,
         target=args.target,
-        adjust_cfg=tuple(split_names(args.adjust_cfg)),
+        adjust_cfg=buildenv.parse_adjustments(args.adjust_cfg or ()),
         fragments=tuple(split_names([args.fragments] if args.fragments else [])),
         jobs=args.jobs or 0)
 
@@ -106,13 +105,14 @@ def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards
     names = split_names(args.boards)
     cache = os.path.join(places.base, 'boards.cfg')
     try:
-        found, warnings = boards.load(places.source, cache, names or None, args.terms)
+        found, warnings = boards.load(
+            places.source, cache, boards.exact_names(args.terms, names or None))
     except OSError as exc:
         raise SetupError(f"cannot make the list of boards '{cache}': {exc.strerror} "
                          '(choose another output folder with -o)') from exc
     for text in warnings:
         print(text, file=err)
-    selection = found.select(args.terms, split_names(args.exclude), names)
+    selection = found.select(args.terms, split_names(args.exclude), names or None)
     for text in selection.warnings:
         print(text, file=err)
     if not selection.boards:
@@ -239,7 +239,7 @@ def run(args: argparse.Namespace) -> int:
         return listing.toolchains(args, out)
     places = find_places(args)
     if args.regen_board_list or args.maintainer_check:
-        return listing.board_list(args, places, out)
+        return listing.board_list(args, places.source, places.base, out)
     series = None
     if args.branch:
         series = commits.find_series(args.git, args.branch, args.count, args.step)
@@ -276,8 +276,7 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
     plan = Plan(tuple(choice.jobs), commit_list, settings)
     tree = ResultTree(places.base, commit_list, args.work_in_output, not args.no_subdirs)
     status = Status(sys.stdout)
-    status.verbose = args.verbose
-    with listing.process_limit(args.process_limit, status.say):
+    with limit.process_limit(args.process_limit, status.say):
         lock = OutputLock(places.base)
         try:
             check_disk(places.base)

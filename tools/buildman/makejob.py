@@ -309,12 +309,16 @@ class MakeJob:
         assert self._job is not None
         env = dict(self._env)
         fds: Sequence[int] = ()
+        command = self._command(*targets)
+        if self._settings.verbose_build:
+            with open(self._log, 'a', encoding='utf-8') as outf:
+                outf.write(' '.join(command) + '\n')
         if self._jobs:
             env['MAKEFLAGS'] = self._jobs.makeflags
             fds = self._jobs.fds
         with self._jobs.token() if self._jobs else contextlib.nullcontext():
             return self._groups.run(
-                self._command(*targets), cwd=self._dirs.source, env=env,
+                command, cwd=self._dirs.source, env=env,
                 stdout=self._log, stderr=self._err, tag=self._job.board.target,
                 pass_fds=fds)
 

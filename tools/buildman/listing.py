@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""What is printed without building: lists, checks, a dry run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Optional, Sequence, TextIO
+
+from buildman import boards, bsettings, buildenv, commits, toolchain
+from buildman.errors import EXIT_OK, SetupError
+from buildman.plan import Board
+
+# Exit status when a check finds something
+EXIT_CHECK_FAILED = 2
+
+
+def full_help(out: TextIO) -> int:
+    """Show the README (-H).
+
+    Raises:
+        SetupError: it is not there, as in an installed package
+    """
+    path = os.path.join(os.path.dirname(os.path.realpath(__file__)), '..', '..', 'README.rst')
+    try:
+        with open(path, encoding='utf-8') as inf:
+            out.write(inf.read())
+    except OSError as exc:
+        raise SetupError(f"the README is not here: '{os.path.normpath(path)}'") from exc
+    return EXIT_OK
+
+
+def board_list(args: argparse.Namespace, source: str, base: str, out: TextIO) -> int:
+    """Write the list of boards (-R) or check it (--maintainer-check).
+
+    Args:
+        args: command line
+        source: tree to scan
+        base: output folder, for '-R -'
+        out: where to print
+
+    Returns:
+        exit status
+    """
+    if args.maintainer_check:
+        lines = boards.maintainer_check(source)
+        for line in lines:
+            print(line, file=out)
+        return EXIT_CHECK_FAILED if lines else EXIT_OK
+    path = args.regen_board_list
+    if path == '-':
+        os.makedirs(base, exist_ok=True)
+        path = os.path.join(base, 'boards.cfg')
+    found, warnings = boards.load(source)
+    for line in warnings:
+        print(line, file=out)
+    boards.write_board_list(path, found)
+    return EXIT_CHECK_FAILED if warnings else EXIT_OK
+
+
+def board_values(args: argparse.Namespace, selected: Sequence[Board], out: TextIO) -> int:
+    """Print what scripts ask for: the arch or the toolchain prefix of the boards."""
+    if args.print_arch:
+        print(buildenv.print_arch_text([board.arch for board in selected]), file=out)
+    else:
+        chains = toolchain.Toolchains(args.override_toolchain or '')
+        chains.scan()
+        print(buildenv.print_prefix_text([chains.select(board.arch) for board in selected]),
+              file=out)
+    return EXIT_OK
+
+
+def toolchains(args: argparse.Namespace, out: TextIO) -> int:
+    """List the toolchains (--list-tool-chains)."""
+    chains = toolchain.Toolchains(args.override_toolchain or '')
+    for line in chains.list_lines(args.verbose):
+        print(line, file=out)
+    return EXIT_OK
+
+
+def fetch(names: Sequence[str], out: TextIO) -> int:
+    """Download toolchains (--fetch-arch)."""
+    raise SetupError("not yet")
+
+
+def dry_run(headline: str, shown_dir: str, series: Optional[commits.Series],
+            selection: boards.Selection, verbose: bool, out: TextIO) -> int:
+    """Say what would be built (-n)."""
+    print('Dry run, so not doing much. But I would do this:\n', file=out)
+    print(headline, file=out)
+    print(f'Build directory: {shown_dir}', file=out)
+    if series:
+        for commit in series.commits:
+            print(f'    {commit.hash[:8]} {commit.subject}', file=out)
+    for line in boards.describe_selection(selection, verbose):
+        print(line, file=out)
+    return EXIT_OK
