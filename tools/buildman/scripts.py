@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The one-shot commands that a boss has a machine carry out, and their answers.
+
+Each is a shell command for `ssh.run_once()`. The programs in them are our own
+modules `lock`, `farside` and `machine_probe`, sent along, so that nothing has
+to be installed there and there is one source for both ends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import json
+import os
+import pkgutil
+import shlex
+import socket
+import time
+import uuid
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from buildman import farside, lock, ssh
+
+DEFAULT_WORK_DIR = '~/dev/.bm-worker'
+
+# Makes modules of the sources in MODULES, then runs the last one as a program
+_LOADER = '''
+import sys, types
+package = sys.modules['buildman'] = types.ModuleType('buildman')
+package.__path__ = []
+for name, text in MODULES:
+    module = types.ModuleType('buildman.' + name)
+    sys.modules['buildman.' + name] = module
+    setattr(package, name, module)
+    exec(compile(text, name + '.py', 'exec'), module.__dict__)
+sys.exit(module.main())
+'''
+
+
+def module_command(modules: Sequence[str], args: Sequence[str]) -> str:
+    """Return a remote command that calls main() of the last of these modules.
+
+    Args:
+        modules: names below `buildman`, each before those that import it
+        args: arguments that the program sees in sys.argv[1:]
+    """
+    texts: List[Tuple[str, str]] = []
+    for name in modules:
+        data = pkgutil.get_data('buildman', f'{name}.py')
+        assert data is not None
+        texts.append((name, data.decode('utf-8')))
+    return ssh.python_command(f'MODULES = {texts!r}\n{_LOADER}'.encode(), args)
+
+
+def new_owner(run: str = '') -> lock.Owner:
+    """Return this process as the owner of machines, with a run identifier of its own."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return lock.Owner(user=user, host=socket.gethostname(), pid=os.getpid(),
+                      run=run or uuid.uuid4().hex, since=time.time())
+
+
+def init_script(work_dir: str, owner: lock.Owner, min_disk: int = farside.MIN_DISK) -> str:
+    """Return the command that claims a machine and makes or mends its repository.
+
+    See parse_init() for the answer. Doing it again with the same owner renews
+    the claim.
+
+    Args:
+        work_dir: folder there; a leading `~` is its home folder
+        owner: of the claim
+        min_disk: bytes that have to be free
+    """
+    return module_command(['lock', 'farside'],
+                          ['init', work_dir, owner.to_json(), str(min_disk)])
+
+
+def remove_lock_script(work_dir: str, run: str = '') -> str:
+    """Return the command that gives up a claim; another run's claim stays.
+
+    A worker's own hold ends with the worker, whatever is removed.
+    """
+    claim = _tilde(work_dir) + '/' + lock.CLAIM
+    if not run:
+        return f'rm -f {claim}'
+    mark = shlex.quote(json.dumps({'run': run})[1:-1])
+    return f'if grep -qsF {mark} {claim}; then rm -f {claim}; fi'
+
+
+def kill_script(work_dir: str) -> str:
+    """Return the command that ends what is left of a worker; prints one line."""
+    return module_command(['lock', 'farside'], ['kill', work_dir])
+
+
+def clean_script(work_dir: str) -> str:
+    """Return the command that removes a work folder nobody uses; prints one line.
+
+    Like `init` it answers `BUSY` on the last line when somebody does.
+    """
+    return module_command(['lock', 'farside'], ['clean', work_dir])
+
+
+def probe_script(spec: Dict[str, object]) -> str:
+    """Return the command that describes a machine; see `machine_probe`."""
+    return module_command(['lock', 'machine_probe'], [json.dumps(spec)])
+
+
+def _tilde(path: str) -> str:
+    """Quote a path for a shell, but for a `~` at its beginning."""
+    if path == '~':
+        return '~'
+    if path.startswith('~/'):
+        return '~/' + shlex.quote(path[2:])
+    return shlex.quote(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class InitAnswer:
+    """What `init` said.
+
+    Attributes:
+        work_dir: full path of the folder; '' when there is no answer or the
+            machine is busy
+        busy: somebody else has the machine
+        owner: who that is, as far as that is known
+        have: hashes of the commits that its repository has complete
+    """
+
+    work_dir: str = ''
+    busy: bool = False
+    owner: Optional[lock.Owner] = None
+    have: Tuple[str, ...] = ()
+
+
+def parse_init(text: str) -> InitAnswer:
+    """Return what an answer to init_script() (or clean_script()) says.
+
+    The last line counts; what a login shell prints before is ignored.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return InitAnswer()
+    if lines[-1] == 'BUSY':
+        owner = None
+        if len(lines) > 1 and lines[-2].startswith('owner '):
+            owner = lock.Owner.from_json(lines[-2][len('owner '):])
+        return InitAnswer(busy=True, owner=owner)
+    have = [line[5:] for line in lines[:-1]
+            if line.startswith('have ') and len(line) in (45, 69)
+            and not set(line[5:]) - set('0123456789abcdef')]
+    return InitAnswer(work_dir=lines[-1], have=tuple(have))
