@@ -7,7 +7,6 @@ about to be chosen, or for the list of all.
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import glob
 import os
@@ -17,7 +16,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from buildman import bsettings
 from buildman.buildenv import SANDBOX
-from buildman.errors import ToolchainError
+from buildman.errors import ToolchainError as ToolchainError
 from buildman.plan import Toolchain
 from u_boot_pylib import command, terminal
 
@@ -151,6 +150,7 @@ class Toolchains:
         self.errors: List[str] = []
         self._override = override
         self._path = os.environ.get('PATH', os.defpath) if path is None else path
+        self._is_scanned = False
         self._places: List[_Place] = []
         self._tests: Dict[str, _Test] = {}
         self._wrapper = ''
@@ -158,13 +158,25 @@ class Toolchains:
 
     # -- looking -----------------------------------------------------------
 
-    def scan(self) -> None:
+    def scan(self, strict: bool = True) -> None:
         """Look for compilers, without running any.
 
-        Look for `errors` afterwards, or call check().
+        Args:
+            strict: insist on what the configuration asks for by name
+
+        Raises:
+            ToolchainError: a compiler of [toolchain-prefix] or the wrapper is
+                not there
         """
+        self._scan()
+        if strict:
+            self._check()
+
+    def _scan(self) -> None:
+        """Look for compilers and note what is wrong."""
         self.warnings, self.errors, self._places = [], [], []
-        self._tests = {}
+        self._tests, self._aliases, self._wrapper = {}, {}, ''
+        self._is_scanned = True
         for arch, prefix in bsettings.get_items('toolchain-prefix'):
             self._places.append(self._scan_prefix(arch.lower(), os.path.expanduser(prefix)))
         entries = bsettings.get_items('toolchain')
@@ -222,7 +234,7 @@ class Toolchains:
                 found.append(Candidate(arch_of(gcc), gcc, priority_of(gcc)))
         return _Place(tuple(lines), tuple(found))
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Make sure that what the configuration asks for is there.
 
         Raises:
@@ -259,6 +271,8 @@ class Toolchains:
         Raises:
             ToolchainError: there is none; says what to do
         """
+        if not self._is_scanned:
+            self.scan()
         if arch == SANDBOX and self._override:
             return self._select_override()
         broken = ''
@@ -316,8 +330,13 @@ class Toolchains:
 
     def _test_all(self) -> None:
         """Try all compilers, several at a time."""
+        if not self._is_scanned:
+            self._scan()
         todo = list(dict.fromkeys(cand.gcc for place in self._places for cand in place.found
                                   if cand.gcc not in self._tests))
+        # It takes a tenth of the start of a build, which does without it
+        import concurrent.futures
+
         workers = min(len(todo), 2 * (os.cpu_count() or 1))
         if workers:
             with concurrent.futures.ThreadPoolExecutor(workers) as pool:
