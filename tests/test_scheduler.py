@@ -35,7 +35,7 @@ class TestScheduler(unittest.TestCase):
         """Heavy boards go first, equal ones in the order of the list, no more than fit"""
         sched = Scheduler([Task('a', 'arm', (0,)), Task('b', 'arm', (0,), 5),
                            Task('c', 'arm', (0,)), Task('d', 'arm', (0,), 9)])
-        sched.add_worker('w', 3)
+        sched.add_worker('w', 2, ahead=1)
         self.assertEqual([h.target for h in drain(sched, 'w')], ['d', 'b', 'a'])
 
     def test_arch(self):
@@ -95,6 +95,52 @@ class TestScheduler(unittest.TestCase):
         sched.board_done('w', 'a', 'no space')
         self.assertEqual(sched.next_for('w').target, 'a')
 
+    def test_taken_back(self):
+        """An idle worker gets what another one only has in its queue: nobody waits"""
+        sched = Scheduler([Task('a', 'arm', (0, 1)), Task('b', 'arm', (0, 1))])
+        sched.add_worker('w', 1, ahead=1)
+        sched.add_worker('v', 1, ahead=1)
+        drain(sched, 'w')
+        sched.started('w', 'a')
+        handout = sched.next_for('v')
+        self.assertEqual((handout.target, handout.taken_from), ('b', 'w'))
+        # The first owner is told to drop it; what it says of it counts no more
+        self.assertFalse(sched.result('w', 'b', 0))
+        self.assertFalse(sched.board_done('w', 'b'))
+        build(sched, 'v', handout)
+        self.assertFalse(sched.finished)
+
+    def test_duplicate(self):
+        """An idle worker builds the last board a second time; the first result counts"""
+        sched = Scheduler([Task('a', 'arm', (0, 1, 2))])
+        sched.add_worker('slow', 1, ahead=1)
+        sched.add_worker('v', 1)
+        sched.add_worker('u', 1)
+        drain(sched, 'slow')
+        self.assertTrue(sched.result('slow', 'a', 0))
+        handout = sched.next_for('v')
+        self.assertEqual((handout.target, handout.commits, handout.taken_from),
+                         ('a', (1, 2), ''))
+        # Two are enough
+        self.assertIsNone(sched.next_for('u'))
+        self.assertTrue(sched.result('v', 'a', 1))
+        self.assertFalse(sched.result('slow', 'a', 1))
+        self.assertEqual(sched.rivals('v', 'a'), [])
+        self.assertTrue(sched.result('v', 'a', 2))
+        self.assertEqual(sched.rivals('v', 'a'), ['slow'])
+        self.assertTrue(sched.finished)
+
+    def test_duplicate_lost(self):
+        """The loss of one of two owners puts nothing back and counts no attempt"""
+        sched = Scheduler([Task('a', 'arm', (0,))])
+        sched.add_worker('w', 1)
+        sched.add_worker('v', 1)
+        drain(sched, 'w')
+        sched.started('w', 'a')
+        self.assertTrue(sched.next_for('v'))
+        self.assertEqual(sched.lost('w'), [])
+        self.assertTrue(sched.result('v', 'a', 0))
+
     def test_strangers(self):
         """Results for boards or commits that were not given out are refused"""
         sched = Scheduler([Task('a', 'arm', (1,)), Task('b', 'arm', (0,))])
@@ -133,7 +179,7 @@ class TestHistories(unittest.TestCase):
                 serial += 1
                 sched.add_worker(name, rng.randint(1, 4),
                                  None if rng.random() < 0.5 or serial > 15
-                                 else rng.sample(archs, 2), rng.random())
+                                 else rng.sample(archs, 2), rng.random(), rng.randint(0, 2))
                 alive.add(name)
                 hands[name] = []
                 continue
@@ -143,6 +189,9 @@ class TestHistories(unittest.TestCase):
                 handout = sched.next_for(name)
                 if handout:
                     self.assertTrue(handout.commits)
+                    if handout.taken_from:
+                        hand = hands[handout.taken_from]
+                        hand[:] = [entry for entry in hand if entry[0] != handout.target]
                     hands[name].append([handout.target, list(handout.commits)])
             elif act < 0.43 and losses:
                 losses -= 1
@@ -156,13 +205,16 @@ class TestHistories(unittest.TestCase):
                 target, left = entry
                 if left and rng.random() < 0.95:
                     upto = left.pop(0)
-                    self.assertTrue(sched.result(name, target, upto))
+                    sched.started(name, target)
                     key = (target, upto)
-                    self.assertNotIn(key, accepted)
-                    accepted[key] = name
+                    self.assertEqual(sched.result(name, target, upto), key not in accepted)
+                    accepted.setdefault(key, name)
+                    for other in sched.rivals(name, target):
+                        hands[other] = [e for e in hands[other] if e[0] != target]
+                        sched.board_done(other, target)
                 else:
                     hands[name].remove(entry)
-                    self.assertEqual(sched.board_done(name, target, 'broken'), bool(left))
+                    sched.board_done(name, target, 'broken' if left else '')
             elif not any(hands.values()):
                 sched.give_up_stranded('nobody can')
         self.assertTrue(sched.finished, f'seed {seed} does not end')

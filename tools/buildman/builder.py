@@ -11,11 +11,12 @@ from __future__ import annotations
 import dataclasses
 import queue
 import shutil
-from typing import Callable, Dict, List, Optional, Protocol, Sequence, Set, Tuple
+import threading
+from typing import Callable, Dict, Iterable, List, Optional, Protocol, Sequence, Set, Tuple
 
 from buildman.engine import Engine
 from buildman.errors import EXIT_ERRORS, EXIT_OK, EXIT_WARNINGS
-from buildman.events import BoardDone, Built, Event, SlotReady, Started, WorkerGone
+from buildman.events import BoardDone, Built, Event, Said, Started, WorkerGone, WorkerReady
 from buildman.outcome import Outcome
 from buildman.plan import BoardJob, Plan
 from buildman.results import ResultTree
@@ -28,13 +29,14 @@ class Worker(Protocol):
 
     Attributes:
         name: '' for this machine
-        capacity: how many boards it may have in hand
+        slots: how many boards it builds at once; 0 as long as it is not ready,
+            which WorkerReady ends
         archs: what it can build, None for everything
         speed: how fast it is, in any unit
     """
 
     name: str
-    capacity: int
+    slots: int
     archs: Optional[Sequence[str]]
     speed: float
 
@@ -57,17 +59,18 @@ class Worker(Protocol):
 class LocalWorker:
     """This machine as a worker: an engine in the same process."""
 
-    def __init__(self, engine: Engine, speed: float = 1.0) -> None:
+    def __init__(self, engine: Engine, archs: Optional[Sequence[str]] = None,
+                 speed: float = 1.0) -> None:
         """Wrap an engine.
 
         Args:
             engine: posts to the queue of the loop
+            archs: what this machine has compilers for, None for everything
             speed: how fast this machine is, in any unit
         """
         self.name = ''
-        # One board more than there are slots, so that none waits for the loop
-        self.capacity = engine.slots + 1
-        self.archs: Optional[Sequence[str]] = None
+        self.slots = engine.slots
+        self.archs = archs
         self.speed = speed
         self._engine = engine
 
@@ -130,7 +133,9 @@ class Builder:
         self._workers: Dict[str, Worker] = {}
         self._retried: Set[Tuple[str, int]] = set()
         self._listeners: List[Callable[[Event], None]] = []
-        self._ready: Set[str] = set()
+        self._joining: Set[str] = set()
+        self._told: Set[Tuple[str, str]] = set()
+        self._changed = True
         self.report = Report()
         tasks = self._find_tasks(weights or {})
         self.scheduler = Scheduler(tasks)
@@ -181,27 +186,33 @@ class Builder:
         """
         for worker in workers:
             self._workers[worker.name] = worker
-            self.scheduler.add_worker(worker.name, worker.capacity, worker.archs,
-                                      worker.speed)
+            self._joining.add(worker.name)
         try:
             for worker in workers:
                 worker.start()
+                if worker.slots:
+                    self._join(worker)
             self._loop()
-            for worker in list(self._workers.values()):
-                worker.finish()
+            _all_at_once(self._workers.values(), lambda worker: worker.finish())
         except BaseException:
-            for worker in list(self._workers.values()):
-                worker.stop()
+            _all_at_once(self._workers.values(), lambda worker: worker.stop())
             raise
         self.report.missing = self.scheduler.missing()
         return self.report
 
+    def _join(self, worker: Worker) -> None:
+        """Let a worker that is ready take part"""
+        self._joining.discard(worker.name)
+        self.scheduler.add_worker(worker.name, worker.slots, worker.archs, worker.speed,
+                                  ahead=1)
+        self._fill(worker.name)
+
     def _loop(self) -> None:
         """Handle events until nothing is open"""
-        for name in list(self._workers):
-            self._fill(name)
         while True:
-            self.scheduler.give_up_stranded('no machine is left that can build it')
+            if self._changed and not self._joining:
+                self._changed = False
+                self.scheduler.give_up_stranded('no machine is left that can build it')
             if self.scheduler.finished:
                 return
             self._handle(self._events.get())
@@ -214,15 +225,19 @@ class Builder:
             self._built(event)
         elif isinstance(event, BoardDone):
             if self.scheduler.board_done(event.worker, event.target, event.reason):
-                self._note(event.worker, f"'{event.target}' not finished: "
-                           f"{event.reason or 'stopped'}")
-            self._fill_all()
+                if event.reason:
+                    self._note(event.worker, f"'{event.target}' not finished: {event.reason}")
+                self._fill_all()
+            self._fill(event.worker)
         elif isinstance(event, WorkerGone):
             self._lost(event)
-        elif isinstance(event, SlotReady):
-            self._ready.add(event.worker)
-        else:
-            assert isinstance(event, Started)
+        elif isinstance(event, WorkerReady):
+            self._join(self._workers[event.worker])
+            self._changed = True
+        elif isinstance(event, Started):
+            self.scheduler.started(event.worker, event.target)
+        elif isinstance(event, Said):
+            self._status.say(f'[{event.worker}] {event.text}')
         for listener in self._listeners:
             listener(event)
 
@@ -233,11 +248,14 @@ class Builder:
             if handout is None:
                 return
             job = self._jobs[handout.target]
+            if handout.taken_from:
+                self._workers[handout.taken_from].cancel(handout.target)
             self._workers[name].submit(dataclasses.replace(job, commits=handout.commits))
 
     def _fill_all(self) -> None:
-        """Hand out boards to all"""
-        for name in list(self._workers):
+        """Hand out boards to all, after some came back"""
+        self._changed = True
+        for name in self.scheduler.workers:
             self._fill(name)
 
     def _built(self, event: Built) -> None:
@@ -248,8 +266,8 @@ class Builder:
             # Tried once more, elsewhere if there is an elsewhere: the result
             # is left out, so the board comes back as not complete
             self._retried.add(key)
-            self._note(event.worker, f"'{outcome.target}' failed as {outcome.infra}; "
-                       'it is tried again')
+            self._note_once(event.worker, f'failed as {outcome.infra}; tried again',
+                            outcome.target)
             self._discard(outcome)
             return
         if not self.scheduler.result(event.worker, outcome.target, outcome.commit_upto):
@@ -260,6 +278,8 @@ class Builder:
         counts.add(outcome.return_code, outcome.warned)
         counts.skipped += outcome.skipped
         counts.reconfigured += outcome.reconfigured
+        for rival in self.scheduler.rivals(event.worker, outcome.target):
+            self._workers[rival].cancel(outcome.target)
         name = outcome.target + (f' [{event.worker}]' if event.worker else '')
         self._status.progress(name)
 
@@ -272,6 +292,7 @@ class Builder:
     def _lost(self, event: WorkerGone) -> None:
         """Give away what a lost worker had in hand"""
         self._workers.pop(event.worker)
+        self._joining.discard(event.worker)
         back = self.scheduler.lost(event.worker)
         text = f'lost: {event.reason}'
         if back:
@@ -279,11 +300,27 @@ class Builder:
         self._note(event.worker, text)
         self._fill_all()
 
+    def _note_once(self, worker: str, text: str, target: str) -> None:
+        """Tell what many boards may meet on one machine for the first of them only"""
+        if (worker, text) not in self._told:
+            self._told.add((worker, text))
+            self._note(worker, f"'{target}' {text}")
+
     def _note(self, worker: str, text: str) -> None:
         """Tell the user about something that happened on a machine"""
         line = f"[{worker or 'local'}] {text}"
         self.report.notes.append(line)
         self._status.say(line)
+
+
+def _all_at_once(workers: Iterable[Worker], act: Callable[[Worker], None]) -> None:
+    """Do something that may take seconds to all workers at the same time"""
+    threads = [threading.Thread(target=act, args=(worker,), daemon=True)
+               for worker in list(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def exit_status(status: Status, report: Report, ignore_warnings: bool) -> int:

@@ -54,6 +54,21 @@ class BoardDone:
 
 
 @dataclasses.dataclass(frozen=True)
+class WorkerReady:
+    """A machine can take boards now; its Worker tells how many and which."""
+
+    worker: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """Something that a machine, or what runs on it, has to say to people."""
+
+    worker: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
 class WorkerGone:
     """A worker cannot take boards any more; what it had is to be given away."""
 
@@ -61,4 +76,4 @@ class WorkerGone:
     reason: str
 
 
-Event = Union[SlotReady, Started, Built, BoardDone, WorkerGone]
+Event = Union[SlotReady, Started, Built, BoardDone, WorkerReady, Said, WorkerGone]

@@ -37,10 +37,19 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Handout:
-    """What a worker is to build now: a board and the commits still missing."""
+    """What a worker is to build now.
+
+    Attributes:
+        target: the board
+        commits: those still missing
+        taken_from: worker that had it in hand without having begun; it is to
+            be told to drop it. '' when the board comes from the pool or is
+            built twice, since its owner may be slow
+    """
 
     target: str
     commits: Tuple[int, ...]
+    taken_from: str = ''
 
 
 @dataclasses.dataclass
@@ -48,10 +57,12 @@ class _Worker:
     """What is known of a worker"""
 
     name: str
-    capacity: int
+    slots: int
+    ahead: int
     archs: Optional[FrozenSet[str]]
     speed: float
     owed: Set[str] = dataclasses.field(default_factory=set)
+    begun: Set[str] = dataclasses.field(default_factory=set)
     refused: Set[str] = dataclasses.field(default_factory=set)
     accepting: bool = True
 
@@ -105,15 +116,17 @@ class Scheduler:
 
     # -- workers -----------------------------------------------------------
 
-    def add_worker(self, name: str, capacity: int,
-                   archs: Optional[Collection[str]] = None, speed: float = 1.0) -> None:
+    def add_worker(self, name: str, slots: int, archs: Optional[Collection[str]] = None,
+                   speed: float = 1.0, ahead: int = 0) -> None:
         """Let a worker take part.
 
         Args:
             name: unique name, '' for this machine
-            capacity: how many boards it may have in hand
+            slots: how many boards it builds at once
             archs: architectures that it can build, None for all
             speed: how fast it is, in any unit
+            ahead: boards that it may have in hand beyond its slots, so that
+                none of them waits for the next one
 
         Raises:
             ValueError: the name is taken
@@ -121,7 +134,7 @@ class Scheduler:
         if name in self._workers:
             raise ValueError(f"worker '{name}' is there twice")
         self._workers[name] = _Worker(
-            name, max(1, capacity), None if archs is None else frozenset(archs), speed)
+            name, max(1, slots), ahead, None if archs is None else frozenset(archs), speed)
 
     def set_aside(self, name: str) -> None:
         """Give a worker nothing more; it may finish what it has."""
@@ -164,8 +177,53 @@ class Scheduler:
             nothing that it can build
         """
         worker = self._workers.get(name)
-        if worker is None or not worker.accepting or len(worker.owed) >= worker.capacity:
+        if worker is None or not worker.accepting:
             return None
+        if len(worker.owed) < worker.slots + worker.ahead:
+            target = self._from_pool(worker)
+            if target:
+                return self._hand_out(worker, target)
+        if len(worker.owed) < worker.slots:
+            return self._from_others(worker)
+        return None
+
+    def _hand_out(self, worker: _Worker, target: str, taken_from: str = '') -> Handout:
+        """Make a worker an owner of a board"""
+        board = self._boards[target]
+        board.owners.add(worker.name)
+        worker.owed.add(target)
+        return Handout(target, tuple(sorted(board.todo)), taken_from)
+
+    def _from_others(self, worker: _Worker) -> Optional[Handout]:
+        """Find something for an idle worker when the pool has nothing for it.
+
+        First what another one has in hand without having begun it; then, a
+        second time, what another one is building: that one may be slow or
+        hang, and the first complete result counts.
+        """
+        best: Optional[Tuple[Tuple[bool, float, int], str, str]] = None
+        for other in self._workers.values():
+            for target in other.owed:
+                board = self._boards[target]
+                if (len(board.owners) != 1 or not board.todo or worker.name in board.owners
+                        or target in worker.refused or not self._may(worker, board)
+                        or board.given_up):
+                    continue
+                key = (target in other.begun, -board.task.weight * len(board.todo),
+                       board.order)
+                if best is None or key < best[0]:
+                    best = (key, target, other.name)
+        if best is None:
+            return None
+        (begun, _, _), target, owner = best
+        if begun:
+            return self._hand_out(worker, target)
+        self._workers[owner].owed.discard(target)
+        self._boards[target].owners.discard(owner)
+        return self._hand_out(worker, target, owner)
+
+    def _from_pool(self, worker: _Worker) -> str:
+        """Take the next board for a worker out of the pool, '' if there is none"""
         best: Optional[Tuple[float, int, str]] = None
         best_pool: Optional[List[Tuple[float, int, str]]] = None
         for arch, pool in self._pools.items():
@@ -175,16 +233,13 @@ class Scheduler:
             if entry is not None and (best is None or entry < best):
                 best, best_pool = entry, pool
         if best is None or best_pool is None:
-            return None
+            return ''
         if best_pool[0] == best:
             heapq.heappop(best_pool)
         else:
             best_pool.remove(best)
             heapq.heapify(best_pool)
-        board = self._boards[best[2]]
-        board.owners.add(name)
-        worker.owed.add(board.task.target)
-        return Handout(board.task.target, tuple(sorted(board.todo)))
+        return best[2]
 
     def _first(self, pool: List[Tuple[float, int, str]],
                worker: _Worker) -> Optional[Tuple[float, int, str]]:
@@ -206,6 +261,12 @@ class Scheduler:
 
     # -- what comes back ---------------------------------------------------
 
+    def started(self, name: str, target: str) -> None:
+        """Record that a worker has begun with a board."""
+        worker = self._workers.get(name)
+        if worker and target in worker.owed:
+            worker.begun.add(target)
+
     def result(self, name: str, target: str, upto: int) -> bool:
         """Record a result.
 
@@ -217,6 +278,7 @@ class Scheduler:
         if board is None or name not in board.owners or upto not in board.todo:
             return False
         board.todo.discard(upto)
+        self._workers[name].begun.add(target)
         if not board.todo:
             # One that was given up is not open any more, yet complete is complete
             if not board.given_up:
@@ -241,6 +303,7 @@ class Scheduler:
         if worker is None or board is None or name not in board.owners:
             return False
         worker.owed.discard(target)
+        worker.begun.discard(target)
         board.owners.discard(name)
         if not board.todo or board.owners or board.given_up:
             return False
@@ -290,6 +353,11 @@ class Scheduler:
     def workers(self) -> List[str]:
         """Return the names of the workers that are there."""
         return list(self._workers)
+
+    def rivals(self, name: str, target: str) -> List[str]:
+        """Return who else still has a board in hand that a worker completed."""
+        board = self._boards[target]
+        return [] if board.todo else sorted(board.owners - {name})
 
     def owed(self, name: str) -> FrozenSet[str]:
         """Return the boards that a worker has in hand."""
