@@ -253,6 +253,8 @@ def parse_adjustments(words: Sequence[str], reproducible: bool = False) -> Tuple
     found: Dict[str, str] = {}
     for word in words:
         for item in re.findall(r'(?:[^,"]|"[^"]*"|")+', word):
+            if not item.strip():
+                continue
             match = _ADJUSTMENT.fullmatch(item.strip())
             if not match or '\n' in item or (match.group(1) and match.group(3)):
                 raise UsageError(f"-a: cannot understand '{item.strip()}': use X, ~X or X=value")
