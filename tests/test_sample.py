@@ -111,6 +111,24 @@ class TestBuild(MakeCase):
                     self.assertEqual(self.tree.expected[index, board.target], got,
                                      self.last.stderr)
 
+    def test_incremental_outcomes(self) -> None:
+        """So does a wrong forecast of what an incremental build sees."""
+        tree = sample.make_sample(os.path.join(self.out, 'tree'), commits=14, seed=2)
+        boards = [board for board in tree.boards if board.target in ('rocket', 'hammock')]
+        for board in boards:
+            shutil.rmtree(os.path.join(self.out, 'o'), ignore_errors=True)
+            argv = ['make', '-s', f'O={self.out}/o', *self.prefix(board.arch)]
+            for index, commit in enumerate(tree.commits):
+                self.checkout(commit, tree)
+                err = ''
+                for goals in ([f'{board.target}_defconfig'], []):
+                    done = subprocess.run(argv + goals, cwd=tree.path, capture_output=True,
+                                          text=True, check=False)
+                    err += done.stderr
+                verdict = 'fail' if done.returncode else 'warn' if err else 'ok'
+                self.assertEqual(tree.incremental[index, board.target], verdict,
+                                 (tree.subjects[index], board.target, err))
+
     def test_files(self) -> None:
         """A build tool finds here what it finds in U-Boot, so its collecting
         of files is really tried."""

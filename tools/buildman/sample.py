@@ -54,6 +54,10 @@ class SampleTree:
         boards: all boards of the last commit, in the order of `boards.cfg`
         expected: 'ok', 'warn' or 'fail' for (index into commits, target), for
             a build that starts from nothing
+        incremental: the same for building all commits in order in one output
+            folder, configuring again when Kconfig, the board's defconfig or
+            one that it includes changed: a compiler's warning is seen only
+            where its file is compiled
     """
 
     path: str
@@ -62,6 +66,7 @@ class SampleTree:
     subjects: Tuple[str, ...]
     boards: Tuple[BoardSpec, ...]
     expected: Mapping[Tuple[int, str], str]
+    incremental: Mapping[Tuple[int, str], str]
 
     @property
     def targets(self) -> Tuple[str, ...]:
@@ -309,8 +314,26 @@ def make_sample(folder: str, boards: Union[int, Sequence[BoardSpec], None] = Non
         board.board_name, board.target))
     expected = {(index, board.target): state.outcome(board)
                 for index, (_, state) in enumerate(states) for board in last}
+    incremental = {(index, board.target): verdict for board in last for index, verdict in
+                   enumerate(_incremental([state for _, state in states], board))}
     return SampleTree(os.path.abspath(folder), 'feature', tuple(hashes),
-                      tuple(subject for subject, _ in states), tuple(last), expected)
+                      tuple(subject for subject, _ in states), tuple(last), expected,
+                      incremental)
+
+
+def _incremental(states: Sequence[TreeState], board: BoardSpec) -> List[str]:
+    """Return what each commit gives when all are built in one folder."""
+    out = []
+    compiled = None
+    for state in states:
+        verdict = state.outcome(board)
+        inputs = state.source_inputs(board)
+        if verdict == 'warn' and inputs == compiled and not state.always_warns(board):
+            verdict = 'ok'
+        if verdict != 'fail':
+            compiled = inputs
+        out.append(verdict)
+    return out
 
 
 def amend(tree: SampleTree, path: str, text: str, message: Optional[str] = None) -> str:

@@ -130,20 +130,33 @@ class TreeState:
         """Return a state that can be changed without changing this one."""
         return copy.deepcopy(self)
 
+    def _verbs(self, board: BoardSpec) -> Set[str]:
+        """Return the knobs that are turned for a board."""
+        words = [line.split() for line in self.knobs.get(board.target, []) if line.strip()]
+        return {line[1] if line[0] == 'config' else line[0] for line in words}
+
+    def always_warns(self, board: BoardSpec) -> bool:
+        """Return True for what complains in each build, also in an incremental one."""
+        return board.dts in self.bad_dts or bool(self._verbs(board) & {'warn', 'noise'})
+
     def outcome(self, board: BoardSpec) -> str:
         """Return what building `board` from nothing gives: ok, warn or fail."""
         if board not in self.boards:
             return 'fail'
-        verbs = {line.split()[0] if not line.startswith('config ') else line.split()[1]
-                 for line in self.knobs.get(board.target, []) if line.strip()}
         if self.instant:
             return 'ok'
-        if board.folder in self.broken or verbs & {'fail', 'kill', 'killmake'}:
+        if board.folder in self.broken or self._verbs(board) & {'fail', 'kill', 'killmake'}:
             return 'fail'
-        if (board.folder in self.unused or board.dts in self.bad_dts
-                or verbs & {'warn', 'noise'}):
+        if board.folder in self.unused or self.always_warns(board):
             return 'warn'
         return 'ok'
+
+    def source_inputs(self, board: BoardSpec) -> Tuple[object, ...]:
+        """Return all that the board's object file is made of; when it differs,
+        the file is compiled again."""
+        return (board.folder in self.broken, board.folder in self.unused, self.bootdelay,
+                self.netconsole, self.defconfig.get(board.target),
+                self.defconfig.get(board.base))
 
 
 def _static_files() -> Dict[str, str]:
