@@ -137,15 +137,6 @@ class TreeCase(unittest.TestCase):
         self.write('MAINTAINERS', OWNERS)
         for name, text in CONFIGS.items():
             self.write(f'configs/{name}_defconfig', text)
-        old = os.environ.get('XDG_CACHE_HOME')
-        os.environ['XDG_CACHE_HOME'] = os.path.join(tmp.name, 'user-cache')
-        self.addCleanup(self.restore, old)
-
-    def restore(self, old: Optional[str]) -> None:
-        if old is None:
-            del os.environ['XDG_CACHE_HOME']
-        else:
-            os.environ['XDG_CACHE_HOME'] = old
 
     def write(self, name: str, text: str) -> str:
         path = os.path.join(self.src, name)
