@@ -238,6 +238,7 @@ class ScanTest(KconfigCase):
         # Warnings show that there was a scan
         again, warnings = boards.load(self.src, self.cache)
         self.assertEqual((again.entries, warnings), (first.entries, []))
+        self.assertEqual((first.kept, again.kept), (False, True))
         named, _ = boards.load(self.src, self.cache, ['a1'])
         self.assertEqual([brd.target for brd in named.boards], ['a1'])
         os.utime(os.path.join(self.src, 'Kconfig'), ns=(1, 1))
@@ -340,7 +341,7 @@ class ScanTest(KconfigCase):
         fifo = os.path.join(self.top, 'fifo')
         os.mkfifo(fifo)
         self.write('Kconfig', KCONFIG + 'config HANG\n\tdef_bool '
-                   f'$(shell,echo up > {fifo}; exec sleep 1000)\n')
+                   f'$(shell,exec 3>{fifo}; echo up >&3; sleep 1000)\n')
         code = textwrap.dedent(f'''
             import sys
             sys.path.insert(0, {TOOLS!r})
@@ -350,19 +351,19 @@ class ScanTest(KconfigCase):
             except KeyboardInterrupt:
                 print('interrupted')
             ''')
-        # All that is started holds the reading end of this pipe as its stdin
+        # Our own processes hold the end of this pipe, the shell that of the fifo
         read_end, write_end = os.pipe()
-        proc = subprocess.Popen([sys.executable, '-c', code], stdin=read_end, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        os.close(read_end)
-        with open(fifo, encoding='utf-8') as inf:
-            self.assertEqual(inf.read(), 'up\n')
-        proc.send_signal(signal.SIGINT)
-        out, err = proc.communicate(timeout=60)
-        poll = select.poll()
-        poll.register(write_end, 0)
-        self.assertTrue(poll.poll(60000), 'a process is left')
+        proc = subprocess.Popen([sys.executable, '-c', code], pass_fds=[write_end],
+                                text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         os.close(write_end)
+        with open(fifo, 'rb', buffering=0) as started, os.fdopen(read_end) as running:
+            self.assertEqual(started.read(3), b'up\n')
+            proc.send_signal(signal.SIGINT)
+            out, err = proc.communicate(timeout=60)
+            for inf in (started, running):
+                poll = select.poll()
+                poll.register(inf, 0)
+                self.assertTrue(poll.poll(60000), 'a process is left')
         self.assertEqual((out, err), ('interrupted\n', ''))
 
 

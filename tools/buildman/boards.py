@@ -65,10 +65,13 @@ class BoardList:
 
     Attributes:
         boards: the boards, in the order of boards.cfg
+        entries: the same with what only this list needs
+        kept: the list comes from a boards.cfg that is still right
     """
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, entries: Iterable[Entry], kept: bool = False) -> None:
         self.entries: Tuple[Entry, ...] = tuple(entries)
+        self.kept = kept
         self.boards: Tuple[Board, ...] = tuple(entry.board for entry in self.entries)
 
     def __len__(self) -> int:
@@ -273,7 +276,8 @@ def _only(boards: BoardList, wanted: Optional[Sequence[str]]) -> BoardList:
     if wanted is None:
         return boards
     names = frozenset(wanted)
-    return BoardList(entry for entry in boards.entries if entry.board.target in names)
+    return BoardList((entry for entry in boards.entries if entry.board.target in names),
+                     boards.kept)
 
 
 def load(source_dir: str, cache_file: Optional[str] = None,
@@ -306,7 +310,7 @@ def load(source_dir: str, cache_file: Optional[str] = None,
     if cache_file:
         text = boards_cache.read_cache(source_dir, cache_file, tree)
         if text is not None:
-            return _only(BoardList(parse_entries(text, cache_file)), wanted), []
+            return _only(BoardList(parse_entries(text, cache_file), True), wanted), []
     try:
         found = boardscan.scan(source_dir, wanted, jobs, tree)
     except KconfigMissing as exc:

@@ -107,6 +107,15 @@ def _set_group(pid: int) -> None:
         os.setpgid(pid, pid)
 
 
+def _no_input(writer: int) -> None:
+    """Read nothing: what reads the terminal from the background is stopped."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    if writer:      # our end of the pipe, if we were started without a stdin
+        os.dup2(null, 0)
+    if null:
+        os.close(null)
+
+
 def _describe(status: int) -> str:
     """Return a wait status in words."""
     if os.WIFSIGNALED(status):
@@ -120,6 +129,7 @@ def _run(work: Callable[[], Any], writer: int, new_group: bool) -> None:
     try:
         if new_group:
             _set_group(os.getpid())
+            _no_input(writer)
         # The parent decides what a Ctrl-C means and ends this process
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
