@@ -15,12 +15,13 @@ import tempfile
 import unittest
 from typing import Any, Dict, List, Optional
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [os.path.join(HERE, '..', 'tools'), HERE]
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
+
+from test_boards_scan import kconfiglib_path
 
 from buildman import boards_eval, boardscan
 from buildman.boards_eval import Evaluator
-from test_boards_scan import kconfiglib_path
 
 
 class Forest:
