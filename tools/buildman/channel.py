@@ -15,41 +15,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import threading
 import time
-from typing import Any, Callable, List, Optional, Union
+from typing import Any, Callable, List, Optional
 
 from buildman import protocol, wire
 
 READ_SIZE = 256 << 10           # bytes asked for at a time
-NOISE_LINE = 1000               # bytes of a noise line that are handed on
 NOISE_LINES = 10_000            # noise lines that are handed on, then silence
 WRITE_DEADLINE = 60.0           # seconds without a byte going out
 MAX_PENDING = 32 << 20          # bytes to be sent that may pile up
 JOIN_TIME = 1.0                 # seconds that close() gives a thread
 
-# Escape sequences of a terminal: CSI, OSC (to BEL or ST) and the short ones
-_ESCAPE = re.compile('\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?'
-                     '|[@-_a-z0-9=>]|$)')
-_CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]')
-
 
 class ChannelError(Exception):
     """The peer is gone or does not read; the message says which."""
-
-
-def harmless(data: Union[bytes, str], limit: int = NOISE_LINE) -> str:
-    """Return text from a far side in a form that cannot harm a terminal.
-
-    Escape sequences and control characters go, except tab and newline; bad
-    UTF-8 is replaced; the rest is cut to `limit` characters.
-    """
-    text = data.decode('utf-8', 'replace') if isinstance(data, bytes) else data
-    # Cut first, with room for what is taken out: the input may be huge
-    text = _ESCAPE.sub('', text[:limit * 4])
-    return wire.clean(_CONTROL.sub('', text))[:limit]
 
 
 def _descriptor(stream: Any) -> Optional[int]:
@@ -154,6 +135,11 @@ class Reader:
         """Begin to read."""
         self._thread.start()
 
+    def wait_end(self, seconds: float) -> None:
+        """Wait until the stream has ended, for at most so many seconds."""
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+
     def close(self) -> bool:
         """Stop reading; never waits longer than JOIN_TIME.
 
@@ -248,7 +234,7 @@ class Reader:
     def _noise(self, line: bytes) -> None:
         if self._on_noise is not None and self._noise_left:
             self._noise_left -= 1
-            self._on_noise(harmless(line[:NOISE_LINE * 4]))
+            self._on_noise(wire.harmless(line))
 
 
 class Writer:

@@ -516,6 +516,20 @@ def encode(message: Message, version: int = PROTOCOL_VERSION) -> bytes:
     return line.encode('ascii')
 
 
+def as_dict(message: Message) -> Dict[str, Any]:
+    """Return a message in the form of the wire, as callers of `boss` see it."""
+    if isinstance(message, Unknown):
+        return {'resp': message.kind}
+    if isinstance(message, Malformed):
+        return {'resp': 'error', 'msg': f'malformed message: {message.reason}'}
+    out: Dict[str, Any] = {'resp' if isinstance(message, Response) else 'cmd': kind_of(message)}
+    for field in dataclasses.fields(message):  # type: ignore[arg-type]
+        value = getattr(message, field.name)
+        out[field.name] = value if field.metadata['codec'] is FILES else (
+            None if value is None else field.metadata['codec'].encode(value))
+    return out
+
+
 def _fill(cls: Type[Any], obj: Mapping[str, Any]) -> Any:
     """Make a message of a class from what came, field by field."""
     values: Dict[str, Any] = {}

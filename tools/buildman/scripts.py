@@ -17,7 +17,7 @@ import shlex
 import socket
 import time
 import uuid
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import List, Mapping, Optional, Sequence, Tuple
 
 from buildman import farside, lock, ssh
 
@@ -77,6 +77,23 @@ def init_script(work_dir: str, owner: lock.Owner, min_disk: int = farside.MIN_DI
                           ['init', work_dir, owner.to_json(), str(min_disk)])
 
 
+# What `worker` imports, each before those that import it; a test holds the two together
+WORKER_MODULES = (
+    'errors', 'plan', 'outcome', 'events', 'lock', 'wire', 'protocol', 'channel', 'jobserver',
+    'process', 'worktree', 'buildenv', 'collect', 'buildfolder', 'makejob', 'engine', 'blobs',
+    'worker')
+
+
+def worker_script(work_dir: str, run: str) -> str:
+    """Return the command that starts a worker in a folder that init has made.
+
+    Args:
+        work_dir: full path of the folder there
+        run: run that has claimed the machine
+    """
+    return module_command(WORKER_MODULES, ['--worker', work_dir, run])
+
+
 def remove_lock_script(work_dir: str, run: str = '') -> str:
     """Return the command that gives up a claim; another run's claim stays.
 
@@ -102,7 +119,7 @@ def clean_script(work_dir: str) -> str:
     return module_command(['lock', 'farside'], ['clean', work_dir])
 
 
-def probe_script(spec: Dict[str, object]) -> str:
+def probe_script(spec: Mapping[str, object]) -> str:
     """Return the command that describes a machine; see `machine_probe`."""
     return module_command(['lock', 'machine_probe'], [json.dumps(spec)])
 

@@ -1,0 +1,571 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The boss's end of one machine: `RemoteWorker`, and what is done to all machines.
+
+A worker is one persistent ssh process (or what the machine's transport is).
+Everything before it is started are one-shot commands: init makes the
+repository and claims the machine, git push brings the source.
+
+`WorkerPool` in `pool` drives several of them for callers of this module; the
+command itself uses `remote`, which lets each machine begin when it is ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import subprocess
+import sys
+import threading
+from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+from buildman import protocol, scripts, ssh
+from buildman.channel import Channel, ChannelError, Reader
+from buildman.errors import BuildmanError
+from u_boot_pylib import command
+
+# Seconds of silence after which a worker that sends no heartbeats is lost
+BUILD_TIMEOUT = 300
+
+# Seconds between two status lines in the boss's log
+STATUS_INTERVAL = 60
+
+# ssh options: no questions, unknown hosts are accepted, changed ones are not
+SSH_OPTS = ssh.SSH_OPTS
+
+# Seconds for a one-shot command, beyond the time to connect
+COMMAND_TIME = 60
+
+# Seconds that a worker gets to become ready after it was started
+READY_TIME = 60
+
+# Seconds for each step of ending a process: ask, terminate, kill
+END_TIME = 2
+
+
+class BossError(BuildmanError):
+    """Something is wrong with a worker; the message names its machine."""
+
+
+class WorkerBusy(BossError):
+    """Another boss holds the machine."""
+
+
+def _run_ssh(hostname: str, remote_cmd: str, timeout: float = 10) -> str:
+    """Run a command on a machine and return what it prints.
+
+    Args:
+        hostname: machine
+        remote_cmd: for the shell there
+        timeout: seconds
+
+    Raises:
+        BossError: it failed
+    """
+    try:
+        return ssh.run_once(hostname, remote_cmd, timeout)
+    except (ssh.RemoteError, OSError) as exc:
+        raise BossError(f'SSH command failed on {hostname}: {exc}') from exc
+
+
+class RemoteWorker:
+    """One machine: a persistent process that speaks JSON lines.
+
+    Attributes:
+        hostname: machine, host or user@host
+        name: name in messages, the host name by default
+        nthreads: processors, 0 until ready
+        slots: boards that it builds at once
+        max_boards: boards that it may have in hand
+        bogomips: speed of one processor, in the kernel's unit
+        toolchains: arch -> full path of the compiler there
+        git_dir, work_dir: repository and folder there, '' before init_git
+        closing: an end was asked for, so the loss of the connection is none
+        bytes_sent, bytes_recv: what has travelled
+        have: commits that its repository had complete at init
+    """
+
+    def __init__(self, hostname: str, timeout: float = 10, name: Optional[str] = None) -> None:
+        """Name a machine; nothing is started.
+
+        Args:
+            hostname: host or user@host
+            timeout: seconds to connect
+            name: name in messages
+        """
+        self.hostname = hostname
+        self.name = name or hostname
+        self.nthreads = 0
+        self.slots = 1
+        self.max_boards = 0
+        self.bogomips = 0.0
+        self.toolchains: Dict[str, str] = {}
+        self.git_dir = ''
+        self.work_dir = ''
+        self.closing = False
+        self.have: Tuple[str, ...] = ()
+        self.version = 0
+        self.heartbeat_interval = 0.0
+        self.owner = scripts.new_owner()
+        self.on_stderr: Callable[[str], None] = self._print_stderr
+        self.on_noise: Callable[[str], None] = lambda text: None
+        self._timeout = timeout
+        self._proc: Optional['subprocess.Popen[bytes]'] = None
+        self._channel: Optional[Channel] = None
+        self._stderr: Optional[Reader] = None
+        self._last_stderr = ''
+        self._queue: 'queue.Queue[Optional[protocol.Message]]' = queue.Queue()
+        self._sink: Optional[Callable[[Optional[protocol.Message]], None]] = None
+        self._sink_lock = threading.Lock()
+        self._sent = self._received = 0
+        self._ended = ''
+
+    def __repr__(self) -> str:
+        state = 'running' if self._proc else 'stopped'
+        return f'<RemoteWorker {self.hostname} nthreads={self.nthreads} {state}>'
+
+    def _print_stderr(self, text: str) -> None:
+        """Pass on what the worker complains about"""
+        print(f'[{self.name}] {text}', file=sys.stderr, flush=True)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that went to the worker."""
+        return self._channel.bytes_sent if self._channel else self._sent
+
+    @property
+    def bytes_recv(self) -> int:
+        """Bytes that came from it."""
+        return self._channel.bytes_received if self._channel else self._received
+
+    # -- before it runs ----------------------------------------------------
+
+    def init_git(self, work_dir: str = scripts.DEFAULT_WORK_DIR) -> None:
+        """Make or reuse the repository there, and claim the machine.
+
+        Args:
+            work_dir: folder there; a leading ~ is the home folder
+
+        Raises:
+            WorkerBusy: another boss holds it
+            BossError: it cannot be reached or used
+        """
+        text = _run_ssh(self.hostname, scripts.init_script(work_dir, self.owner),
+                        self._timeout + COMMAND_TIME)
+        answer = scripts.parse_init(text)
+        if answer.busy:
+            who = f': used by {answer.owner}' if answer.owner else ''
+            raise WorkerBusy(f'{self.name} is busy{who}')
+        if not answer.work_dir:
+            raise BossError(f'{self.hostname} returned no work directory')
+        self.work_dir = answer.work_dir
+        self.git_dir = f'{answer.work_dir}/.git'
+        self.have = answer.have
+
+    def push_source(self, local_git_dir: str, refspec: str) -> None:
+        """Push commits to the machine.
+
+        Args:
+            local_git_dir: repository here
+            refspec: as for git push
+
+        Raises:
+            BossError: init_git() was not called, or the push failed
+        """
+        if not self.git_dir:
+            raise BossError(f'{self.name}: no repository there, call init_git first')
+        transport = ssh.transport_for(self.hostname, self.name)
+        config: List[str] = []
+        for key, val in transport.git_config().items():
+            config += ['-c', f'{key}={val}']
+        argv = ['git', *config, 'push', '--force', '--quiet', transport.push_url(self.git_dir),
+                refspec]
+        try:
+            command.run_pipe([argv], capture=True, capture_stderr=True, raise_on_error=True,
+                             cwd=local_git_dir)
+        except command.CommandExc as exc:
+            result = exc.result
+            lines = (result.stderr or '').strip().splitlines() if result else []
+            why = lines[-1] if lines else str(exc)
+            raise BossError(f'git push to {self.hostname} failed: {why}') from exc
+
+    # -- its process -------------------------------------------------------
+
+    def start(self, debug: bool = False) -> None:
+        """Start the worker and wait until it is ready.
+
+        Args:
+            debug: show on stderr what is not a message
+
+        Raises:
+            BossError: it cannot be started or does not become ready
+        """
+        if not self.work_dir:
+            raise BossError(f'{self.name}: no work folder there, call init_git first')
+        transport = ssh.transport_for(self.hostname, self.name)
+        remote_cmd = scripts.worker_script(self.work_dir, self.owner.run)
+        try:
+            self._proc = subprocess.Popen(
+                transport.argv(remote_cmd), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
+        except OSError as exc:
+            raise BossError(f'Failed to start SSH to {self.hostname}: {exc}') from exc
+        if debug:
+            self.on_noise = self.on_stderr
+        self._ended = ''
+        proc = self._proc
+        self._stderr = Reader(proc.stderr, self._take_stderr, name=f'{self.name} stderr')
+        self._stderr.start()
+        self._channel = Channel(
+            proc.stdout, proc.stdin, from_worker=True, on_message=self._take,
+            on_noise=lambda text: self.on_noise(text), on_end=self._take_end, name=self.name)
+        self._channel.start()
+        try:
+            self._wait_ready()
+        except BossError:
+            self.close()
+            raise
+
+    def _wait_ready(self) -> None:
+        """Wait for the first message"""
+        try:
+            msg = self._queue.get(timeout=self._timeout + READY_TIME)
+        except queue.Empty:
+            raise BossError(f'{self.name}: worker did not send ready within '
+                            f'{self._timeout + READY_TIME:g} s') from None
+        if msg is None:
+            raise self._closed()
+        if not isinstance(msg, protocol.Ready):
+            raise BossError(f'{self.name}: worker did not send ready but '
+                            f'{protocol.as_dict(msg)}')
+        self.nthreads, self.slots = msg.nthreads, msg.slots
+        self.max_boards = self.max_boards or msg.nthreads
+        self.version = min(msg.version, protocol.PROTOCOL_VERSION)
+        self.heartbeat_interval = msg.heartbeat_interval
+        if self._channel:
+            self._channel.version = self.version
+
+    def _closed(self) -> BossError:
+        """Return the error that says why the connection has gone"""
+        # What a dying worker says last may still be on its way
+        if self._stderr:
+            with contextlib.suppress(RuntimeError):
+                self._stderr.wait_end(0.5)
+        why = f': {self._last_stderr}' if self._last_stderr else ''
+        return BossError(f'{self.name} closed connection{why}')
+
+    def _take(self, msg: protocol.Message) -> None:
+        """Put a message where it is waited for; runs in the reader's thread"""
+        with self._sink_lock:
+            sink = self._sink
+            if sink is None:
+                self._queue.put(msg)
+        if sink is not None:
+            sink(msg)
+
+    def _take_end(self, reason: str) -> None:
+        """Note that nothing more comes"""
+        self._ended = reason or 'end of stream'
+        with self._sink_lock:
+            sink = self._sink
+            if sink is None:
+                self._queue.put(None)
+        if sink is not None:
+            sink(None)
+
+    def _take_stderr(self, line: bytes) -> None:
+        """Keep the last thing that was said, and pass it on"""
+        from buildman.channel import harmless
+        text = harmless(line)
+        if text.strip():
+            self._last_stderr = text.strip()
+            self.on_stderr(text)
+
+    def divert(self, sink: Callable[[Optional[protocol.Message]], None]) -> None:
+        """Have all messages from now on go to a function, not to recv().
+
+        Args:
+            sink: called in the reader's thread with each message, and with
+                None at the end of the connection
+        """
+        with self._sink_lock:
+            self._sink = sink
+            backlog = []
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    backlog.append(self._queue.get_nowait())
+            # Within the lock, so that none overtakes these
+            for msg in backlog:
+                sink(msg)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since anything came from the worker."""
+        import time
+        return time.monotonic() - self._channel.last_heard if self._channel else 0.0
+
+    @property
+    def process(self) -> Optional['subprocess.Popen[bytes]']:
+        """The process of the connection, None when there is none"""
+        return self._proc
+
+    # -- the protocol ------------------------------------------------------
+
+    def send(self, msg: protocol.Command) -> None:
+        """Send a command.
+
+        Raises:
+            BossError: the worker is not running or does not read
+        """
+        if not self._channel or not self._proc:
+            raise BossError(f'{self.name}: worker is not running')
+        try:
+            self._channel.send(msg)
+        except (ChannelError, ValueError) as exc:
+            raise BossError(f'{self.name}: cannot send: {exc}') from exc
+
+    def _next(self) -> protocol.Message:
+        """Return the next message"""
+        try:
+            msg = self._queue.get(timeout=BUILD_TIMEOUT)
+        except queue.Empty:
+            raise BossError(f'{self.name}: nothing heard for {BUILD_TIMEOUT} s') from None
+        if msg is None:
+            # For the next caller, too
+            self._queue.put(None)
+            raise self._closed()
+        return msg
+
+    def recv(self) -> Dict[str, Any]:
+        """Return the next message of the worker, as on the wire.
+
+        Raises:
+            BossError: the connection has ended, or nothing came for
+                BUILD_TIMEOUT seconds
+        """
+        return protocol.as_dict(self._next())
+
+    def configure(self, settings: Mapping[str, Any],
+                  plan: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
+        """Tell the worker how to build, and wait for its answer.
+
+        Args:
+            settings: by the names of the wire
+            plan: what only a worker of ours understands
+
+        Raises:
+            BossError: it refuses, or the connection has ended
+        """
+        self.send(protocol.Configure(dict(settings), dict(self.toolchains), dict(plan or {}),
+                                     protocol.PROTOCOL_VERSION))
+        while True:
+            msg = self._next()
+            if isinstance(msg, protocol.ErrorMsg):
+                raise BossError(f'{self.name}: cannot configure: {msg.msg}')
+            if isinstance(msg, protocol.ConfigureDone):
+                return protocol.as_dict(msg)
+            if not isinstance(msg, protocol.Heartbeat):
+                raise BossError(f'{self.name}: unexpected answer to configure: '
+                                f'{protocol.as_dict(msg)}')
+
+    def build_prepare(self, commits: Optional[Sequence[Any]]) -> None:
+        """Have the worker make its worktrees; answers come by recv().
+
+        Args:
+            commits: oldest first, with a `hash` each, or hashes; None for the
+                source as it was pushed
+        """
+        hashes = tuple(_hash_of(commit) for commit in commits) if commits else (None,)
+        self.send(protocol.BuildPrepare(hashes, self.max_boards))
+
+    def build_board(self, board: str, arch: str) -> None:
+        """Have the worker build a board at all commits."""
+        self.send(protocol.BuildBoard(board, arch))
+
+    def build_boards(self, boards: Iterable[Any], commits: Optional[Sequence[Any]]) -> None:
+        """Have the worker build several boards, then say so.
+
+        Args:
+            boards: with `target` and `arch` each, or {'board':, 'arch':}
+            commits: as for build_prepare()
+        """
+        items = tuple(protocol.BuildBoard(*_board_of(board)) for board in boards)
+        hashes = tuple(_hash_of(commit) for commit in commits) if commits else (None,)
+        self.send(protocol.BuildBoards(items, hashes))
+
+    def build_done(self) -> None:
+        """Tell the worker that no more boards come."""
+        self.send(protocol.FinishBuild())
+
+    def quit(self) -> Dict[str, Any]:
+        """Ask the worker to end, free the machine and return the worker's answer.
+
+        Raises:
+            BossError: the connection had ended before
+        """
+        self.closing = True
+        try:
+            self.send(protocol.Quit())
+            while True:
+                msg = self._next()
+                if isinstance(msg, protocol.QuitAck):
+                    return protocol.as_dict(msg)
+        finally:
+            self.close()
+            with contextlib.suppress(BossError):
+                self.remove_lock()
+
+    def remove_lock(self) -> None:
+        """Free the machine, in case that its worker could not.
+
+        Raises:
+            BossError: it cannot be reached
+        """
+        if self.work_dir:
+            _run_ssh(self.hostname, scripts.remove_lock_script(self.work_dir, self.owner.run),
+                     self._timeout)
+
+    def close(self) -> None:
+        """End the connection: ask, terminate, kill. Never hangs; may be called twice."""
+        self.closing = True
+        proc, self._proc = self._proc, None
+        if self._channel:
+            self._sent, self._received = self.bytes_sent, self.bytes_recv
+            self._channel.writer.close(0.5)
+        if proc is not None:
+            _end_process(proc)
+        if self._channel:
+            self._channel.reader.close()
+            self._channel = None
+        if self._stderr:
+            self._stderr.close()
+            self._stderr = None
+        for stream in (proc.stdout, proc.stderr) if proc is not None else ():
+            with contextlib.suppress(OSError, AttributeError):
+                stream.close()  # type: ignore[union-attr]
+
+
+def _end_process(proc: 'subprocess.Popen[bytes]') -> None:
+    """Close its input, then terminate it, then kill it"""
+    with contextlib.suppress(OSError, AttributeError):
+        proc.stdin.close()  # type: ignore[union-attr]
+    for act in (None, proc.terminate, proc.kill):
+        if act:
+            with contextlib.suppress(OSError):
+                act()
+        try:
+            proc.wait(timeout=END_TIME)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    if isinstance(proc.pid, int):
+        # What it has started, a ProxyCommand say, is in the same group
+        ssh.kill_group(proc.pid)
+
+
+def _hash_of(commit: Any) -> Optional[str]:
+    """Return the hash of a commit, a hash, or None"""
+    value = getattr(commit, 'hash', commit)
+    return None if value is None else str(value)
+
+
+def _board_of(board: Any) -> Tuple[str, str]:
+    """Return (target, arch) of a board or of its form on the wire"""
+    if isinstance(board, Mapping):
+        return str(board.get('board', '')), str(board.get('arch', ''))
+    return str(board.target), str(board.arch)
+
+
+def kill_workers(machines: Sequence[str]) -> int:
+    """Stop left-over workers and free their locks, on all hosts at once.
+
+    Args:
+        machines: host names
+
+    Returns:
+        0 when that was done on all of them, else 1
+    """
+    def kill(hostname: str) -> Tuple[str, bool]:
+        try:
+            text = _run_ssh(hostname, scripts.kill_script(_work_dir_of(hostname)), COMMAND_TIME)
+        except BossError as exc:
+            return str(exc), False
+        lines = [line for line in text.splitlines() if line.strip()]
+        return lines[-1] if lines else 'done', True
+
+    return _on_all(machines, kill)
+
+
+def clean_workers(machines: Sequence[str]) -> int:
+    """Remove the work folder on all hosts at once, where nobody uses it.
+
+    Args:
+        machines: host names
+
+    Returns:
+        0 when that was done on all of them, else 1
+    """
+    def clean(hostname: str) -> Tuple[str, bool]:
+        try:
+            text = _run_ssh(hostname, scripts.clean_script(_work_dir_of(hostname)),
+                            10 * COMMAND_TIME)
+        except BossError as exc:
+            return str(exc), False
+        answer = scripts.parse_init(text)
+        if answer.busy:
+            return f'in use by {answer.owner}' if answer.owner else 'in use', False
+        lines = [line for line in text.splitlines() if line.strip()]
+        return lines[-1] if lines else 'done', True
+
+    return _on_all(machines, clean)
+
+
+# host name -> work folder, where the configuration names one
+WORK_DIRS: Dict[str, str] = {}
+
+
+def _work_dir_of(hostname: str) -> str:
+    """Return the work folder of a host"""
+    return WORK_DIRS.get(hostname, scripts.DEFAULT_WORK_DIR)
+
+
+def _on_all(machines: Sequence[str], act: Callable[[str], Tuple[str, bool]]) -> int:
+    """Do something on all hosts in parallel, and print a line for each"""
+    answers: Dict[int, Tuple[str, bool]] = {}
+
+    def run(pos: int, hostname: str) -> None:
+        answers[pos] = act(hostname)
+
+    threads = [threading.Thread(target=run, args=item, daemon=True)
+               for item in enumerate(machines)]
+    for thread in threads:
+        thread.start()
+    for pos, (thread, hostname) in enumerate(zip(threads, machines)):
+        thread.join()
+        print(f'{hostname}: {answers.get(pos, ("failed", False))[0]}', flush=True)
+    return 0 if all(answers.get(i, ('', False))[1] for i in range(len(machines))) else 1
+
+
+def split_boards(board_selected: Optional[Mapping[str, Any]],
+                 toolchains: Optional[Collection[str]]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Split boards by whether a remote machine has a compiler for them.
+
+    Args:
+        board_selected: target -> board; None for none
+        toolchains: archs that have a remote toolchain; None for none
+
+    Returns:
+        (local, remote), both target -> board
+    """
+    local: Dict[str, Any] = {}
+    remote: Dict[str, Any] = {}
+    for target, board in (board_selected or {}).items():
+        (remote if board.arch in (toolchains or ()) else local)[target] = board
+    return local, remote
+
+
+def __getattr__(name: str) -> Any:
+    """Give `WorkerPool`, which is built on this module, under this name, too."""
+    if name == 'WorkerPool':
+        from buildman.pool import WorkerPool
+        return WorkerPool
+    raise AttributeError(name)

@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The far end: the engine behind the wire (--worker).
+
+Runs on a machine that has nothing of ours installed: the boss sends the modules
+along (see `scripts.module_command`), so what this one imports, however
+indirectly, is what travels.
+
+Threads: the channel's reader and the engine's slots post to one queue; the
+main thread takes from it and owns all state. A timer thread sends heartbeats,
+so that a long silent build is not taken for a hang. What else prints goes to
+stderr: stdout carries nothing but messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any, Dict, List, Mapping, NoReturn, Optional, Tuple, Union
+
+from buildman import blobs, events, lock, protocol
+from buildman.channel import Channel, ChannelError
+from buildman.engine import Engine, EngineConfig, clean_env, cpu_count
+from buildman.errors import BuildmanError
+from buildman.outcome import Outcome
+from buildman.plan import Board, BoardJob, Commit, Settings, Toolchain
+from buildman.protocol import RESPONSE_PREFIX
+from buildman.worktree import run_git
+
+__all__ = ['RESPONSE_PREFIX', 'Worker', 'main']
+
+# Seconds without a word from a boss that sends pings after which it is gone
+BOSS_TIMEOUT = 120.0
+
+# Bytes of an image that travel in one message
+PIECE_SIZE = 1 << 20
+
+# Seconds that the last messages get to go out
+FLUSH_TIME = 5.0
+
+
+class _End(Exception):
+    """The worker has to end; the message says why."""
+
+
+class _Tick:
+    """Posted by the timer, now and then"""
+
+
+_Item = Union[protocol.Message, events.Event, _Tick, _End]
+
+
+class Worker:
+    """One worker: takes commands, builds boards, sends results."""
+
+    def __init__(self, incoming: int, outgoing: int, work_dir: str = '', run: str = '') -> None:
+        """Set up; run() begins.
+
+        Args:
+            incoming, outgoing: descriptors that messages travel on
+            work_dir: folder to work in; '' when the boss will tell
+            run: run that has claimed this machine; '' for an older boss
+        """
+        self._queue: 'queue.Queue[_Item]' = queue.Queue()
+        self._channel = Channel(
+            incoming, outgoing, from_worker=False, on_message=self._queue.put,
+            on_end=lambda why: self._queue.put(_End(f'the boss has gone ({why or "end"})')))
+        self._work_dir = work_dir
+        self._run = run
+        self._held: Optional[lock.Held] = None
+        self._settings = Settings()
+        self._toolchains: Dict[str, Toolchain] = {}
+        self._env: Dict[str, str] = dict(os.environ)
+        self._engine: Optional[Engine] = None
+        self._slots_ready = 0
+        self._prepared = False
+        self._strict = True
+        self._open: Dict[str, bool] = {}
+        self._finishing = False
+        self._exceptions = 0
+        self._blobs = blobs.BlobStore(os.path.join(work_dir, 'blobs') if work_dir else '')
+        self._done = threading.Event()
+        self._commits: Optional[Tuple[Commit, ...]] = None
+
+    # -- life --------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until the boss says quit, or is gone.
+
+        Returns:
+            exit status
+        """
+        try:
+            if self._work_dir and self._run:
+                self._hold()
+            self._channel.start()
+            self._send(protocol.Ready(
+                nthreads=cpu_count(), slots=cpu_count(), version=protocol.PROTOCOL_VERSION,
+                heartbeat_interval=protocol.HEARTBEAT_INTERVAL, pid=os.getpid()), force=True)
+            threading.Thread(target=self._beat, daemon=True, name='heartbeat').start()
+            while True:
+                self._handle(self._queue.get())
+        except _End as exc:
+            if str(exc):
+                print(f'worker: {exc}', file=sys.stderr, flush=True)
+                return 1
+            return 0
+        except ChannelError as exc:
+            print(f'worker: cannot send: {exc}', file=sys.stderr, flush=True)
+            return 1
+        except (lock.LockBusy, lock.LockStuck) as exc:
+            print(f'worker: this machine is in use by {exc}', file=sys.stderr, flush=True)
+            return 1
+        finally:
+            self._done.set()
+            if self._engine:
+                self._engine.stop()
+            self._channel.close(FLUSH_TIME)
+            if self._held:
+                self._held.release()
+
+    def stop(self, why: str) -> None:
+        """Have run() end; may be called from a signal handler."""
+        self._queue.put(_End(why))
+
+    def _hold(self) -> None:
+        """Turn the claim of our boss into a lock that this process holds"""
+        self._held = lock.hold(self._work_dir, self._run)
+
+    def _beat(self) -> None:
+        """Send heartbeats, whatever the builds do"""
+        while not self._done.wait(protocol.HEARTBEAT_INTERVAL):
+            self._queue.put(_Tick())
+            if not self._strict:
+                try:
+                    self._channel.send(protocol.Heartbeat(
+                        load_avg=os.getloadavg()[0], active=len(self._open)))
+                except ChannelError:
+                    self._queue.put(_End('the boss does not read'))
+                    return
+
+    def _send(self, message: protocol.Message, force: bool = False) -> None:
+        """Send a message in the form that the boss knows.
+
+        The first one goes out before the boss has told its version; a boss
+        that knows none of the extra fields does not look at them.
+        """
+        if force:
+            self._channel.writer.send(protocol.encode(message))
+        else:
+            self._channel.send(message)
+
+    # -- what comes --------------------------------------------------------
+
+    def _handle(self, item: _Item) -> None:
+        """Deal with a command, an event of the engine, or the timer"""
+        if isinstance(item, _End):
+            raise item
+        if isinstance(item, _Tick):
+            silent = time.monotonic() - self._channel.last_heard
+            if self._channel.version and silent > BOSS_TIMEOUT:
+                raise _End(f'nothing heard from the boss for {silent:.0f} s')
+        elif isinstance(item, protocol.Message):
+            self._command(item)
+        else:
+            self._event(item)
+
+    def _command(self, msg: protocol.Message) -> None:
+        """Carry out a command; what is wrong with one is answered, not fatal"""
+        version = getattr(msg, 'version', 0)
+        if version:
+            self._channel.version = min(version, protocol.PROTOCOL_VERSION)
+            self._strict = False
+        try:
+            if isinstance(msg, protocol.Setup):
+                self._setup(msg)
+            elif isinstance(msg, protocol.Configure):
+                self._configure(msg)
+            elif isinstance(msg, protocol.BuildPrepare):
+                self._prepare(msg)
+            elif isinstance(msg, protocol.BuildBoard):
+                self._build_board(msg)
+            elif isinstance(msg, protocol.BuildBoards):
+                self._build_boards(msg)
+            elif isinstance(msg, protocol.FinishBuild):
+                self._finishing = True
+                self._maybe_done()
+            elif isinstance(msg, protocol.Cancel):
+                if self._engine:
+                    self._engine.cancel(msg.board)
+            elif isinstance(msg, (protocol.NeedBlobs, protocol.PutBlob)):
+                self._blob(msg)
+            elif isinstance(msg, protocol.Quit):
+                if self._engine:
+                    self._engine.stop()
+                self._send(protocol.QuitAck())
+                raise _End('')
+            elif isinstance(msg, protocol.Ping):
+                pass
+            else:
+                self._error(f'cannot make anything of {msg}')
+        except (BuildmanError, OSError, TypeError, ValueError) as exc:
+            board = msg.board if isinstance(msg, protocol.BuildBoard) else ''
+            self._error(f'{type(msg).__name__}: {exc}', board)
+            if board:
+                self._send(protocol.BoardDone(board))
+
+    def _error(self, text: str, board: str = '') -> None:
+        """Tell the boss what went wrong"""
+        self._exceptions += 1
+        self._send(protocol.ErrorMsg(text, board))
+
+    def _setup(self, msg: protocol.Setup) -> None:
+        """Make the folder and repository that a boss names"""
+        path = os.path.abspath(os.path.expanduser(msg.work_dir))
+        os.makedirs(path, exist_ok=True)
+        git_dir = os.path.join(path, '.git')
+        if not os.path.isdir(git_dir):
+            run_git(path, 'init', '-q')
+        self._work_dir = path
+        self._blobs = blobs.BlobStore(os.path.join(path, 'blobs'))
+        if msg.run and not self._held:
+            self._run = msg.run
+            self._hold()
+        self._send(protocol.SetupDone(path, git_dir))
+
+    def _configure(self, msg: protocol.Configure) -> None:
+        """Take over how to build"""
+        plan = msg.plan
+        settings = plan.get('settings', msg.settings)
+        self._settings = Settings.from_dict(settings)
+        self._toolchains = {arch: _toolchain(arch, gcc) for arch, gcc in msg.toolchains.items()}
+        env = clean_env(os.environ)
+        told = plan.get('env', {})
+        if isinstance(told, Mapping):
+            # What a user of this machine has set for builds of his own is none of ours
+            for name in plan.get('drop_env', ()):
+                env.pop(name, None)
+            env.update({str(key): self._blobs.resolve(str(val)) for key, val in told.items()})
+        self._env = env
+        self._send(protocol.ConfigureDone())
+
+    def _prepare(self, msg: protocol.BuildPrepare) -> None:
+        """Start an engine for these commits; its slots tell when they are ready"""
+        if not self._work_dir:
+            # An older boss starts us in the folder that it has made
+            self._work_dir = os.getcwd()
+        if self._engine:
+            self._engine.stop()
+        hashes = [commit or msg.source or _head(self._work_dir) for commit in msg.commits]
+        versions = {commit: text for commit, text in zip(hashes, msg.scm_versions) if text}
+        slots = msg.max_boards or cpu_count()
+        self._slots_ready, self._prepared = 0, False
+        self._open.clear()
+        self._finishing, self._exceptions = False, 0
+        self._send(protocol.BuildStarted(slots))
+        self._commits = tuple(Commit(commit) for commit in hashes)
+        self._engine = Engine(EngineConfig(
+            work_dir=os.path.join(self._work_dir, '.bm-work'), source_dir=self._work_dir,
+            commits=self._commits, settings=self._settings, slots=slots,
+            tokens=max(slots, cpu_count()), env=self._env, versions=versions), self._queue.put)
+        self._engine.start()
+
+    def _build_board(self, msg: protocol.BuildBoard) -> None:
+        """Hand a board to the engine"""
+        if not self._engine or self._commits is None:
+            raise ValueError('build_prepare comes first')
+        if '/' in msg.board or msg.board.startswith(('.', '-')) or not msg.board:
+            raise ValueError(f'{msg.board!r} is not a board')
+        upto = (tuple(range(len(self._commits))) if msg.commits is None else msg.commits)
+        if any(i >= len(self._commits) for i in upto):
+            raise ValueError(f'there are only {len(self._commits)} commits')
+        self._open[msg.board] = True
+        self._engine.submit(BoardJob(Board(msg.board, msg.arch), upto, self._choose(msg),
+                                     msg.make_args))
+
+    def _choose(self, msg: protocol.BuildBoard) -> Toolchain:
+        """Return the compiler for a board"""
+        if msg.toolchain:
+            fields = {key: str(val) for key, val in msg.toolchain.items()
+                      if key in Toolchain.__dataclass_fields__}
+            return Toolchain(**fields)
+        if msg.arch in self._toolchains:
+            return self._toolchains[msg.arch]
+        if msg.arch == 'sandbox':
+            return _toolchain('sandbox', shutil.which('gcc') or '/usr/bin/gcc')
+        raise ValueError(f"no toolchain for '{msg.arch}'")
+
+    def _build_boards(self, msg: protocol.BuildBoards) -> None:
+        """Build several boards, then say so"""
+        if msg.commits:
+            wanted = tuple(msg.commits)
+            if self._commits is None or [c.hash for c in self._commits] != list(wanted):
+                self._prepare(protocol.BuildPrepare(wanted))
+        for board in msg.boards:
+            self._build_board(board)
+        self._finishing = True
+        self._maybe_done()
+
+    def _maybe_done(self) -> None:
+        """Say that all boards are done, when the boss waits for that"""
+        if self._finishing and not self._open:
+            self._finishing = False
+            self._send(protocol.BuildDone(self._exceptions))
+
+    def _blob(self, msg: Union[protocol.NeedBlobs, protocol.PutBlob]) -> None:
+        """Take a file from outside the tree, or tell which are missing"""
+        if isinstance(msg, protocol.NeedBlobs):
+            self._send(protocol.BlobsMissing(
+                tuple(sha for sha in msg.sha256s if not self._blobs.has(sha))))
+        elif self._blobs.put(msg.sha256, msg.offset, msg.data, msg.last):
+            self._send(protocol.BlobDone(msg.sha256))
+
+    # -- what the engine tells ---------------------------------------------
+
+    def _event(self, event: events.Event) -> None:
+        """Pass on what the engine tells"""
+        if isinstance(event, events.SlotReady):
+            self._slots_ready += 1
+            if not self._prepared or self._channel.version == 0:
+                self._send(protocol.WorktreeCreated(event.slot))
+            # A boss of ours hands out boards when one slot is ready, an older
+            # one expects all of them to be
+            needed = 1 if self._channel.version else (self._engine.slots if self._engine else 1)
+            if self._slots_ready >= needed and not self._prepared:
+                self._prepared = True
+                self._strict = False
+                self._send(protocol.BuildPrepareDone())
+        elif isinstance(event, events.Started):
+            self._send(protocol.Started(event.target, event.commit_upto))
+        elif isinstance(event, events.Built):
+            self._result(event.outcome)
+        elif isinstance(event, events.BoardDone):
+            if event.reason:
+                self._error(event.reason, event.target)
+            self._open.pop(event.target, None)
+            self._send(protocol.BoardDone(event.target))
+            self._maybe_done()
+        elif isinstance(event, events.WorkerGone):
+            self._error(event.reason)
+            self._channel.writer.flush(FLUSH_TIME)
+            raise _End(event.reason)
+
+    def _result(self, outcome: Outcome) -> None:
+        """Send a result, its images first"""
+        folders = set()
+        if self._channel.version:
+            for name, path in outcome.images.items():
+                folders.add(os.path.dirname(path))
+                self._send_image(outcome, name, path)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._send(protocol.BuildResult(
+            board=outcome.target, commit_upto=outcome.commit_upto,
+            return_code=outcome.return_code, stdout=outcome.stdout, stderr=outcome.stderr,
+            sizes=outcome.sizes, load_avg=os.getloadavg()[0], files=outcome.files,
+            seconds=outcome.seconds, infra=outcome.infra, reconfigured=outcome.reconfigured,
+            skipped=outcome.skipped))
+
+    def _send_image(self, outcome: Outcome, name: str, path: str) -> None:
+        """Send one image in pieces"""
+        stat = os.stat(path)
+        digest = hashlib.sha256()
+        offset = 0
+        with open(path, 'rb') as inf:
+            while True:
+                data = inf.read(PIECE_SIZE)
+                digest.update(data)
+                last = offset + len(data) >= stat.st_size or not data
+                self._send(protocol.FilePiece(
+                    outcome.target, outcome.commit_upto, name, offset, data, last,
+                    stat.st_size, digest.hexdigest() if last else '', stat.st_mode & 0o777))
+                offset += len(data)
+                if last:
+                    return
+
+
+def _toolchain(arch: str, gcc: str) -> Toolchain:
+    """Return the toolchain that a compiler's path stands for"""
+    name = os.path.basename(gcc)
+    cross = name[:-len('gcc')] if name.endswith('-gcc') else ''
+    return Toolchain(arch, gcc, os.path.dirname(gcc), cross)
+
+
+def _head(work_dir: str) -> str:
+    """Return the commit that an older boss has pushed last"""
+    for ref in ('refs/heads/work', 'refs/heads/master', 'refs/heads/main', 'HEAD'):
+        with contextlib.suppress(BuildmanError):
+            return run_git(work_dir, 'rev-parse', '--verify', '--quiet', ref).decode().strip()
+    raise ValueError('no source was pushed')
+
+
+def take_stdout() -> int:
+    """Move the real stdout away, before anything can print to it.
+
+    Returns:
+        a descriptor for messages; what is printed from now on goes to stderr
+    """
+    sys.stdout.flush()
+    outgoing = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return outgoing
+
+
+def main(args: Optional[List[str]] = None) -> int:
+    """Be a worker, on stdin and stdout.
+
+    Args:
+        args: [work folder, run]; None for those of the command line, from
+            where '--worker' is left out
+
+    Returns:
+        exit status
+    """
+    words: List[Any] = [word for word in (sys.argv[1:] if args is None else args)
+                        if word != '--worker']
+    outgoing = take_stdout()
+    incoming = os.dup(0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    work_dir = os.path.abspath(os.path.expanduser(words[0])) if words else ''
+    worker = Worker(incoming, outgoing, work_dir, words[1] if len(words) > 1 else '')
+
+    def on_signal(num: int, _frame: Optional[FrameType]) -> None:
+        worker.stop(f'ended by signal {num}')
+
+    for num in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(num, on_signal)
+    return worker.run()
+
+
+def entry() -> NoReturn:
+    """Run as a program."""
+    sys.exit(main())
+
+
+if __name__ == '__main__':
+    entry()
