@@ -13,6 +13,7 @@ import dataclasses
 import os
 import queue
 import threading
+import time
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from buildman.errors import BuildmanError
@@ -145,17 +146,20 @@ class Engine:
         """Wait for the slots to end.
 
         Args:
-            seconds: for each slot, at most
+            seconds: for all of them together, at most
 
         Returns:
             True when all have ended
         """
+        deadline = time.monotonic() + seconds
         for thread in self._threads:
-            thread.join(seconds)
+            thread.join(max(0.0, deadline - time.monotonic()))
         ended = not any(thread.is_alive() for thread in self._threads)
-        if ended and self._server:
-            self._server.close()
-            self._server = None
+        if ended:
+            self._groups.close()
+            if self._server:
+                self._server.close()
+                self._server = None
         return ended
 
     # -- the slots' threads ------------------------------------------------

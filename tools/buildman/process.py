@@ -3,6 +3,9 @@
 
 Output goes to files rather than pipes: a grandchild that outlives its make
 then holds nothing that we wait for, and no thread is needed to read.
+
+A guard, a shell that is told of each group, ends them when this process is
+killed and cannot do so any more.
 """
 
 from __future__ import annotations
@@ -13,10 +16,54 @@ import signal
 import subprocess
 import threading
 import time
-from typing import Dict, Mapping, Sequence, Set
+from typing import Dict, Mapping, Optional, Sequence, Set
 
 # Seconds between asking a group to end and killing it
 KILL_DELAY = 1.5
+
+# What the guard does: '+ N' and '- N' tell of groups that began and ended, and
+# the end of the input tells that whoever started them is no more
+_GUARD = """
+l=' '
+while read -r what group; do
+    case $what in
+    +) l="$l$group " ;;
+    -) l="${l%% $group *} ${l#* $group }" ;;
+    esac
+done
+[ "$l" = ' ' ] && exit
+for group in $l; do kill -s TERM -- "-$group"; done
+sleep 1
+for group in $l; do kill -s KILL -- "-$group"; done
+"""
+
+
+class _Guard:
+    """A process that outlives this one by as long as it takes to end the groups."""
+
+    def __init__(self) -> None:
+        """Start it.
+
+        Raises:
+            OSError: no process can be made
+        """
+        self._proc = subprocess.Popen(
+            ['/bin/sh', '-c', _GUARD], cwd='/', stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+    def tell(self, what: str, group: int) -> None:
+        """Tell that a group began ('+') or ended ('-')."""
+        assert self._proc.stdin
+        # Without a guard all goes on as before
+        with contextlib.suppress(OSError):
+            os.write(self._proc.stdin.fileno(), f'{what} {group}\n'.encode())
+
+    def close(self) -> None:
+        """Let it end; it does so at once when no group is left."""
+        assert self._proc.stdin
+        self._proc.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._proc.wait(3)
 
 
 class ProcessGroups:
@@ -31,6 +78,7 @@ class ProcessGroups:
         self._running: Dict[int, str] = {}
         self._stopped = False
         self._ended: Set[str] = set()
+        self._guard: Optional[_Guard] = None
 
     def run(self, argv: Sequence[str], *, cwd: str, env: Mapping[str, str],
             stdout: str, stderr: str, tag: str = '',
@@ -58,6 +106,7 @@ class ProcessGroups:
             with self._lock:
                 if self._stopped or tag in self._ended:
                     return 128 + signal.SIGTERM
+                self._guard = self._guard or _Guard()
                 try:
                     proc = subprocess.Popen(
                         argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL,
@@ -68,6 +117,7 @@ class ProcessGroups:
                         raise
                     err.write(f'{argv[0]}: command not found\n'.encode())
                     return 127
+                self._guard.tell('+', proc.pid)
                 self._running[proc.pid] = tag
             # The leader stays a zombie until its group is gone, so that the
             # number of the group cannot be given to anybody else
@@ -76,6 +126,7 @@ class ProcessGroups:
                 with contextlib.suppress(OSError):
                     os.killpg(proc.pid, signal.SIGKILL)
                 del self._running[proc.pid]
+                self._guard.tell('-', proc.pid)
                 code = proc.wait()
         return code if code >= 0 else 128 - code
 
@@ -130,3 +181,11 @@ class ProcessGroups:
                     return
             time.sleep(0.02)
         self._signal('', signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let the guard end; called when nothing runs and nothing will."""
+        with self._lock:
+            guard, self._guard = self._guard, None
+            self._stopped = True
+        if guard:
+            guard.close()
