@@ -12,7 +12,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from buildman import channel, protocol
+from buildman import channel, protocol, wire
 
 WAIT = 20       # seconds; only a failing test ever waits for so long
 
@@ -178,15 +178,15 @@ class TestHarmless(unittest.TestCase):
                            ('\x1b]0;title\x07x', 'x'), ('\x1b]52;c;aGk=\x1b\\x', 'x'),
                            ('a\rb\x08c\x00', 'abc'), ('\x9b31mx', '31mx'), ('x\x1b', 'x'),
                            ('\x1bcx', 'x'), ('a\u202eb', 'ab'), ('\ud800', '\ufffd')):
-            self.assertEqual(channel.harmless(text), want)
-        self.assertEqual(channel.harmless(b'a\xffb'), 'a\ufffdb')
-        self.assertEqual(len(channel.harmless('x' * 9999)), channel.NOISE_LINE)
+            self.assertEqual(wire.harmless(text), want)
+        self.assertEqual(wire.harmless(b'a\xffb'), 'a\ufffdb')
+        self.assertEqual(len(wire.harmless('x' * 9999)), wire.NOISE_LINE)
 
     def test_random(self):
         rnd = random.Random(8)
         for _ in range(3000):
             data = bytes(rnd.choice(b'\x1b[]0;m\x07\\ab\x9b\xc2\x00\r\n') for _ in range(30))
-            out = channel.harmless(data)
+            out = wire.harmless(data)
             self.assertFalse([char for char in out if (ord(char) < 32 and char not in '\t\n')
                               or 0x7f <= ord(char) < 0xa0])
 

@@ -314,6 +314,13 @@ def claim(work_dir: str, owner: Owner, now: Optional[float] = None,
             worker_start=''))
 
 
+def who(work_dir: str) -> Optional[Owner]:
+    """Return who has a machine now, None when it is free; changes nothing."""
+    if not os.path.exists(os.path.join(work_dir, MUTEX)):
+        return None
+    return _holder(work_dir) or _claimant(work_dir, '', time.time())
+
+
 class Held:
     """A machine held by this process; ends with release() or with the process."""
 

@@ -23,6 +23,7 @@ import time
 import zlib
 from typing import IO, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
+from buildman import wire
 from buildman.errors import BuildmanError, UsageError
 
 CONNECT_TIMEOUT = 10            # seconds, ssh's own
@@ -161,12 +162,13 @@ def explain(host: str, answer: Answer, doing: str = '') -> RemoteError:
         answer: what the process said
         doing: what the command was for, e.g. 'git push'
     """
-    lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
+    lines = [wire.harmless(line.strip(), 500) for line in answer.stderr.splitlines()
+             if line.strip()]
     for line in lines:
         if line.startswith(PROBLEM + ' '):
             words = line.split(' ', 2)
             if len(words) == 3:
-                return RemoteError(host, words[1], words[2][:500], answer.stdout)
+                return RemoteError(host, words[1], words[2], answer.stdout)
     last = lines[-1][:300] if lines else ''
     # Of the machine, not of the account, in `user@host`
     bare = host.rpartition('@')[2]
@@ -488,21 +490,31 @@ def make_transport(hostname: str, transport: str = '', ssh_options: str = '') ->
     return Transport(hostname, [os.path.expanduser(word) for word in words])
 
 
-_BY_HOST: Dict[str, Transport] = {}
+_BY_NAME: Dict[str, Transport] = {}
 
 
-def register(transport: Transport) -> None:
-    """Make this the way to its host for all who know no more than the host name."""
-    _BY_HOST[transport.hostname] = transport
+def register(transport: Transport, name: str = '') -> None:
+    """Make this the way to a machine for all who know no more than its name or host.
+
+    Args:
+        transport: the way
+        name: name of the machine; its host is always registered, too
+    """
+    _BY_NAME[transport.hostname] = transport
+    if name:
+        _BY_NAME[name] = transport
 
 
-def transport_for(hostname: str) -> Transport:
-    """Return the way to a host: the registered one, else plain ssh.
+def transport_for(hostname: str, name: str = '') -> Transport:
+    """Return the way to a machine: as registered by name, by host, else plain ssh.
 
     Raises:
-        UsageError: it is not a host name
+        UsageError: `hostname` is not a host name
     """
-    return _BY_HOST.get(hostname) or Transport(hostname)
+    found = _BY_NAME.get(name) if name else None
+    if found is None or found.hostname != hostname:
+        found = _BY_NAME.get(hostname)
+    return found or Transport(hostname)
 
 
 def run_once(hostname: str, remote_cmd: str, timeout: float, stdin: bytes = b'',

@@ -24,11 +24,16 @@ MAX_TEXT = 32 << 20             # stdout or stderr of a board, characters
 MAX_PIECE = 4 << 20             # one piece of a large file, unpacked
 MAX_DEPTH = 20                  # nesting of free-form objects
 MAX_TOKENS = 400_000            # brackets, commas and quotes of a long line
+NOISE_LINE = 1000               # characters of a line for people that are kept
 SMALL_LINE = 64 << 10           # lines up to this are not looked at beforehand
 
 _NAME = re.compile(r'[A-Za-z0-9_+,=@%.-]{1,200}\Z')
 _SHA256 = re.compile(r'[0-9a-f]{64}\Z')
 _SURROGATE = re.compile('[\ud800-\udfff]')
+# Escape sequences of a terminal: CSI, OSC (to BEL or ST) and the short ones
+_ESCAPE = re.compile('\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?'
+                     '|[@-_a-z0-9=>]|$)')
+_CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 
 
 class Bad(Exception):
@@ -51,6 +56,19 @@ def clean(text: str) -> str:
     if text.isascii():
         return text
     return _SURROGATE.sub('\ufffd', text)
+
+
+def harmless(data: Union[bytes, str], limit: int = NOISE_LINE) -> str:
+    """Return text from a far side in a form that cannot harm a terminal.
+
+    Escape sequences and control characters go, except tab and newline; bad
+    UTF-8 is replaced; the rest is cut to `limit` characters.
+    """
+    # Cut first, with room for what is taken out: the input may be huge
+    data = data[:limit * 4]
+    text = data.decode('utf-8', 'replace') if isinstance(data, bytes) else data
+    text = _ESCAPE.sub('', text)
+    return clean(_CONTROL.sub('', text))[:limit]
 
 
 def safe_name(name: str) -> bool:

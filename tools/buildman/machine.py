@@ -1,0 +1,508 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The machines of `[machines]`: configuration, probing, toolchains.
+
+A machine is probed with one command, all machines at the same time. What it
+answers decides whether it is used, with how much weight, and for which archs.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import re
+import threading
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+
+from buildman import bsettings, machine_probe, machine_report, scripts, ssh, wire
+from buildman.errors import UsageError
+
+PROBE_TIMEOUT = 60.0        # seconds for one machine to describe itself
+MAX_THREADS = 64            # machines that are asked at the same time
+
+# A machine is used when it has at least this much to offer
+MAX_LOAD = 80               # percent of its threads; `max_load` of a machine, 0: any
+MIN_DISK_MB = 1024
+MIN_MEM_MB = 512
+
+# Keys of a [machine:NAME] section; the features that use further ones add them
+MACHINE_KEYS = {'max_boards', 'work_dir', 'ssh_options', 'transport', 'max_load', 'other_gcc'}
+
+# Tools whose version shows in what a build makes
+DECIDING_TOOLS = ('gcc', 'dtc', 'swig', 'openssl-headers', 'pyelftools')
+
+_WORK_DIR = re.compile('~?/[^\x00-\x1f]+\\Z')
+_GCC_DIR = re.compile(r'gcc-\d[^/]*\Z')
+
+Fetcher = Callable[['Machine', Sequence[str]], None]
+
+
+def _run_ssh(machine: 'Machine', remote_cmd: str, timeout: float) -> str:
+    """Run a one-shot command on a machine; looked up here at each call."""
+    return machine.transport.run(remote_cmd, timeout)
+
+
+def gcc_version(path: str) -> Optional[str]:
+    """Return the name of the folder that tells a downloaded gcc's version.
+
+    Args:
+        path: of a compiler, e.g. `~/.buildman-toolchains/gcc-13.1.0-nolibc/
+            aarch64-linux/bin/aarch64-linux-gcc`
+    Returns:
+        e.g. 'gcc-13.1.0-nolibc'; None for a compiler of the system
+    """
+    for part in (path or '').split('/')[:-1]:
+        if _GCC_DIR.match(part):
+            return part
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Gcc:
+    """A compiler on a machine: path, version, and what tells its builder."""
+
+    path: str
+    version: str
+    banner: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class MachineInfo:
+    """What a machine told of itself.
+
+    Attributes:
+        arch: of its processor, as uname says
+        cpus, threads: processor cores, and hardware threads that may be used
+        bogomips: of one thread
+        load: average of the last minute
+        mem_avail_mb, disk_avail_mb: MiB of memory, and of disk at the work folder
+        tools: tool to version, '' for one that is missing
+        work_dir, work_mb: work folder and its size in MiB
+        owner: who uses the work folder now, '' for nobody
+        gccs: arch to the compilers found for it
+    """
+
+    arch: str = '-'
+    cpus: int = 0
+    threads: int = 0
+    bogomips: float = 0.0
+    load: float = 0.0
+    mem_avail_mb: int = 0
+    disk_avail_mb: int = 0
+    tools: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    work_dir: str = ''
+    work_mb: int = 0
+    owner: str = ''
+    gccs: Mapping[str, Tuple[Gcc, ...]] = dataclasses.field(default_factory=dict)
+
+
+def parse_probe(text: str) -> MachineInfo:
+    """Return what a machine answered to scripts.probe_script().
+
+    Raises:
+        ValueError: there is no answer in it, or not a proper one
+    """
+    lines = [line for line in text.splitlines() if line.startswith(machine_probe.MARK)]
+    if not lines:
+        raise ValueError('no answer to the probe')
+    try:
+        data = json.loads(lines[-1][len(machine_probe.MARK):])
+    except RecursionError:
+        raise ValueError('nested too deeply') from None
+    if not isinstance(data, dict):
+        raise ValueError('not an object')
+    values: Dict[str, Any] = {}
+    for field in dataclasses.fields(MachineInfo):
+        val = data.get(field.name)
+        if val is None or field.name in ('tools', 'gccs'):
+            continue
+        kind = type(field.default)
+        if kind is float and isinstance(val, int):
+            val = float(val)
+        if type(val) is not kind:
+            raise ValueError(f"'{field.name}' has a wrong type")
+        values[field.name] = _plain(val) if isinstance(val, str) else val
+    values['tools'] = {_plain(key): _plain(val) for key, val in _mapping(data, 'tools').items()}
+    gccs = {}
+    for arch, found in _mapping(data, 'gccs').items():
+        if not isinstance(found, list) or not all(isinstance(gcc, dict) for gcc in found):
+            raise ValueError("'gccs' has a wrong type")
+        gccs[arch] = tuple(Gcc(_plain(gcc.get('path')), _plain(gcc.get('version')),
+                               _plain(gcc.get('banner'))) for gcc in found)
+    return MachineInfo(**values, gccs=gccs)
+
+
+def _plain(val: object) -> str:
+    """Return a word from the far side as text that may be printed."""
+    return wire.harmless(str(val), 300).replace('\n', ' ')
+
+
+def _mapping(data: Mapping[str, Any], name: str) -> Dict[str, Any]:
+    val = data.get(name, {})
+    if not isinstance(val, dict):
+        raise ValueError(f"'{name}' has a wrong type")
+    return val
+
+
+class Machine:
+    """One machine.
+
+    Attributes:
+        hostname: host or `user@host`
+        name: what it is called in messages and logs
+        toolchains: arch to path of the compiler to use there
+        info: what it told of itself
+        max_boards: boards at a time, 0 for as many as it has threads
+        work_dir: folder there, may begin with `~`
+        transport: the way to it
+        max_load: percent of its threads that may be busy, 0 for any
+        other_gcc: compilers of another version than here may be used
+        avail: it was probed and can be used
+        reason: why it cannot, '' when it can
+        problems: what is wrong with it although it is used, or beside it
+    """
+
+    def __init__(self, hostname: str, name: Optional[str] = None) -> None:
+        self.hostname = hostname
+        self.name = name or hostname
+        self.toolchains: Dict[str, str] = {}
+        self.info = MachineInfo()
+        self.max_boards = 0
+        self.work_dir = scripts.DEFAULT_WORK_DIR
+        self.transport: ssh.Transport = ssh.transport_for(hostname, self.name)
+        self.max_load = MAX_LOAD
+        self.other_gcc = False
+        self.avail = False
+        self.reason = 'not probed'
+        self.problems: List[str] = []
+        self._asked: Dict[str, List[str]] = {}
+
+    def __repr__(self) -> str:
+        state = 'available' if self.avail else self.reason
+        return f'Machine({self.name!r}, {self.hostname!r}, {state})'
+
+    @property
+    def weight(self) -> int:
+        """Share of the boards that it gets: idle threads, at least 1."""
+        return max(1, self.info.threads - int(self.info.load))
+
+    def probe(self, candidates: Optional[Mapping[str, List[str]]] = None,
+              timeout: float = PROBE_TIMEOUT) -> bool:
+        """Ask the machine what it is; sets info, avail and reason.
+
+        Args:
+            candidates: compilers to be looked for, by arch
+            timeout: seconds
+        Returns:
+            True when it can be used
+        """
+        self._asked = dict(candidates or {})
+        self.problems = []
+        spec = {'work_dir': self.work_dir, 'toolchains': self._asked}
+        try:
+            self.info = parse_probe(_run_ssh(self, scripts.probe_script(spec), timeout))
+            self.reason = self._unfit()
+        except ssh.RemoteError as exc:
+            self.info, self.reason = MachineInfo(), exc.text
+        except ValueError as exc:
+            self.info, self.reason = MachineInfo(), f'its answer makes no sense: {exc}'
+        self.avail = not self.reason
+        return self.avail
+
+    def _unfit(self) -> str:
+        """Return why the machine is not to be used, '' when it is."""
+        info = self.info
+        for tool in ('git', 'make'):
+            if not info.tools.get(tool):
+                return f'{tool} is not installed there'
+        if self.max_load and info.load > info.threads * self.max_load / 100:
+            return (f'busy: load {info.load:.1f} is over {self.max_load}% of its '
+                    f'{info.threads} threads')
+        if info.disk_avail_mb < MIN_DISK_MB:
+            return (f'disk: {info.disk_avail_mb} MiB are free for {self.work_dir}, '
+                    f'it takes {MIN_DISK_MB}')
+        if info.mem_avail_mb < MIN_MEM_MB:
+            return f'memory: {info.mem_avail_mb} MiB are free, it takes {MIN_MEM_MB}'
+        return ''
+
+    def find_toolchains(self, candidates: Mapping[str, List[str]],
+                        wanted: Mapping[str, Gcc], timeout: float = PROBE_TIMEOUT) -> Set[str]:
+        """Choose the compiler for each arch; sets toolchains.
+
+        The machine is asked again only when it has not been asked for these.
+
+        Args:
+            candidates: compilers to be looked for, by arch
+            wanted: the compilers here, by arch
+            timeout: seconds
+        Returns:
+            archs for which it has none that may be used
+        """
+        gccs = dict(self.info.gccs)
+        todo = {arch: names for arch, names in candidates.items()
+                if self._asked.get(arch) != names}
+        if todo:
+            try:
+                answer = _run_ssh(self, scripts.probe_script({'toolchains': todo,
+                                                              'tools': False}), timeout)
+                gccs.update(parse_probe(answer).gccs)
+                self._asked.update(todo)
+                self.info = dataclasses.replace(self.info, gccs=gccs)
+            except ssh.RemoteError as exc:
+                self.problems.append(exc.text)
+            except ValueError as exc:
+                self.problems.append(f'its answer makes no sense: {exc}')
+        missing = set()
+        for arch in candidates:
+            path = self._choose(arch, gccs.get(arch, ()), wanted.get(arch))
+            if path:
+                self.toolchains[arch] = path
+            else:
+                self.toolchains.pop(arch, None)
+                missing.add(arch)
+        return missing
+
+    def _choose(self, arch: str, found: Sequence[Gcc], want: Optional[Gcc]) -> str:
+        """Return the path of the compiler to use for an arch, '' for none."""
+        if not found:
+            return ''
+        if want is None:
+            return found[0].path
+        same = [gcc for gcc in found if gcc.version == want.version
+                and gcc_version(gcc.path) in (None, gcc_version(want.path))]
+        if same:
+            # Of two builds of one version rather that which is here
+            same.sort(key=lambda gcc: gcc.banner != want.banner)
+            if same[0].banner != want.banner:
+                self._problem(f"{arch}: gcc is '{same[0].banner}', here it is '{want.banner}'")
+            return same[0].path
+        have = ', '.join(f'{gcc.version} ({gcc.path})' for gcc in found)
+        if self.other_gcc or arch == 'sandbox':
+            self._problem(f'{arch}: gcc is {have}, here it is {want.version}')
+            return found[0].path
+        self._problem(f'{arch}: gcc is {have}, here it is {want.version}: not used; allow it '
+                      f'with other_gcc = yes in [machine:{self.name}]')
+        return ''
+
+    def _problem(self, text: str) -> None:
+        if text not in self.problems:
+            self.problems.append(text)
+
+    def differences(self, tools: Mapping[str, str]) -> List[str]:
+        """Return the tools of another version than those given, where that matters."""
+        out = []
+        for name in DECIDING_TOOLS:
+            there, here = self.info.tools.get(name, ''), tools.get(name, '')
+            if there != here:
+                out.append(f"{name} {there or 'missing'} (here {here or 'missing'})")
+        return out
+
+
+class _Missing(Dict[Machine, Set[str]]):
+    """Archs that machines lack; a machine that lacks none has an empty set."""
+
+    def __missing__(self, key: Machine) -> Set[str]:
+        return set()
+
+
+def _from_config(name: str, hostname: str) -> Machine:
+    """Return a machine with what its section says.
+
+    Raises:
+        UsageError: the configuration cannot be understood
+    """
+    section = f'machine:{name}'
+    for key, _ in bsettings.get_items(section):
+        if key not in MACHINE_KEYS:
+            raise UsageError(f"[{section}] has '{key}', which is none of: "
+                             f"{', '.join(sorted(MACHINE_KEYS))}")
+    way = ssh.make_transport(ssh.check_hostname(hostname),
+                             bsettings.get_value(section, 'transport'),
+                             bsettings.get_value(section, 'ssh_options'))
+    ssh.register(way, ssh.check_name(name))
+    out = Machine(hostname, name)
+    out.transport = way
+    out.max_boards = bsettings.get_int(section, 'max_boards')
+    out.work_dir = bsettings.get_value(section, 'work_dir', scripts.DEFAULT_WORK_DIR)
+    if not _WORK_DIR.match(out.work_dir):
+        raise UsageError(f"[{section}] work_dir {out.work_dir!r} has to begin with '/' or '~/'")
+    # Here the load is our own
+    default = 0 if way.kind == 'local' else MAX_LOAD
+    out.max_load = bsettings.get_int(section, 'max_load', default)
+    out.other_gcc = bsettings.get_bool(section, 'other_gcc')
+    return out
+
+
+class MachinePool:
+    """The machines that are configured, or those of them that were asked for.
+
+    Attributes:
+        machines: in the order of the configuration
+        notes: what is odd about the configuration, to be shown
+    """
+
+    def __init__(self, names: Optional[Iterable[str]] = None) -> None:
+        """Read the configuration.
+
+        Args:
+            names: machines to use; None for all
+        Raises:
+            UsageError: the configuration cannot be understood, or a name is
+                not in it
+        """
+        self.machines: List[Machine] = []
+        self.notes: List[str] = []
+        self.missing: Dict[Machine, Set[str]] = _Missing()
+        self._load_from_config(names)
+
+    def _load_from_config(self, names: Optional[Iterable[str]] = None) -> None:
+        """Set the machines from bsettings; may be called again."""
+        pairs = []
+        for key, value in bsettings.get_items('machines'):
+            hostname = value.strip() or key
+            pairs.append((key, hostname))
+        if names is not None:
+            names = list(names)
+            known = [name for name, _ in pairs]
+            for name in names:
+                if name not in known:
+                    raise UsageError(f"machine '{name}' is not in [machines]; "
+                                     f"there are: {', '.join(known) or 'none'}")
+            pairs = [pair for pair in pairs if pair[0] in names]
+        self.machines = [_from_config(*pair) for pair in pairs]
+        self.notes = []
+        places: Dict[Tuple[Tuple[str, ...], str], Machine] = {}
+        for mach in self.machines:
+            other = places.setdefault((tuple(mach.transport.argv('')), mach.work_dir), mach)
+            if other is not mach:
+                raise UsageError(f"machines '{other.name}' and '{mach.name}' in [machines] are "
+                                 'the same host with the same work_dir')
+        if names is None:
+            known = [f'machine:{mach.name}' for mach in self.machines]
+            self.notes = [f'[{section}] has no line in [machines]'
+                          for section in bsettings.settings.sections()
+                          if section.startswith('machine:') and section not in known]
+
+    def _each(self, machines: Sequence[Machine], func: Callable[[Machine], object]) -> None:
+        """Call a function for all machines at the same time."""
+        if not machines:
+            return
+        with concurrent.futures.ThreadPoolExecutor(
+                min(MAX_THREADS, len(machines)), 'machine') as pool:
+            jobs = [pool.submit(func, mach) for mach in machines]
+            try:
+                for job in jobs:
+                    job.result()
+            except BaseException:
+                # Ctrl-C: do not wait for machines that do not answer
+                ssh.stop_all()
+                raise
+
+    def probe_all(self, local_gcc: Optional[Mapping[str, str]] = None,
+                  progress: Optional[Callable[[str], None]] = None) -> List[Machine]:
+        """Ask all machines at once what they are, one command each.
+
+        Args:
+            local_gcc: arch to path of the compiler here; told this, the machines
+                are asked for their compilers in the same command
+            progress: called with a line of text as machines answer
+        Returns:
+            those that can be used
+        """
+        candidates = _candidates(local_gcc or {}, local_gcc or {})
+        lock = threading.Lock()
+        done: List[str] = []
+
+        def probe(mach: Machine) -> None:
+            mach.probe(candidates)
+            if progress is not None:
+                with lock:
+                    done.append(mach.name)
+                    progress(f'Probing {len(done)}/{len(self.machines)}: {mach.name}')
+
+        self._each(self.machines, probe)
+        return self.get_available()
+
+    def get_available(self) -> List[Machine]:
+        """Return the machines that can be used, as of the last probe."""
+        return [mach for mach in self.machines if mach.avail]
+
+    def get_total_weight(self) -> int:
+        """Return the sum of the weights of the machines that can be used."""
+        return sum(mach.weight for mach in self.get_available())
+
+    def check_toolchains(self, needed: Iterable[str], buildman_path: str = 'buildman',
+                         fetch: bool = False, local_gcc: Optional[Mapping[str, str]] = None,
+                         fetcher: Optional[Fetcher] = None) -> Dict[Machine, Set[str]]:
+        """Find on each machine a compiler for each arch, as it is here if possible.
+
+        Args:
+            needed: archs
+            buildman_path: not used, as nothing of ours is installed there
+            fetch: have what is missing installed by `fetcher`
+            local_gcc: arch to path of the compiler here
+            fetcher: called with a machine and archs; raises ssh.RemoteError
+        Returns:
+            for each machine that lacks some: the archs that it lacks
+        """
+        local = dict(local_gcc or {})
+        candidates = _candidates(needed, local)
+        wanted = {}
+        for arch, path in local.items():
+            gcc = machine_probe.describe_gcc(path) if arch in candidates else None
+            if gcc is not None:
+                wanted[arch] = Gcc(**gcc)
+        self.missing = _Missing()
+
+        def check(mach: Machine) -> None:
+            missing = mach.find_toolchains(candidates, wanted)
+            if missing and fetch and fetcher is not None:
+                try:
+                    fetcher(mach, sorted(missing))
+                except ssh.RemoteError as exc:
+                    mach.problems.append(f'fetching toolchains: {exc.text}')
+                mach._asked = {}
+                mach.problems = [text for text in mach.problems
+                                 if not text.startswith(tuple(f'{arch}:' for arch in missing))]
+                missing = mach.find_toolchains(candidates, wanted)
+            if missing:
+                self.missing[mach] = missing
+
+        self._each(self.get_available(), check)
+        return self.missing
+
+    def print_summary(self, tools: Optional[Mapping[str, str]] = None) -> None:
+        """Print the table of machines, then each one's tools and problems.
+
+        Args:
+            tools: versions of the tools here, to tell differences; None to
+                find them out
+        """
+        here = machine_probe.tool_versions() if tools is None and self.machines else tools or {}
+        for line in machine_report.lines(self, here):
+            print(line)
+
+
+def _candidates(needed: Iterable[str], local: Mapping[str, str]) -> Dict[str, List[str]]:
+    """Return for each arch where its compiler may be on another machine.
+
+    The compiler here: at the same place below the home folder, at the same
+    place, or by its name on PATH. Without one here: what distributions and
+    kernel.org call it.
+    """
+    out: Dict[str, List[str]] = {}
+    for arch in needed:
+        path = local.get(arch, '')
+        if path:
+            home = os.path.expanduser('~').rstrip('/') + '/'
+            names = ['~/' + path[len(home):]] if path.startswith(home) else []
+            names += [path, os.path.basename(path)]
+        elif arch == 'sandbox':
+            names = ['gcc']
+        else:
+            names = [f'{arch}-linux-gnu-gcc', f'{arch}-linux-gnueabihf-gcc',
+                     f'{arch}-linux-gnueabi-gcc', f'{arch}-linux-gcc',
+                     f'~/.buildman-toolchains/gcc-*/{arch}-linux*/bin/{arch}-linux*-gcc']
+        out[arch] = list(dict.fromkeys(names))
+    return out
