@@ -219,9 +219,11 @@ def set_item(section: str, name: str, value: str) -> None:
         SetupError: the file cannot be written
         UsageError: the file was changed meanwhile and has an error now
     """
+    global is_default
     path = config_fname or os.path.expanduser('~/.buildman')
     text = _read(path) if os.path.exists(path) else DEFAULT_TEXT
     _write(path, _with_item(text, section, name, value))
+    is_default = False
     if not settings.has_section(section):
         settings.add_section(section)
     settings.set(section, name, value)

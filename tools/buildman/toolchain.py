@@ -102,6 +102,11 @@ def cross_of(path: str) -> str:
     return name[:name.rfind('-') + 1]
 
 
+def other_names(arch: str) -> Sequence[str]:
+    """Return the archs whose compilers can build for an arch, besides its own."""
+    return _ALIASES.get(arch, ())
+
+
 def test_compiler(path: str) -> _Test:
     """Find out whether a compiler runs: it is asked for its version."""
     try:
@@ -120,7 +125,7 @@ def _executables(folder: str, wanted: str) -> List[str]:
     return [path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)]
 
 
-def _compilers_in(folder: str) -> List[str]:
+def compilers_in(folder: str) -> List[str]:
     """Return the paths of all that is called '…gcc' in a folder, in the folder's order."""
     try:
         with os.scandir(folder) as entries:
@@ -229,7 +234,7 @@ class Toolchains:
         found = []
         for folder in folders:
             lines.append(f"      - looking in '{folder}'")
-            for gcc in _compilers_in(folder):
+            for gcc in compilers_in(folder):
                 lines.append(f"         - found '{gcc}'")
                 found.append(Candidate(arch_of(gcc), gcc, priority_of(gcc)))
         return _Place(tuple(lines), tuple(found))
@@ -276,7 +281,7 @@ class Toolchains:
         if arch == SANDBOX and self._override:
             return self._select_override()
         broken = ''
-        for name in (*self._aliases.get(arch, ()), arch, *_ALIASES.get(arch, ())):
+        for name in (*self._aliases.get(arch, ()), arch, *other_names(arch)):
             for cand in self._candidates(name):
                 test = self._test(cand.gcc)
                 if test.works:
