@@ -53,10 +53,10 @@ CONFIG_FILES = ('u-boot.cfg', 'u-boot-spl.cfg', 'u-boot-tpl.cfg')
 KCONFIG_FILES = ('.config', 'autoconf.mk', 'autoconf-spl.mk', 'autoconf-tpl.mk',
                  'autoconf.h')
 
-# Kinds of symbol that are counted: code, data, bss and read-only data, local
-# and global. Weak and common symbols are left out, as they may be counted by
-# another object already.
-SYMBOL_TYPES = frozenset((b't', b'T', b'd', b'D', b'b', b'B', b'r', b'R'))
+# Kinds of symbol that are counted: code, data and bss, local and global, and
+# local read-only data. Global read-only data, weak and common symbols are left
+# out, as in the numbers that people compare with.
+SYMBOL_TYPES = frozenset((b't', b'T', b'd', b'D', b'b', b'B', b'r'))
 
 # Entries of OUT/BRANCH that are not a commit's results
 _OWN_NAMES = re.compile(r'boards\.cfg$|current$|worker-.*\.log$|\.')
@@ -152,10 +152,16 @@ def err_lines(text: str, no_dtb: bool = False, no_migration: bool = False) -> Li
     Args:
         text: contents of the file
         no_dtb: leave out warnings of the device-tree compiler
-        no_migration: leave out migration warnings
+        no_migration: leave out migration warnings. All lines then come with
+            an empty one between them. This is how it has always been, and is
+            part of the verdict: a board of which two lines are left out still
+            has a warning.
     """
     if no_migration:
-        lines = _drop_migration_boxes(text).splitlines()
+        doubled = text.replace('\n', '\n\n')
+        if text.endswith('\n'):
+            doubled = doubled[:-1]
+        lines = _drop_migration_boxes(doubled).splitlines()
     else:
         lines = text.split('\n')
         if not lines[-1]:
@@ -391,14 +397,18 @@ class CommitReader:
         return code
 
     def images(self, target: str) -> List[str]:
-        """Return the images of a board that have a list of symbols, sorted."""
+        """Return the images of a board that have a list of symbols.
+
+        They come in the order of the folder: it is that in which they have
+        always been shown.
+        """
         try:
             names = os.listdir(f'{self.folder}/{target}')
         except OSError as exc:
             self._report(exc, f'{self.folder}/{target}')
             return []
-        return sorted(name[:-6] for name in names
-                      if name.endswith('.sizes') and name[0] != '.')
+        return [name[:-6] for name in names
+                if name.endswith('.sizes') and name[0] != '.']
 
     def foreign(self, targets: Iterable[str]) -> List[Problem]:
         """Return what is in the commit's folder that no build leaves there.

@@ -16,7 +16,7 @@ import dataclasses
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from .plan import Board, Commit
-from .resultreader import ERROR, OK, UNKNOWN, WARNING, ImageSizes
+from .resultreader import ERROR, UNKNOWN, WARNING, ImageSizes
 from .summary_diff import (
     NO_MESSAGES,
     Changes,
@@ -36,6 +36,8 @@ class BoardFacts:
 
     Attributes:
         statuses: one byte a board: OK, WARNING, ERROR or UNKNOWN
+        blob_only: boards that fail for want of binaries only: all that they
+            say is about these
         messages: those that are not the same as at the commit before
         stderr: what make wrote to stderr, when asked for
         sized: boards that have sizes
@@ -47,6 +49,7 @@ class BoardFacts:
     """
 
     statuses: bytes = b''
+    blob_only: List[int] = dataclasses.field(default_factory=list)
     messages: Dict[int, Messages] = dataclasses.field(default_factory=dict)
     stderr: Dict[int, str] = dataclasses.field(default_factory=dict)
     sized: List[int] = dataclasses.field(default_factory=list)
@@ -60,6 +63,7 @@ class BoardFacts:
     def add(self, other: 'BoardFacts') -> None:
         """Append the facts of the boards that come after these."""
         self.statuses += other.statuses
+        self.blob_only += other.blob_only
         self.sized += other.sized
         for field in ('messages', 'stderr', 'sizes', 'size_deltas', 'functions', 'config',
                       'env', 'machine'):
@@ -137,7 +141,7 @@ class Differ:
     """Compares each commit with the one before.
 
     Attributes:
-        flakes: boards that failed and were good at a later commit
+        flakes: boards that failed and did not at a later commit
     """
 
     def __init__(self, boards: Sequence[Board]):
@@ -155,7 +159,7 @@ class Differ:
                 facts: BoardFacts) -> CommitSummary:
         """Return what the next commit changed."""
         was, now = self._was, facts.statuses
-        self._note_flakes(was, now)
+        self._note_flakes(facts)
         removed, added, blobs = self._diff_messages(facts.messages)
         archs, alike = self._diff_config(facts.config)
         out = CommitSummary(
@@ -164,13 +168,18 @@ class Differ:
         self._was = now
         return out
 
-    def _note_flakes(self, was: bytes, now: bytes) -> None:
-        if ERROR not in was and not self._failed:
-            return
-        self._failed.update(_places(was, ERROR))
-        better = {num for num in self._failed if now[num] in (OK, WARNING)}
-        self.flakes |= better
-        self._failed -= better
+    def _note_flakes(self, facts: BoardFacts) -> None:
+        """Take note of boards that fail, and of those that have recovered.
+
+        A board that lacks binaries and nothing else is as good as it can be.
+        """
+        now = facts.statuses
+        failing = set(_places(now, ERROR)).difference(facts.blob_only)
+        if self._failed:
+            better = {num for num in self._failed - failing if now[num] != UNKNOWN}
+            self.flakes |= better
+            self._failed -= better
+        self._failed |= failing
 
     def _group(self, was: bytes, now: bytes
                ) -> Dict[str, Tuple[List[int], List[int], List[int], List[int]]]:
@@ -257,12 +266,12 @@ class Differ:
             arch = self.boards[num].arch
             sized[arch] = sized.get(arch, 0) + 1
         out = []
-        for arch, total in self._archs.items():
+        for arch, count in sized.items():
             deltas = {region: delta for region, delta in sums.get(arch, {}).items() if delta}
             if deltas:
                 nums = sorted(changed[arch], reverse=True,
                               key=lambda num: (sum(facts.size_deltas[num].values()), -num))
-                out.append(ArchSizes(arch, sized[arch], total, deltas, nums))
+                out.append(ArchSizes(arch, count, self._archs[arch], deltas, nums))
         return out
 
     def _diff_config(self, config: Dict[int, ConfigChanges]
@@ -277,7 +286,7 @@ class Differ:
             key = tuple((name, _items(ch.plus), _items(ch.minus), _items(ch.change))
                         for name, ch in files.items())
             alike.setdefault(key, ([], files))[0].append(num)
-        return ({arch: sum_up_config(total) for arch, total in archs.items()},
+        return ({arch: sum_up_config(archs[arch]) for arch in self._archs if arch in archs},
                 list(alike.values()))
 
 

@@ -281,7 +281,8 @@ def diff_config(old: bytes, new: bytes, as_is: bool) -> Tuple[Changes, bool]:
         was = before.get(key)
         if was is None:
             out.plus[_text(key)] = _text(val)
-        elif was != val:
+        elif was != val and val:
+            # A value that becomes empty has never been shown
             out.change[_text(key)] = (_text(was), _text(val))
     for key, val in before.items():
         if key not in after:

@@ -18,6 +18,7 @@ number)::
         "counts": {"ok": 0, "warning": 0, "error": 0, "not-built": 0},
         "boards": {"TARGET": {       boards that have a result
           "outcome": "ok" | "warning" | "error",
+          "blob_only": true | false, an error, but only for want of binaries
           "before": outcome at the commit before, "not-built" included;
                     null at the first commit
           "errors": ["…"], "warnings": ["…"],   lines, each once
@@ -50,8 +51,9 @@ number)::
               "change": {name: [before, after]}}
 
 The JUnit file has a suite for each commit and a case for each board, with
-class `buildman.ARCH`. A board that failed is a failure with its stderr, one
-that was not built is skipped, and warnings are in system-err.
+class `buildman.ARCH`. A board that failed is a failure with its stderr, of type
+'build' or, if it lacks binaries only, 'missing-blobs'. One that was not built
+is skipped, and warnings are in system-err.
 """
 
 from __future__ import annotations
@@ -202,6 +204,7 @@ class JsonReport(Report):
         machine, seconds = facts.machine.get(num, (None, None))
         out: Dict[str, Any] = {
             'outcome': STATUS_NAMES[facts.statuses[num]],
+            'blob_only': num in facts.blob_only,
             'before': STATUS_NAMES[summary.was[num]] if self._count else None,
             'errors': [line for line in errors if not is_blob(line)],
             'warnings': [line for line in warnings if not is_blob(line)],
@@ -273,7 +276,8 @@ class JunitReport(Report):
             errors = [line for line in summary.messages[num][0] if not is_blob(line)]
             first = next((line for line in errors if 'error' in line.lower()),
                          errors[0] if errors else 'build failed')
-            return (f'{head}><failure type="build" message={_attr(first)}>{text}</failure>'
+            kind = 'missing-blobs' if num in summary.facts.blob_only else 'build'
+            return (f'{head}><failure type="{kind}" message={_attr(first)}>{text}</failure>'
                     '</testcase>\n')
         if status == WARNING:
             return f'{head}><system-err>{text}</system-err></testcase>\n'

@@ -230,5 +230,6 @@ def _change_texts(changes: Changes) -> List[Tuple[str, int, List[str]]]:
         ('+', GREEN, [f'{key}={val}' for key, val in sorted(changes.plus.items())]),
         ('-', RED, [f'{key}={val}' for key, val in sorted(changes.minus.items())]),
         ('c', YELLOW, [f'{key}={old} -> {new}'
-                       for key, (old, new) in sorted(changes.change.items())]),
+                       # A value that becomes empty has never been shown
+                       for key, (old, new) in sorted(changes.change.items()) if new]),
     ]

@@ -37,6 +37,7 @@ from .summary_diff import (
     diff_env,
     diff_functions,
     diff_sizes,
+    is_blob,
     sum_up_config,
 )
 
@@ -95,6 +96,10 @@ class Wanted:
                 + _COST_ENV * self.env)
 
 
+# What an `err` file holds: any line, lines about missing binaries only, the
+# messages if wanted, all of the text if wanted
+_Err = Tuple[bool, bool, Messages, str]
+
 # What a process tells about its boards at one commit
 Step = Tuple[BoardFacts, List[Problem]]
 
@@ -119,7 +124,7 @@ class SliceReader:
         # (board, file) to its contents or, past the budget, a fingerprint
         self._kept: Dict[Tuple[int, str], Union[bytes, int]] = {}
         self._kept_bytes = 0
-        self._known_err: Dict[bytes, Tuple[int, Messages, str]] = {}
+        self._known_err: Dict[bytes, _Err] = {}
 
     def advance(self, folder: str) -> Step:
         """Return what the boards did in the next commit's folder."""
@@ -170,17 +175,17 @@ class SliceReader:
         """Return the status of a board, taking in what it wrote to stderr."""
         wanted = self._wanted
         name = f'{target}/err'
-        if not wanted.needs_err():
-            if code:
-                return ERROR
+        if not code and not wanted.needs_err():
             return WARNING if reader.size(name) else OK
         raw = reader.read(name)
-        count, messages, text = 0, NO_MESSAGES, ''
+        some, blob_only, messages, text = False, False, NO_MESSAGES, ''
         if raw:
             known = self._known_err.get(raw)
             if known is None:
                 known = self._parse_err(reader, name, raw)
-            count, messages, text = known
+            some, blob_only, messages, text = known
+        if code and blob_only:
+            facts.blob_only.append(num)
         if wanted.stderr and text:
             facts.stderr[num] = text
         if wanted.messages:
@@ -188,10 +193,9 @@ class SliceReader:
             if messages is not old and messages != old:
                 facts.messages[num] = messages
                 self._messages[num] = messages
-        return ERROR if code else WARNING if count else OK
+        return ERROR if code else WARNING if some else OK
 
-    def _parse_err(self, reader: CommitReader, name: str, raw: bytes
-                   ) -> Tuple[int, Messages, str]:
+    def _parse_err(self, reader: CommitReader, name: str, raw: bytes) -> _Err:
         wanted = self._wanted
         text, clean = resultreader.decode(raw)
         if not clean:
@@ -201,9 +205,11 @@ class SliceReader:
         if wanted.messages:
             messages = classify(lines, wanted.no_migration)
             if messages == NO_MESSAGES:
-                messages = NO_MESSAGES
-        full = ''.join(line + '\n' for line in lines) if wanted.stderr else ''
-        known = len(lines), messages, full
+                messages = NO_MESSAGES      # boards without any are told by identity
+        full = ''
+        if wanted.stderr:
+            full = ''.join(line + '\n' for line in lines if line or not wanted.no_migration)
+        known = bool(lines), bool(lines) and all(map(is_blob, lines)), messages, full
         if clean:
             self._known_err[raw] = known
         return known

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Makes git repositories and result trees to try summaries on.
+
+The repository holds just enough for a list of boards; its commits are empty.
+The results are made up from a seed, so that a tree can be made again.
+"""
+
+import os
+import random
+import re
+import subprocess
+
+ARCHS = ('aarch64', 'arm', 'm68k', 'mips', 'nios2', 'powerpc', 'riscv', 'sandbox', 'sh', 'x86')
+
+BOX = ('===================== WARNING ======================\n'
+       'This board does not use CONFIG_DM{n}. CONFIG_DM{n} will be\n'
+       'compulsory starting with the v2020.01 release.\n'
+       '====================================================\n')
+
+MESSAGES = (
+    "drivers/a{n}.c: In function 'probe{n}':\n",
+    'drivers/a{n}.c:{n}:9: warning: unused variable [-Wunused-variable]\n',
+    'drivers/a{n}.c:{n}:9: error: unknown type name\n',
+    'drivers/a{n}.c:{n}:9: note: this is the location of the previous definition\n',
+    'drivers/a{n}.c:{n}:9: note: in expansion of macro\n',
+    '  {n}00 |   int x{n};   \n',
+    '      |       ^~\n',
+    '\n',
+    'In file included from include/a{n}.h:{n}:\n',
+    '                 from include/b.h:7:\n',
+    'arch/arm/dts/a{n}.dtb: Warning (reg_format): /soc\n',
+    'arch/arm/dts/a{n}.dts:1.2-3.4: Warning (unit_address_vs_reg): é \u2018x\u2019\n',
+    "Image 'main-section' is missing external blobs and is non-functional: b{n}\n",
+    "Image 'u-boot{n}.rom' has faked external blobs and is non-functional: c\n",
+    'Some images are invalid\n',
+    'ld.bfd: warning: u-boot has a LOAD segment with RWX permissions\n',
+    "ld.bfd: a{n}.o: in function `f': undefined reference to `g{n}'\n",
+    'make[1]: *** [Makefile:{n}: all] Error 2\n',
+    BOX)
+
+SUBJECTS = ('board: Do a thing', 'drivers: net/phy: Mend it', 'a: b/c d', 'x', 'configs: été 50%',
+            "Revert \"arm: Don't\"", 'dm: A rather long subject that goes on and on for ever')
+
+
+def _git(repo, *args):
+    env = dict(os.environ, GIT_AUTHOR_NAME='A', GIT_AUTHOR_EMAIL='a@b', GIT_COMMITTER_NAME='A',
+               GIT_COMMITTER_EMAIL='a@b', GIT_AUTHOR_DATE='2023-01-01T00:00:00Z',
+               GIT_COMMITTER_DATE='2023-01-01T00:00:00Z', GIT_CONFIG_GLOBAL='/dev/null')
+    return subprocess.run(['git', *args], cwd=repo, env=env, check=True, encoding='utf-8',
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+
+
+def _write(path, text):
+    with open(path, 'wb') as outf:
+        outf.write(text if isinstance(text, bytes) else text.encode())
+
+
+class Tree:
+    """A repository with a branch `work` and an output folder for it.
+
+    Attributes:
+        repo: the repository
+        out: the output folder
+        boards: (target, arch) each
+        folders: the commits' result folders
+    """
+
+    def __init__(self, root, boards, commits, seed=0):
+        self.repo = os.path.join(root, 'repo')
+        self.out = os.path.join(root, 'out')
+        self.boards = boards
+        os.makedirs(os.path.join(self.repo, 'configs'))
+        _write(os.path.join(self.repo, 'Kconfig'), 'mainmenu "none"\n')
+        _write(os.path.join(self.repo, 'Makefile'), 'all:\n')
+        script = os.path.join(self.repo, 'scripts', 'show-gnu-make')
+        os.makedirs(os.path.dirname(script))
+        _write(script, '#!/bin/sh\necho make\n')
+        os.chmod(script, 0o755)
+        for target, _ in boards:
+            _write(os.path.join(self.repo, 'configs', target + '_defconfig'), '')
+        _git(self.repo, 'init', '-q', '-b', 'main')
+        _git(self.repo, 'add', '-A')
+        _git(self.repo, 'commit', '-q', '-m', 'start')
+        self.folders = []
+        for num in range(commits):
+            subject = SUBJECTS[(num + seed) % len(SUBJECTS)]
+            _git(self.repo, 'commit', '-q', '--allow-empty', '-m', subject)
+            name = re.sub('[/: ]', '-', subject)[:20]
+            commit = _git(self.repo, 'rev-parse', 'HEAD').strip()
+            self.folders.append(os.path.join(self.out, 'work', f'{num + 1:02d}_g{commit}_{name}'))
+            if not num:
+                _git(self.repo, 'checkout', '-q', '-b', 'work')
+                _git(self.repo, 'branch', '-q', '-u', 'main', 'work')
+        for folder in self.folders:
+            os.makedirs(folder)
+        self.write_board_list(os.path.join(self.out, 'work'))
+
+    def write_board_list(self, folder):
+        """Write the list of boards into a folder of results."""
+        lines = ['#', '# List of boards', '#   Automatically generated: do not edit', '#',
+                 '# Status, Arch, CPU, SoC, Vendor, Board, Target, Config, Maintainers', '']
+        lines += [f'Active  {arch}  cpu  -  -  board  {target}  {target}  A <a@b>'
+                  for target, arch in self.boards]
+        _write(os.path.join(folder, 'boards.cfg'), '\n'.join(lines) + '\n')
+
+    def put(self, num, target, code, files):
+        """Write one result; an empty `err` is left out."""
+        folder = os.path.join(self.folders[num], target)
+        os.makedirs(folder, exist_ok=True)
+        for name, text in files.items():
+            if text or name != 'err':
+                _write(os.path.join(folder, name), text)
+        if code is not None:
+            _write(os.path.join(folder, 'done'), f'{code}')
+
+
+def make_boards(count, rng=None):
+    """Return boards of several archs, in the order of a board list."""
+    boards = [(f'brd{num:04d}_{"abc"[num % 3] * (num % 19)}', ARCHS[num * num % len(ARCHS)])
+              for num in range(count)]
+    if rng:
+        rng.shuffle(boards)
+        return boards
+    return sorted(boards, key=lambda item: item[1])
+
+
+class RandomBoard:
+    """A board that changes a little from commit to commit."""
+
+    def __init__(self, rng):
+        self.rng = rng
+        self.messages = []
+        self.code = 0
+        self.images = ['u-boot']
+        if rng.random() < .4:
+            self.images.append('spl/u-boot-spl')
+        if rng.random() < .1:
+            self.images.append('tpl/u-boot-tpl')
+        self.symbols = {image: self._symbols() for image in self.images}
+        self.base = {image: [rng.randrange(10000) for _ in range(4)] for image in self.images}
+        self.options = {f'CONFIG_OPT{num}': self._value() for num in range(rng.randrange(12))}
+        self.env = {f'var{num}': f'run x{num}; y=z' for num in range(rng.randrange(6))}
+        self.has_env = rng.random() < .6
+
+    def _symbols(self):
+        rng = self.rng
+        return [(rng.randrange(1, 500), rng.choice('tTdDbBrRWVA?'),
+                 rng.choice(('fn%d', 'fn%d', 'fn%d.part.0', 'data%d', 'x.%d', '.L%d', 'static.%d'))
+                 % rng.randrange(8)) for _ in range(rng.randrange(25))]
+
+    def _value(self):
+        return self.rng.choice(('y', 'y', '', '1', '0x10', '"a b"', 'm', '(1 << 3)', '"y"',
+                                str(self.rng.randrange(9))))
+
+    def mutate(self):
+        """Change something, or nothing."""
+        rng = self.rng
+        if rng.random() < .4:
+            self.messages = [text.format(n=rng.randrange(3))
+                             for text in rng.choices(MESSAGES, k=rng.choice((0, 0, 1, 2, 4, 9)))]
+        if rng.random() < .4:
+            self.code = rng.choice((0, 0, 0, 0, 2, 2, 1, 101))
+        for image in self.images:
+            if rng.random() < .4:
+                self.base[image][rng.randrange(4)] += rng.choice((-8, -1, 1, 4, 100))
+            if rng.random() < .5:
+                symbols = self.symbols[image]
+                for _ in range(rng.choice((1, 1, 2, 8))):
+                    symbols[rng.randrange(len(symbols) + 1):][:1] = []
+                    new = self._symbols()[:1]
+                    pos = rng.randrange(len(symbols) + 1)
+                    symbols[pos:pos + rng.randrange(2)] = new
+        if rng.random() < .3:
+            name = f'CONFIG_OPT{rng.randrange(14)}'
+            if self.options.pop(name, None) is None or rng.random() < .5:
+                self.options[name] = self._value()
+        if rng.random() < .3:
+            name = f'var{rng.randrange(8)}'
+            if self.env.pop(name, None) is None or rng.random() < .5:
+                self.env[name] = rng.choice(('1', '', 'a=b', 'x y z'))
+
+    def files(self):
+        """Return the files of a result."""
+        rng = self.rng
+        err = ''.join(self.messages)
+        if err and rng.random() < .1:
+            err = err.rstrip('\n')
+        out = {'err': err, 'log': ''}
+        if self.code and rng.random() < .5:
+            return out
+        defines = ''.join(f'#define {name} {val}\n' for name, val in self.options.items())
+        settings = ''.join(f'{name}={val}\n' for name, val in self.options.items())
+        out['u-boot.cfg'] = '#define OTHER 1\n' + defines
+        out['.config'] = '#\n# Automatically generated\n# CONFIG_NOT is not set\n' + settings
+        out['autoconf.mk'] = settings
+        out['autoconf.h'] = '/*\n * Automatically generated\n */\n' + defines
+        sizes = ''
+        for image in self.images:
+            text, data, bss, rodata = self.base[image]
+            text += rodata
+            total = text + data + bss
+            sizes += (f'{text:7d}\t{data:7d}\t{bss:7d}\t{total:7d}\t{total:7x}\t{image} '
+                      f'{rodata:08x}\n')
+            out[image.replace('/', '-') + '.sizes'] = ''.join(
+                f'{size:08x} {kind} {name}\n' for size, kind, name in self.symbols[image])
+            if image != 'u-boot':
+                phase = image[:3]
+                out[f'u-boot-{phase}.cfg'] = defines + '#define CONFIG_PHASE 1\n'
+                out[f'autoconf-{phase}.mk'] = settings
+        if rng.random() < .97:
+            out['sizes'] = sizes
+        if self.has_env:
+            out['uboot.env'] = ''.join(f'{name}={val}\0' for name, val in self.env.items()) + '\0'
+        return out
+
+
+def random_tree(root, seed, boards=30, commits=6):
+    """Return a tree of random outcomes."""
+    rng = random.Random(seed)
+    tree = Tree(root, make_boards(boards, rng if seed % 2 else None), commits, seed)
+    quiet = seed % 5 == 4
+    for target, _ in tree.boards:
+        board = RandomBoard(rng)
+        absent = rng.random() < .05
+        for num in range(commits):
+            if not quiet or rng.random() < .1:
+                board.mutate()
+            if quiet:
+                board.code, board.messages = 0, []
+            if absent or (rng.random() < .1 and not quiet):
+                # not built, or still being built
+                if rng.random() < .3:
+                    tree.put(num, target, None, {'err': 'partial\n'})
+                continue
+            tree.put(num, target, board.code, board.files())
+    return tree
+
+
+def small_tree(root, boards, commits):
+    """Return a tree of many results that hold little."""
+    tree = Tree(root, make_boards(boards), commits)
+    rng = random.Random(1)
+    for index, (target, _) in enumerate(tree.boards):
+        for num in range(commits):
+            files = {'log': '', 'toolchain': 'gcc /usr/bin/gcc\n', 'sizes':
+                     f'{1000 + index + num // 3:7d}\t    200\t    300\t   1500\t    5dc\tu-boot'
+                     ' 00000010\n'}
+            code = 0
+            if rng.random() < .1:
+                files['err'] = MESSAGES[1].format(n=index % 7)
+            elif rng.random() < .03:
+                code, files['err'] = 2, MESSAGES[2].format(n=num) + MESSAGES[17].format(n=1)
+            tree.put(num, target, code, files)
+    return tree
+
+
+def full_tree(root, boards, commits, change=.3):
+    """Return a tree whose files are as long as those of real boards.
+
+    Args:
+        root: folder to make it in
+        boards, commits: how many
+        change: share of the boards that a commit changes
+    """
+    tree = Tree(root, make_boards(boards), commits)
+    rng = random.Random(2)
+    for target, _ in tree.boards:
+        symbols = {image: sorted((rng.randrange(4, 2000), rng.choice('tTTTtrRdDbB'),
+                                  f'{rng.choice(("dm", "spi", "mmc", "cmd"))}_function_{num}'
+                                  + rng.choice(('', '', '', '.0', '.part.1')))
+                                 for num in range(count))
+                   for image, count in (('u-boot', 1400), ('spl-u-boot-spl', 400))}
+        options = {f'CONFIG_SOME_OPTION_{num}': rng.choice(('y', '1', '0x1000', '"text"'))
+                   for num in range(600)}
+        env = {f'variable{num}': 'run something; load mmc 0:1 ${addr} file' for num in range(60)}
+        text, err = 400000, MESSAGES[15]
+        for num in range(commits):
+            if num and rng.random() < change:
+                text += 16
+                for rows in symbols.values():
+                    for _ in range(5):
+                        pos = rng.randrange(len(rows))
+                        size, kind, name = rows.pop(pos)
+                        rows.append((size + 4, kind, name))
+                    rows.sort()
+                options[f'CONFIG_SOME_OPTION_{rng.randrange(620)}'] = str(num)
+                env[f'variable{rng.randrange(70)}'] = f'new {num}'
+                err = MESSAGES[15] + ''.join(
+                    line.format(n=num) for line in rng.sample(MESSAGES, 3))
+            defines = ''.join(f'#define {key} {val}\n' for key, val in options.items())
+            settings = ''.join(f'{key}={val}\n' for key, val in options.items())
+            nm = {f'{image}.sizes': ''.join(f'{size:08x} {kind} {name}\n'
+                                            for size, kind, name in rows)
+                  for image, rows in symbols.items()}
+            tree.put(num, target, 0, {
+                'err': err, 'log': '', 'toolchain': 'gcc\n', 'out-env': 'PATH=x\n',
+                'sizes': f'{text}\t200\t300\t{text + 500}\t5dc\tu-boot 00000010\n'
+                         f'{text // 8}\t20\t30\t{text // 8 + 50}\t5dc\tspl/u-boot-spl 00000010\n',
+                'u-boot.cfg': defines, 'u-boot-spl.cfg': defines, '.config': settings,
+                'autoconf.mk': settings, 'autoconf.h': defines,
+                'uboot.env': ''.join(f'{key}={val}\0' for key, val in env.items()) + '\0', **nm})
+    return tree
