@@ -45,6 +45,8 @@ class EngineConfig:
         slots: how many boards to build at once
         tokens: how many compilers may run at once, on all slots together
         env: environment to start from
+        shown_env: values that results show instead, where paths are not those
+            of the machine that the build was asked for on
         results_dir: folder of the results, used with -w
         versions: commit hash -> version text, where git cannot tell
         name: name of this worker in its events, '' for the local machine
@@ -57,6 +59,7 @@ class EngineConfig:
     slots: int
     tokens: int
     env: Mapping[str, str]
+    shown_env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     results_dir: str = ''
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     name: str = ''
@@ -196,7 +199,8 @@ class Engine:
             source.prepare(first, config.versions.get(first))
         dirs = SlotDirs(path, config.work_dir, number, config.results_dir)
         return MakeJob(dirs, source, config.commits, config.settings, self._groups,
-                       self._server, self._changed, config.env, config.versions)
+                       self._server, self._changed, config.env, config.versions,
+                       config.shown_env)
 
     def _is_cancelled(self, target: str) -> bool:
         """Return whether a board was dropped"""

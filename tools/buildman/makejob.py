@@ -10,7 +10,8 @@ which are out of date; four rules make that safe:
   removed before the next build, so a warning shows at every commit and for
   every board, not only where the file happened to be compiled.
 - Images are removed when the configuration changes, so a board without SPL
-  does not inherit the SPL of another.
+  does not inherit the SPL of another; and when the last build said anything,
+  as the linker may have said it.
 - A failure in a folder with older objects is not believed: the board is
   configured again and tried once more.
 - A folder whose last build was cut short is emptied.
@@ -109,7 +110,8 @@ class MakeJob:
                  commits: Optional[Sequence[Commit]], settings: Settings,
                  groups: ProcessGroups, jobs: Optional[JobServer],
                  changed: Optional[ChangedFiles], base_env: Mapping[str, str],
-                 versions: Optional[Mapping[str, str]] = None) -> None:
+                 versions: Optional[Mapping[str, str]] = None,
+                 shown_env: Optional[Mapping[str, str]] = None) -> None:
         """Set up a slot; nothing is touched.
 
         Args:
@@ -123,6 +125,7 @@ class MakeJob:
             changed: tells which files changed between commits
             base_env: environment to start from
             versions: hash -> content of .scmversion, where git cannot tell
+            shown_env: values that results show in place of those of this machine
         """
         self._dirs = dirs
         self._source = source
@@ -133,6 +136,7 @@ class MakeJob:
         self._changed = changed
         self._base_env = base_env
         self._versions = versions or {}
+        self._shown_env = shown_env or {}
         self._job: Optional[BoardJob] = None
         self._folder = BuildFolder('', False)
         self._out_arg: List[str] = []
@@ -141,6 +145,8 @@ class MakeJob:
         self._prefix = ''
         self._args: List[str] = []
         self._configured = False
+        self._noisy = False
+        self._config_said: Tuple[bytes, bytes] = (b'', b'')
 
     # -- folders -----------------------------------------------------------
 
@@ -148,10 +154,10 @@ class MakeJob:
         """Decide where the build of this board goes"""
         dirs, settings = self._dirs, self._settings
         own = True
-        if settings.in_tree:
-            path, self._out_arg, own = dirs.source, [], False
-        elif settings.work_in_output:
+        if settings.work_in_output:
             path, self._out_arg, own = dirs.results, [f'O={dirs.results}'], False
+        elif settings.in_tree:
+            path, self._out_arg, own = dirs.source, [], False
         elif settings.per_board_out_dir:
             path = os.path.join(dirs.work, job.board.target)
             self._out_arg = [f'O=../{job.board.target}' if self._source else f'O={path}']
@@ -164,6 +170,11 @@ class MakeJob:
         if self._folder.path != path:
             self._folder = BuildFolder(path, own)
 
+    @property
+    def _in_slot_tree(self) -> bool:
+        """Return whether the build goes into the slot's own working tree"""
+        return self._source is not None and self._folder.path == self._dirs.source
+
     # -- one board ---------------------------------------------------------
 
     def start_board(self, job: BoardJob) -> None:
@@ -175,8 +186,6 @@ class MakeJob:
         self._job = job
         self._prev = None
         self._choose_folder(job)
-        if self._settings.in_tree and self._source:
-            self._source.clean()
         self._folder.enter(job.toolchain)
         self._env = buildenv.make_environment(
             job.toolchain, self._settings, self._base_env, self._dirs.work)
@@ -216,7 +225,10 @@ class MakeJob:
         again, images = self._what_changed(upto)
         first = self._prev is None
         configure = first or again or self._settings.force_reconfig
-        if configure or images:
+        if configure or images or self._noisy:
+            if self._in_slot_tree and self._source:
+                self._source.clean()
+                configure = True
             self._folder.remove_images()
         self._folder.remove_diagnosed()
         had_objects = not first or self._folder.used
@@ -230,12 +242,13 @@ class MakeJob:
                 self._folder.empty()
             configure = True
             code, out, err = self._attempt(True)
-        if self._configured:
-            self._prev = upto
+        self._prev = upto if self._configured else None
         self._folder.note_diagnosed(self._tidy(err))
+        self._noisy = bool(err)
         outcome = Outcome(
             target=job.board.target, commit_upto=upto, return_code=code,
-            stdout=self._tidy(out), stderr=_UNFINISHED.sub('', self._tidy(err)),
+            stdout=self._tidy(out, self._settings.verbose_build),
+            stderr=_UNFINISHED.sub('', self._tidy(err)),
             reconfigured=configure and not first)
         outcome.infra = infra_reason(code, outcome.stderr)
         self._collect(outcome)
@@ -328,13 +341,17 @@ class MakeJob:
         Returns:
             (exit status, what was printed, what went to stderr)
         """
-        for name in (self._log, self._err):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+        # What was said when the configuration that holds was made is part of
+        # every result that comes of it, wherever that was
+        said = (b'', b'') if configure else self._config_said
+        for name, text in zip((self._log, self._err), said):
+            with open(name, 'wb') as outf:
+                outf.write(text)
         code = 0
         if configure:
             code = self._configure()
             self._configured = code == 0
+            self._config_said = self._read(self._log), self._read(self._err)
         if code == 0:
             code = self._run_target(*self._build_targets())
         return code, self._read(self._log), self._read(self._err)
@@ -414,12 +431,15 @@ class MakeJob:
             text = re.sub(re.escape(folder) + r'(?![\w.-])', '.', text)
         return text
 
-    def _tidy(self, data: bytes) -> str:
-        """Return output with paths relative to the source"""
+    def _tidy(self, data: bytes, commands: bool = False) -> str:
+        """Return output with paths relative to the source.
+
+        Args:
+            data: what make wrote
+            commands: it has commands, which only make sense as they are
+        """
         text = self._without_folders(data.decode('utf-8', 'replace'))
-        if not self._settings.verbose_build:
-            text = _UP.sub('', text)
-        return text
+        return text if commands else _UP.sub('', text)
 
     def _collect(self, outcome: Outcome) -> None:
         """Add the files of the result"""
@@ -427,7 +447,7 @@ class MakeJob:
         tool, settings = self._job.toolchain, self._settings
         files = outcome.files
         files['toolchain'] = buildenv.toolchain_file(tool, outcome.return_code)
-        files['out-env'] = buildenv.out_env_file(self._env)
+        files['out-env'] = buildenv.out_env_file({**self._env, **self._shown_env})
         files['out-cmd'] = self._commands_text()
         # After a failure to configure, what lies there is another board's
         if self._configured:

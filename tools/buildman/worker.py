@@ -25,7 +25,7 @@ import time
 from types import FrameType
 from typing import Any, Dict, List, Mapping, NoReturn, Optional, Tuple, Union
 
-from buildman import blobs, events, lock, protocol
+from buildman import blobs, buildenv, events, lock, protocol
 from buildman.channel import Channel, ChannelError
 from buildman.engine import Engine, EngineConfig, clean_env, cpu_count
 from buildman.errors import BuildmanError
@@ -78,6 +78,7 @@ class Worker:
         self._settings = Settings()
         self._toolchains: Dict[str, Toolchain] = {}
         self._env: Dict[str, str] = dict(os.environ)
+        self._shown_env: Dict[str, str] = {}
         self._engine: Optional[Engine] = None
         self._slots_ready = 0
         self._prepared = False
@@ -238,13 +239,15 @@ class Worker:
         self._settings = Settings.from_dict(settings)
         self._toolchains = {arch: _toolchain(arch, gcc) for arch, gcc in msg.toolchains.items()}
         env = clean_env(os.environ)
-        told = plan.get('env', {})
+        told, shown = plan.get('env'), plan.get('shown_env')
         if isinstance(told, Mapping):
             # What a user of this machine has set for builds of his own is none of ours
-            for name in plan.get('drop_env', ()):
-                env.pop(name, None)
+            for name in buildenv.portable_environment(env):
+                del env[name]
             env.update({str(key): self._blobs.resolve(str(val)) for key, val in told.items()})
         self._env = env
+        self._shown_env = ({str(key): str(val) for key, val in shown.items()}
+                           if isinstance(shown, Mapping) else {})
         self._send(protocol.ConfigureDone())
 
     def _prepare(self, msg: protocol.BuildPrepare) -> None:
@@ -265,7 +268,8 @@ class Worker:
         self._engine = Engine(EngineConfig(
             work_dir=os.path.join(self._work_dir, '.bm-work'), source_dir=self._work_dir,
             commits=self._commits, settings=self._settings, slots=slots,
-            tokens=max(slots, cpu_count()), env=self._env, versions=versions), self._queue.put)
+            tokens=max(slots, cpu_count()), env=self._env, shown_env=self._shown_env,
+            versions=versions), self._queue.put)
         self._engine.start()
 
     def _build_board(self, msg: protocol.BuildBoard) -> None:
