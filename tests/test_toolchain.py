@@ -254,7 +254,7 @@ class ToolchainTest(unittest.TestCase):
         """-O with a typing error ends before anything is built."""
         self.make('on-path/bad-cc', 'echo boo >&2; exit 1')
         with self.assertRaisesRegex(ToolchainError, '^-O no-cc: not found$'):
-            self.chains('', 'no-cc').select('sandbox')
+            self.chains('', 'no-cc')
         with self.assertRaisesRegex(ToolchainError, 'bad-cc. does not run: boo$'):
             self.chains('', 'bad-cc').select('sandbox')
 

@@ -170,8 +170,8 @@ class Toolchains:
             strict: insist on what the configuration asks for by name
 
         Raises:
-            ToolchainError: a compiler of [toolchain-prefix] or the wrapper is
-                not there
+            ToolchainError: a compiler of [toolchain-prefix] or -O, or the
+                wrapper, is not there
         """
         self._scan()
         if strict:
@@ -243,11 +243,12 @@ class Toolchains:
         """Make sure that what the configuration asks for is there.
 
         Raises:
-            ToolchainError: a compiler or wrapper is missing
+            ToolchainError: a compiler or wrapper, or what -O names, is missing
         """
         where = bsettings.config_fname or '~/.buildman'
         if self.errors:
             raise ToolchainError(f"{self.errors[0]}: correct [toolchain-prefix] in '{where}'")
+        self._override_path()
         if self._wrapper:
             try:
                 program = shlex.split(self._wrapper)[0]
@@ -314,15 +315,24 @@ class Toolchains:
         return Toolchain(arch=cand.arch, gcc=gcc, path=os.path.dirname(gcc), cross=cross,
                          wrapper=self._wrapper if cross else '', override=override)
 
+    def _override_path(self) -> str:
+        """Return the path of the compiler that -O names, '' without -O.
+
+        Raises:
+            ToolchainError: it is not there
+        """
+        program = shutil.which(self._override, path=self._path) if self._override else ''
+        if program is None:
+            raise ToolchainError(f'-O {self._override}: not found')
+        return program
+
     def _select_override(self) -> Toolchain:
         """Return the compiler that -O names.
 
         Raises:
             ToolchainError: it is not there or does not run
         """
-        program = shutil.which(self._override, path=self._path)
-        if not program:
-            raise ToolchainError(f"-O {self._override}: not found")
+        program = self._override_path()
         test = self._test(program)
         if not test.works:
             raise ToolchainError(f"-O {self._override}: '{program}' does not run: {test.reason}")
