@@ -16,7 +16,19 @@ import queue
 import subprocess
 import sys
 import threading
-from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+)
 
 from buildman import protocol, scripts, ssh
 from buildman.channel import Channel, ChannelError, Reader
@@ -233,7 +245,7 @@ class RemoteWorker:
             raise BossError(f'{self.name}: worker did not send ready within '
                             f'{self._timeout + READY_TIME:g} s') from None
         if msg is None:
-            raise self._closed()
+            raise self.closed_error()
         if not isinstance(msg, protocol.Ready):
             raise BossError(f'{self.name}: worker did not send ready but '
                             f'{protocol.as_dict(msg)}')
@@ -244,7 +256,7 @@ class RemoteWorker:
         if self._channel:
             self._channel.version = self.version
 
-    def _closed(self) -> BossError:
+    def closed_error(self) -> BossError:
         """Return the error that says why the connection has gone"""
         # What a dying worker says last may still be on its way
         if self._stderr:
@@ -332,8 +344,23 @@ class RemoteWorker:
         if msg is None:
             # For the next caller, too
             self._queue.put(None)
-            raise self._closed()
+            raise self.closed_error()
         return msg
+
+    def expect(self, kind: Type[protocol.Response]) -> protocol.Response:
+        """Return the next message, which has to be of a kind; heartbeats are passed over.
+
+        Raises:
+            BossError: it is another one, or the connection has ended
+        """
+        while True:
+            msg = self._next()
+            if isinstance(msg, kind):
+                return msg
+            if isinstance(msg, protocol.ErrorMsg):
+                raise BossError(f'{self.name}: {msg.msg}')
+            if not isinstance(msg, protocol.Heartbeat):
+                raise BossError(f'{self.name}: unexpected answer: {protocol.as_dict(msg)}')
 
     def recv(self) -> Dict[str, Any]:
         """Return the next message of the worker, as on the wire.

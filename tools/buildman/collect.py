@@ -45,6 +45,27 @@ ENV_OBJECTS = ('env/common.o', 'env/built-in.o', 'env/built-in.a')
 _RODATA = re.compile(rb'^ *\d+ \.rodata +([0-9a-fA-F]+)', re.MULTILINE)
 
 
+# Files of a result that are neither text of ours nor images, as patterns
+_RESULT_FILES = ('toolchain', 'out-cmd', 'out-env', 'uboot.env',
+                 *(name for _, name in CONFIG_FILES),
+                 *(f'{stem}.{end}' for stem in ('u-boot', *(f'{p}-u-boot-{p}' for p in PHASES))
+                   for end in ('sizes', 'objdump')))
+
+
+def is_result_file(name: str) -> bool:
+    """Return whether a result may hold a file of this name, for what a machine sends."""
+    return name in _RESULT_FILES
+
+
+def is_image(name: str) -> bool:
+    """Return whether -k keeps files of this name, for what a machine sends."""
+    if '/' in name or name.startswith('.') or is_result_file(name) or name in (
+            'done', 'log', 'err', 'sizes', 'host'):
+        return False
+    return any(fnmatch.fnmatchcase(name, pattern.rpartition('/')[2])
+               for pattern in IMAGE_PATTERNS)
+
+
 def elf_images(build_dir: str) -> List[str]:
     """Return the ELF images that a build left, below its folder, main one first."""
     names = ['u-boot'] + [f'{phase}/u-boot-{phase}' for phase in PHASES]

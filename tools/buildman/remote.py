@@ -1,0 +1,445 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""A machine as the builder loop sees it: boards go in, events come out.
+
+Each machine has a thread that starts it (init and lock, push, start, files from
+outside the tree, configure, prepare) and then watches for signs of life. What
+the worker sends is decoded in the reader's thread of its channel and posted to
+the loop; nothing else is touched from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import shutil
+import threading
+import time
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+
+from buildman import blobs, collect, events, machine, protocol, ssh
+from buildman.boss import BUILD_TIMEOUT, BossError, RemoteWorker
+from buildman.errors import BuildmanError
+from buildman.joblog import WorkerLog
+from buildman.outcome import Outcome
+from buildman.plan import BoardJob, Plan, Toolchain
+
+# Heartbeats that may fail to come before a worker counts as lost
+MISSED_HEARTBEATS = 3
+
+# Bytes of one image that are accepted, and how many images of a result
+MAX_IMAGE = 2 << 30
+MAX_IMAGES = 300
+
+# Bytes of a file from outside the tree that travel in one message
+BLOB_PIECE = 1 << 20
+
+# Seconds that a worker gets for each answer while it starts
+ANSWER_TIME = 600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Shipment:
+    """What every machine of a run gets.
+
+    Attributes:
+        plan: what to build
+        push: pushes the source to a machine that init was done on
+        commits: hashes to be built there, oldest first
+        versions: text of `.scmversion` for each, '' for none
+        env: environment of the build, files as marks (see blobs)
+        shown_env: values that results show instead of the paths there
+        files: SHA-256 -> file here
+        log_dir: folder for logs
+        stage_dir: folder for images that are under way
+    """
+
+    plan: Plan
+    push: Callable[[RemoteWorker], None]
+    commits: Tuple[str, ...]
+    versions: Tuple[str, ...]
+    env: Mapping[str, str]
+    shown_env: Mapping[str, str]
+    files: Mapping[str, str]
+    log_dir: str
+    stage_dir: str
+
+
+class RemoteMachine:
+    """One machine, as a `builder.Worker`."""
+
+    def __init__(self, mach: machine.Machine, shipment: Shipment,
+                 toolchains: Mapping[str, Toolchain],
+                 post: Callable[[events.Event], None]) -> None:
+        """Set up; nothing is started.
+
+        Args:
+            mach: what was found out about it
+            shipment: what it gets
+            toolchains: arch -> compiler on that machine
+            post: called with each event, from several threads
+        """
+        self.name = mach.name
+        self.slots = 0
+        self.archs: Optional[Sequence[str]] = sorted(toolchains)
+        self.speed = float(max(1, mach.info.threads)) * max(1.0, mach.info.bogomips)
+        self.load = mach.info.load
+        self.boards_sent = 0
+        self.results = 0
+        self.worker = RemoteWorker(mach.hostname, name=mach.name)
+        self.worker.max_boards = mach.max_boards
+        self.worker.bogomips = mach.info.bogomips
+        self.worker.toolchains = {arch: tool.gcc for arch, tool in toolchains.items()}
+        self.worker.on_stderr = self._said
+        self._work_dir = mach.work_dir
+        self._shipment = shipment
+        self._toolchains = dict(toolchains)
+        self._post = post
+        self._log = WorkerLog(os.path.join(shipment.log_dir, f'worker-{mach.name}.log'))
+        self._gone = threading.Event()
+        self._gone_lock = threading.Lock()
+        self._prepared = threading.Event()
+        self._quit = threading.Event()
+        self._answers: Dict[str, protocol.Message] = {}
+        self._owed: Dict[str, Set[int]] = {}
+        self._reasons: Dict[str, str] = {}
+        self._images: Dict[Tuple[str, int], Dict[str, _Image]] = {}
+        self._thread = threading.Thread(target=self._run, daemon=True,
+                                        name=f'machine {mach.name}')
+
+    # -- start-up and watching, in the machine's own thread ----------------
+
+    def start(self) -> None:
+        """Begin to start the machine; WorkerReady or WorkerGone tells the rest."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        """Start the machine, then watch it"""
+        try:
+            self._start_up()
+        except (BuildmanError, OSError, ValueError) as exc:
+            self._lost(str(exc))
+            return
+        self._watch()
+
+    def _start_up(self) -> None:
+        """Take all steps up to the first slot being ready"""
+        worker, ship = self.worker, self._shipment
+        self._log.note(f'init in {self._work_dir}')
+        worker.init_git(self._work_dir)
+        self._log.note(f'push {len(ship.commits)} commits')
+        ship.push(worker)
+        self._log.note('start')
+        worker.start()
+        settings = ship.plan.settings.to_dict()
+        if worker.version:
+            self._send_files()
+        worker.configure(settings, {'settings': settings, 'env': dict(ship.env),
+                                    'shown_env': dict(ship.shown_env)})
+        worker.divert(self._take)
+        slots = worker.max_boards or worker.nthreads or 1
+        worker.send(protocol.BuildPrepare(
+            ship.commits, slots, source=ship.commits[-1], scm_versions=ship.versions,
+            version=protocol.PROTOCOL_VERSION))
+        self._log.sent(f'build_prepare, {len(ship.commits)} commits')
+        if not self._wait(self._prepared):
+            raise BossError('its slots did not become ready')
+        self.slots = slots
+        self._post(events.WorkerReady(self.name))
+
+    def _wait(self, event: threading.Event) -> bool:
+        """Wait for an answer, as long as the worker lives"""
+        deadline = time.monotonic() + ANSWER_TIME
+        while time.monotonic() < deadline and not self._gone.is_set():
+            if event.wait(0.2):
+                return True
+            if self._silent_too_long():
+                return False
+        return False
+
+    def _send_files(self) -> None:
+        """Send the files from outside the tree that are not there yet"""
+        files = self._shipment.files
+        if not files:
+            return
+        worker = self.worker
+        worker.send(protocol.Setup(worker.work_dir, protocol.PROTOCOL_VERSION))
+        worker.expect(protocol.SetupDone)
+        worker.send(protocol.NeedBlobs(tuple(files)))
+        missing = worker.expect(protocol.BlobsMissing)
+        assert isinstance(missing, protocol.BlobsMissing)
+        for sha in missing.sha256s:
+            if sha not in files:
+                continue
+            size = os.path.getsize(files[sha])
+            offset = 0
+            with open(files[sha], 'rb') as inf:
+                while True:
+                    data = inf.read(BLOB_PIECE)
+                    last = offset + len(data) >= size or not data
+                    worker.send(protocol.PutBlob(sha, offset, data, last))
+                    offset += len(data)
+                    if last:
+                        break
+            worker.expect(protocol.BlobDone)
+
+    def _silent_too_long(self) -> str:
+        """Return why a worker that says nothing is lost, '' when it is not"""
+        silence = self.worker.silence
+        if self.worker.heartbeat_interval:
+            limit = MISSED_HEARTBEATS * self.worker.heartbeat_interval
+        elif self._owed or not self._prepared.is_set():
+            limit = float(BUILD_TIMEOUT)
+        else:
+            return ''
+        return f'no sign of life for {silence:.0f} s' if silence > limit else ''
+
+    def _watch(self) -> None:
+        """Send pings and see that heartbeats come, until the end"""
+        last_ping = time.monotonic()
+        while not self._gone.wait(1.0):
+            silent = self._silent_too_long()
+            if silent:
+                self._lost(silent)
+                return
+            if time.monotonic() - last_ping >= protocol.HEARTBEAT_INTERVAL:
+                last_ping = time.monotonic()
+                try:
+                    self.worker.send(protocol.Ping())
+                except BossError as exc:
+                    self._lost(str(exc))
+
+    def _lost(self, reason: str) -> None:
+        """Give the machine up, once"""
+        with self._gone_lock:
+            if self._gone.is_set():
+                return
+            self._gone.set()
+        closing = self.worker.closing
+        self._log.error(reason)
+        if not closing:
+            self._post(events.WorkerGone(self.name, reason))
+        self.worker.close()
+        with contextlib.suppress(BossError):
+            self.worker.remove_lock()
+        self._drop_images()
+
+    def _said(self, text: str) -> None:
+        """Pass on what the worker writes to stderr"""
+        if not self.worker.closing:
+            self._log.note(f'stderr: {text}')
+            self._post(events.Said(self.name, text))
+
+    # -- what the loop asks for --------------------------------------------
+
+    def submit(self, job: BoardJob) -> None:
+        """Build a board there."""
+        target = job.board.target
+        tool = self._toolchains[job.board.arch]
+        self._owed[target] = set(job.commits)
+        self._reasons.pop(target, None)
+        self.boards_sent += 1
+        self._send(protocol.BuildBoard(
+            target, job.board.arch, job.commits, job.make_args,
+            {key: str(val) for key, val in dataclasses.asdict(tool).items()}))
+
+    def cancel(self, target: str) -> None:
+        """Drop a board there."""
+        self._send(protocol.Cancel(target))
+
+    def _send(self, msg: protocol.Command) -> None:
+        """Send a command; a machine that cannot be told is lost"""
+        if self._gone.is_set():
+            return
+        self._log.sent(msg)
+        try:
+            self.worker.send(msg)
+        except BossError as exc:
+            threading.Thread(target=self._lost, args=(str(exc),), daemon=True).start()
+
+    def finish(self) -> None:
+        """Have the worker end in peace."""
+        self._end(10.0)
+
+    def stop(self) -> None:
+        """End everything there, at once: ask, then close the connection."""
+        self._end(2.0)
+
+    def _end(self, seconds: float) -> None:
+        """Ask the worker to end, wait for its answer, then close"""
+        if self._gone.is_set():
+            return
+        self.worker.closing = True
+        started = self.worker.process is not None
+        if started:
+            with contextlib.suppress(BossError):
+                self.worker.send(protocol.Quit())
+                self._log.sent('quit')
+                self._quit.wait(seconds)
+        with self._gone_lock:
+            if self._gone.is_set():
+                return
+            self._gone.set()
+        self.worker.close()
+        if not self._quit.is_set():
+            # It may have died with the lock, or never have had the time to run
+            with contextlib.suppress(BossError):
+                self.worker.remove_lock()
+        self._drop_images()
+        self._log.close()
+
+    # -- what comes, in the reader's thread --------------------------------
+
+    def _take(self, msg: Optional[protocol.Message]) -> None:
+        """Turn a message of the worker into an event"""
+        if msg is None:
+            if not self.worker.closing:
+                self._lost(str(self.worker.closed_error()))
+            return
+        self._log.received(msg)
+        if isinstance(msg, protocol.BuildResult):
+            self._result(msg)
+        elif isinstance(msg, protocol.FilePiece):
+            self._piece(msg)
+        elif isinstance(msg, protocol.Started):
+            self._post(events.Started(self.name, msg.board, msg.commit_upto))
+        elif isinstance(msg, protocol.BoardDone):
+            self._board_done(msg.board)
+        elif isinstance(msg, protocol.Heartbeat):
+            self.load = msg.load_avg
+        elif isinstance(msg, protocol.BuildPrepareDone):
+            self._prepared.set()
+        elif isinstance(msg, protocol.QuitAck):
+            self._quit.set()
+        elif isinstance(msg, protocol.ErrorMsg):
+            if msg.board:
+                self._reasons[msg.board] = msg.msg
+            else:
+                self._post(events.Said(self.name, msg.msg))
+        elif isinstance(msg, protocol.Malformed):
+            self._post(events.Said(self.name, f'sent a message that makes no sense: {msg.reason}'))
+            if msg.kind == 'build_result' and msg.board in self._owed:
+                # That result is lost: the board is owed still
+                self._reasons[msg.board] = f'its result makes no sense: {msg.reason}'
+
+    def _board_done(self, target: str) -> None:
+        """Tell the loop that the worker is through with a board"""
+        if self._owed.pop(target, None) is None:
+            return
+        self._post(events.BoardDone(self.name, target, (), self._reasons.pop(target, '')))
+
+    def _result(self, msg: protocol.BuildResult) -> None:
+        """Turn a result into an outcome, if it was asked for"""
+        key = (msg.board, msg.commit_upto)
+        images = self._images.pop(key, {})
+        owed = self._owed.get(msg.board)
+        if owed is None or msg.commit_upto not in owed:
+            _drop(images)
+            if self.worker.version:
+                self._log.error(f'a result for {key} was not asked for')
+            return
+        owed.discard(msg.commit_upto)
+        self.load, self.results = msg.load_avg, self.results + 1
+        bad = [name for name in msg.files if not collect.is_result_file(name)]
+        if bad or any(not image.complete for image in images.values()):
+            self._post(events.Said(self.name, f"result of '{msg.board}' refused: it holds "
+                                   f"{bad[0] if bad else 'an image that is not complete'}"))
+            self._reasons[msg.board] = 'its result was refused'
+            _drop(images)
+        else:
+            self._post(events.Built(self.name, Outcome(
+                target=msg.board, commit_upto=msg.commit_upto, return_code=msg.return_code,
+                stdout=msg.stdout, stderr=msg.stderr, sizes=msg.sizes, files=dict(msg.files),
+                images={name: image.path for name, image in images.items()},
+                seconds=msg.seconds, reconfigured=msg.reconfigured, skipped=msg.skipped,
+                infra=msg.infra, machine=self.name)))
+        if not self.worker.version and not owed:
+            # An older worker does not tell that it is through with a board
+            self._board_done(msg.board)
+
+    def _piece(self, msg: protocol.FilePiece) -> None:
+        """Take a piece of an image"""
+        key = (msg.board, msg.commit_upto)
+        if msg.board not in self._owed or not collect.is_image(msg.name):
+            self._log.error(f'a file {msg.name!r} was not asked for')
+            return
+        images = self._images.setdefault(key, {})
+        if msg.name not in images:
+            if len(images) >= MAX_IMAGES:
+                return
+            folder = os.path.join(self._shipment.stage_dir,
+                                  f'{self.name}.stage-{msg.board}-{msg.commit_upto}')
+            os.makedirs(folder, exist_ok=True)
+            images[msg.name] = _Image(os.path.join(folder, msg.name))
+        try:
+            images[msg.name].add(msg)
+        except (OSError, ValueError) as exc:
+            self._post(events.Said(self.name, f"image '{msg.name}' of '{msg.board}': {exc}"))
+
+    def _drop_images(self) -> None:
+        """Remove images whose result never came"""
+        for images in list(self._images.values()):
+            _drop(images)
+        self._images.clear()
+
+
+class _Image:
+    """An image that is under way"""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.complete = False
+        self._size = 0
+        self._digest = hashlib.sha256()
+        self._broken = False
+
+    def add(self, msg: protocol.FilePiece) -> None:
+        """Add a piece.
+
+        Raises:
+            ValueError: it does not follow the one before, the file is too
+                large or did not arrive as it was sent
+            OSError: no space
+        """
+        if self._broken:
+            return
+        self._broken = True
+        if self.complete or msg.offset != self._size or (
+                self._size + len(msg.data) > MAX_IMAGE):
+            raise ValueError('pieces do not fit together')
+        with open(self.path, 'ab' if msg.offset else 'wb') as outf:
+            outf.write(msg.data)
+        self._size += len(msg.data)
+        self._digest.update(msg.data)
+        if msg.last:
+            if msg.sha256 != self._digest.hexdigest():
+                raise ValueError('it did not arrive as it was sent')
+            os.chmod(self.path, msg.mode & 0o777)
+            self.complete = True
+        self._broken = False
+
+
+def _drop(images: Mapping[str, _Image]) -> None:
+    """Remove the staging folders of images"""
+    for folder in {os.path.dirname(image.path) for image in images.values()}:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def collect_files(env: Mapping[str, str]) -> Tuple[Dict[str, str], Dict[str, str], Dict[str, str]]:
+    """Sort the environment of a build into what travels.
+
+    Returns:
+        (environment with marks, values that results show, SHA-256 -> file)
+    """
+    marked, files = blobs.collect(env)
+    shown = {name: value for name, value in env.items() if marked[name] != value}
+    return marked, shown, files
+
+
+def stop_commands() -> None:
+    """End all one-shot commands that run on machines, as on Ctrl-C."""
+    ssh.stop_all()
+
+
+__all__: List[str] = ['RemoteMachine', 'Shipment', 'collect_files', 'stop_commands']
