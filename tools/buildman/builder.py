@@ -12,6 +12,7 @@ import dataclasses
 import queue
 import shutil
 import threading
+import time
 from typing import Callable, Dict, Iterable, List, Optional, Protocol, Sequence, Set, Tuple
 
 from buildman.engine import Engine
@@ -115,7 +116,7 @@ class Builder:
 
     def __init__(self, plan: Plan, tree: ResultTree, status: Status,
                  events: 'queue.Queue[Event]',
-                 weights: Optional[Dict[str, float]] = None) -> None:
+                 weights: Optional[Dict[str, float]] = None, host: str = '') -> None:
         """Set up.
 
         Args:
@@ -124,6 +125,8 @@ class Builder:
             status: what is shown
             events: queue that all workers post to
             weights: expected cost of a build of each board
+            host: name of this machine, for the `host` file of each result in a
+                distributed build; '' for a local one
         """
         self._plan = plan
         self._tree = tree
@@ -134,6 +137,10 @@ class Builder:
         self._retried: Set[Tuple[str, int]] = set()
         self._listeners: List[Callable[[Event], None]] = []
         self._joining: Set[str] = set()
+        self._host = host
+        self._ticker: Optional[Callable[[], None]] = None
+        self._tick_seconds = 60.0
+        self._before_stop: Callable[[], None] = lambda: None
         self._told: Set[Tuple[str, str]] = set()
         self._changed = True
         self.report = Report()
@@ -143,6 +150,14 @@ class Builder:
     def add_listener(self, listener: Callable[[Event], None]) -> None:
         """Have a function called with every event, after it was dealt with."""
         self._listeners.append(listener)
+
+    def set_ticker(self, ticker: Callable[[], None], seconds: float) -> None:
+        """Have a function called by the loop every so many seconds."""
+        self._ticker, self._tick_seconds = ticker, seconds
+
+    def set_before_stop(self, func: Callable[[], None]) -> None:
+        """Have a function called before all workers are stopped at once."""
+        self._before_stop = func
 
     def _find_tasks(self, weights: Dict[str, float]) -> List[Task]:
         """Find out what is missing in the tree, and count what is there"""
@@ -195,6 +210,7 @@ class Builder:
             self._loop()
             _all_at_once(self._workers.values(), lambda worker: worker.finish())
         except BaseException:
+            self._before_stop()
             _all_at_once(self._workers.values(), lambda worker: worker.stop())
             raise
         self.report.missing = self.scheduler.missing()
@@ -209,13 +225,21 @@ class Builder:
 
     def _loop(self) -> None:
         """Handle events until nothing is open"""
+        next_tick = time.monotonic() + self._tick_seconds
         while True:
             if self._changed and not self._joining:
                 self._changed = False
                 self.scheduler.give_up_stranded('no machine is left that can build it')
             if self.scheduler.finished:
                 return
-            self._handle(self._events.get())
+            try:
+                self._handle(self._events.get(
+                    timeout=max(0.0, next_tick - time.monotonic()) if self._ticker else None))
+            except queue.Empty:
+                pass
+            if self._ticker and time.monotonic() >= next_tick:
+                next_tick += self._tick_seconds
+                self._ticker()
 
     def _handle(self, event: Event) -> None:
         """Deal with one event"""
@@ -273,6 +297,8 @@ class Builder:
         if not self.scheduler.result(event.worker, outcome.target, outcome.commit_upto):
             self._discard(outcome)
             return
+        if self._host:
+            outcome.files['host'] = f'{event.worker or self._host}\n'.encode()
         self._tree.write(outcome)
         counts = self._status.counts
         counts.add(outcome.return_code, outcome.warned)
@@ -281,6 +307,7 @@ class Builder:
         for rival in self.scheduler.rivals(event.worker, outcome.target):
             self._workers[rival].cancel(outcome.target)
         name = outcome.target + (f' [{event.worker}]' if event.worker else '')
+        self._status.result(outcome)
         self._status.progress(name)
 
     @staticmethod

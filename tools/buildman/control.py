@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import queue
@@ -13,11 +14,18 @@ from typing import Dict, List, Optional, Sequence, TextIO, Tuple
 
 from buildman import boards, bsettings, buildenv, commits, engine, limit, listing, toolchain
 from buildman.builder import Builder, LocalWorker, Report, exit_status
-from buildman.errors import EXIT_OK, BoardError, BuildmanError, SetupError, UsageError
+from buildman.errors import (
+    EXIT_OK,
+    BoardError,
+    BuildmanError,
+    SetupError,
+    ToolchainError,
+    UsageError,
+)
 from buildman.events import Event
 from buildman.plan import Board, BoardJob, Commit, Plan, Settings, Toolchain
 from buildman.results import OutputLock, ResultTree
-from buildman.status import Status
+from buildman.status import Describer, Status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +64,8 @@ def make_settings(args: argparse.Namespace) -> Settings:
         mrproper=args.mrproper,
         fallback_mrproper=args.fallback_mrproper,
         config_only=args.config_only,
-        force_build=args.force_build,
+        # What lies in the folder may have changed since it was built
+        force_build=args.force_build or not args.branch,
         force_build_failures=args.force_build_failures,
         kconfig_check=args.kconfig_check,
         force_reconfig=args.force_reconfig,
@@ -209,9 +218,12 @@ def check_disk(base: str) -> None:
     probe = os.path.join(base, '.bm-work', 'probe')
     try:
         os.makedirs(os.path.dirname(probe), exist_ok=True)
-        with open(probe, 'wb') as outf:
-            outf.write(b'x' * 4096)
-        os.unlink(probe)
+        try:
+            with open(probe, 'wb') as outf:
+                outf.write(b'x' * 4096)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(probe)
     except OSError as exc:
         raise SetupError(f"cannot write to the output folder '{base}': {exc.strerror} "
                          '(choose another with -o)') from exc
@@ -272,24 +284,42 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
     commit_list: Optional[Tuple[Commit, ...]] = series.commits if series else None
     count = len(commit_list) if commit_list else 1
     choice = choose_toolchains(selected, chains, count)
+    if not choice.jobs:
+        raise ToolchainError('no board can be built: ' + '; '.join(
+            sorted(set(choice.unbuildable.values()))))
     settings = make_settings(args)
     plan = Plan(tuple(choice.jobs), commit_list, settings)
     tree = ResultTree(places.base, commit_list, args.work_in_output, not args.no_subdirs)
-    status = Status(sys.stdout)
+    status = make_status(args, selected, commit_list)
     with limit.process_limit(args.process_limit, status.say):
         lock = OutputLock(places.base)
         try:
             check_disk(places.base)
-            print(describe(args, series, selected), flush=True)
+            if not args.ide:
+                status.say(describe(args, series, selected))
             stale = tree.stale()
-            if stale:
-                print(f'Removing {len(stale)} old build directories...', flush=True)
+            if stale and not args.ide:
+                status.say(f'Removing {len(stale)} old build directories...')
             tree.remove_stale()
             report = run_builds(args, places, plan, tree, status)
         finally:
             lock.close()
     tell_unbuilt(report, choice, count, status)
     return exit_status(status, report, args.ignore_warnings)
+
+
+def make_status(args: argparse.Namespace, selected: Sequence[Board],
+                commit_list: Optional[Sequence[Commit]]) -> Status:
+    """Return what tells people how far a build is.
+
+    The current source is built by somebody who waits for the errors; those of
+    a branch are told as they come with -v.
+    """
+    describer = None
+    if args.verbose or commit_list is None:
+        describer = Describer({board.target: board.arch for board in selected}, commit_list,
+                              args.show_errors or commit_list is None)
+    return Status(sys.stdout, describe=describer, ide=sys.stderr if args.ide else None)
 
 
 def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,
@@ -316,7 +346,8 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
             status.end_line()
             raise
     status.end_line()
-    print(status.closing(), flush=True)
+    if not args.ide:
+        status.say(status.closing())
     return builder.report
 
 

@@ -14,16 +14,19 @@ from typing import NoReturn, Optional, Sequence
 from buildman import cmdline, control
 from buildman.errors import EXIT_INTERRUPTED, EXIT_USAGE, BuildmanError
 
+# Signals that end a run in an orderly way
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP came: ends everything just as Ctrl-C does"""
 
 
-def _on_signal(_num: int, _frame: Optional[FrameType]) -> NoReturn:
-    # A second one must not cut the cleaning up short
-    for num in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(num, signal.SIG_IGN)
-    raise _Terminated
+def _on_signal(num: int, _frame: Optional[FrameType]) -> NoReturn:
+    # A second one must not cut the cleaning up short, which takes two seconds
+    for other in _SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt if num == signal.SIGINT else _Terminated
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         exit status
     """
     debug = '-D' in argv or '--debug' in argv
-    for num in (signal.SIGTERM, signal.SIGHUP):
+    for num in _SIGNALS:
         if signal.getsignal(num) != signal.SIG_IGN:
             signal.signal(num, _on_signal)
     try:

@@ -130,17 +130,22 @@ class ProcessGroups:
                 code = proc.wait()
         return code if code >= 0 else 128 - code
 
-    def _signal(self, tag: str, sig: int) -> bool:
+    def _signal(self, tag: str, sig: int, only: Optional[Set[int]] = None) -> Set[int]:
         """Send a signal to the groups with a tag ('' means all)
 
+        Args:
+            tag: the tag
+            sig: the signal
+            only: groups that it may go to, None for all with the tag
+
         Returns:
-            True when there was any
+            the groups that it went to
         """
-        found = False
+        found = set()
         with self._lock:
             for pid, name in self._running.items():
-                if not tag or name == tag:
-                    found = True
+                if (not tag or name == tag) and (only is None or pid in only):
+                    found.add(pid)
                     with contextlib.suppress(OSError):
                         os.killpg(pid, sig)
         return found
@@ -154,8 +159,10 @@ class ProcessGroups:
         """
         with self._lock:
             self._ended.add(tag)
-        if self._signal(tag, signal.SIGTERM):
-            timer = threading.Timer(KILL_DELAY, self._signal, (tag, signal.SIGKILL))
+        groups = self._signal(tag, signal.SIGTERM)
+        if groups:
+            # Not those that start with this tag after allow()
+            timer = threading.Timer(KILL_DELAY, self._signal, (tag, signal.SIGKILL, groups))
             timer.daemon = True
             timer.start()
 

@@ -29,6 +29,10 @@ WORK_DIR = '.bm-work'
 # Results of a commit: two or more digits, the hash, 20 characters of subject
 _COMMIT_DIR = re.compile(r'^(\d+)_g([0-9a-f]{7,64})_')
 
+# Files of a result that are no files of a build, with the ELF images' ones
+_RESULT_ONLY = frozenset(('err', 'host', 'log', 'out-cmd', 'out-env', 'sizes', 'toolchain',
+                          'uboot.env'))
+
 
 def commit_dir_name(upto: int, commit: Commit) -> str:
     """Return the name of the folder that holds one commit's results.
@@ -277,13 +281,14 @@ class ResultTree:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, 'done'))
         for entry in list(os.scandir(folder)):
-            if self._flat and entry.name in (WORK_DIR, 'boards.cfg'):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                # Sub-folders hold only images; with -w the build is in here too
-                if not self._flat:
-                    shutil.rmtree(entry.path)
-            elif not self._flat:
+            if self._flat:
+                # The build is in here too, and is to go on from where it is
+                if entry.name in _RESULT_ONLY or entry.name.endswith(('.sizes', '.objdump')):
+                    os.unlink(entry.path)
+            elif entry.is_dir(follow_symlinks=False):
+                # Sub-folders hold only images
+                shutil.rmtree(entry.path)
+            else:
                 os.unlink(entry.path)
 
     def built(self, upto: int, targets: Iterable[str]) -> Dict[str, Tuple[int, bool]]:

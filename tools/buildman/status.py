@@ -9,11 +9,18 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
+import re
 import shutil
 import time
-from typing import Callable, List, Optional, TextIO
+from typing import Callable, List, Mapping, Optional, Sequence, TextIO, Tuple
+
+from buildman.outcome import Outcome
+from buildman.plan import Commit
+from buildman.summary_diff import classify
 
 GREEN, RED, YELLOW, BLUE, MAGENTA = 32, 31, 33, 34, 35
+
+_ESCAPE = re.compile(r'\033\[[0-9;]*m')
 
 
 @dataclasses.dataclass
@@ -56,21 +63,62 @@ def format_duration(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(max(0.0, seconds))))
 
 
+class Describer:
+    """Makes the lines that tell of a result as soon as it is there."""
+
+    def __init__(self, arches: Mapping[str, str], commits: Optional[Sequence[Commit]],
+                 errors: bool) -> None:
+        """Set up.
+
+        Args:
+            arches: target -> arch
+            commits: the commits of the run, None for the current source
+            errors: show what compilers said, too
+        """
+        self._arches = arches
+        self._commits = commits
+        self._errors = errors
+
+    def __call__(self, outcome: Outcome) -> List[Tuple[str, int]]:
+        """Return the lines for a result, each with its colour (0: none)."""
+        lines: List[Tuple[str, int]] = []
+        if self._commits is not None:
+            upto = outcome.commit_upto
+            lines.append((f'{upto + 1:02}: {self._commits[upto].subject}', BLUE))
+        if outcome.failed or outcome.warned:
+            sign, colour = ('+', RED) if outcome.failed else ('w+', YELLOW)
+            arch = self._arches.get(outcome.target, '')
+            lines.append((f'{arch:>10}:  {sign}   {outcome.target}', colour))
+            if self._errors:
+                errors, warnings = classify(outcome.stderr.splitlines())
+                lines += [('+' + text, RED) for text in errors]
+                lines += [('w+' + text, YELLOW) for text in warnings]
+                lines.append(('', 0))
+        return lines
+
+
 class Status:
     """The progress line and the messages around it."""
 
     def __init__(self, out: TextIO, colour: Optional[bool] = None,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 clock: Callable[[], float] = time.monotonic,
+                 describe: Optional[Callable[[Outcome], List[Tuple[str, int]]]] = None,
+                 ide: Optional[TextIO] = None) -> None:
         """Set up; nothing is printed.
 
         Args:
             out: where to print
             colour: whether to use colours; None: on a terminal only
             clock: returns seconds
+            describe: gives the lines to print for a result as it comes, with
+                their colours (0: none)
+            ide: print what compilers said to this, as it is, and nothing else
         """
         self._out = out
+        self._ide = ide
+        self._describe = describe
         self._tty = out.isatty()
-        self._colour = self._tty if colour is None else colour
+        self.colour = self._tty if colour is None else colour
         self._clock = clock
         self._drawn = False
         self._started = clock()
@@ -91,7 +139,7 @@ class Status:
 
     def _paint(self, text: str, colour: int) -> str:
         """Return text in a colour, if there are any"""
-        return f'\033[1;{colour}m{text}\033[0m' if self._colour else text
+        return f'\033[1;{colour}m{text}\033[0m' if self.colour else text
 
     def line(self, name: str) -> str:
         """Return the progress line.
@@ -123,10 +171,16 @@ class Status:
         On a terminal the line is redrawn, at most some 30 times a second; in a
         pipe each result gets a line.
         """
+        if self._ide:
+            return
         self._text = self.line(name)
         if not self._tty:
             self._put(self._text.rstrip() + '\n')
             return
+        # A line that wraps could not be redrawn
+        over = len(_ESCAPE.sub('', self._text)) - shutil.get_terminal_size().columns + 1
+        if over > 0:
+            self._text = self.line(name[:-over])
         now = self._clock()
         if now - self._last_draw >= 0.03 or self.counts.done == self.counts.total:
             self._last_draw = now
@@ -134,11 +188,7 @@ class Status:
 
     def _draw(self) -> None:
         """Put the progress line on the terminal"""
-        width = shutil.get_terminal_size().columns
-        text = self._text
-        if not self._colour and len(text) >= width:
-            text = text[:width - 1]
-        self._put('\r' + text + '\033[K')
+        self._put('\r' + self._text + '\033[K')
         self._drawn = True
 
     def _put(self, text: str) -> None:
@@ -151,8 +201,21 @@ class Status:
 
     # -- messages ----------------------------------------------------------
 
+    def result(self, outcome: Outcome) -> None:
+        """Tell of a result what is to be told at once."""
+        if self._ide:
+            self._ide.write(outcome.stderr)
+            self._ide.flush()
+        elif self._describe:
+            lines = self._describe(outcome)
+            if lines:
+                self.say('\n'.join(self._paint(text, colour) for text, colour in lines))
+
     def say(self, text: str) -> None:
-        """Print a line, above the progress line."""
+        """Print lines, above the progress line."""
+        if self._ide:
+            self._ide.write(text + '\n')
+            return
         if self._drawn:
             self._put('\r\033[K')
         self._put(text + '\n')

@@ -48,8 +48,7 @@ def run_git(cwd: str, *args: str) -> bytes:
     try:
         done = subprocess.run(
             ['git', *args], cwd=cwd, env=env, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=GIT_TIMEOUT,
-            start_new_session=True, check=False)
+            capture_output=True, timeout=GIT_TIMEOUT, start_new_session=True, check=False)
     except FileNotFoundError as exc:
         if exc.filename != 'git':
             raise GitError(f"no such folder: '{cwd}'") from exc
@@ -162,8 +161,7 @@ class SlotSource:
                 os.unlink(shallow)
         self.checkout(commit, version)
         if old:
-            run_git(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}',
-                    '-e', '/.scmversion')
+            self.clean()
 
     @staticmethod
     def _write(path: str, data: bytes) -> None:
@@ -196,7 +194,7 @@ class SlotSource:
 
     def clean(self) -> None:
         """Remove all that is not part of the commit, as before an in-tree build."""
-        run_git(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}')
+        run_git(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}', '-e', '/.scmversion')
 
 
 class ChangedFiles:
