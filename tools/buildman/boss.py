@@ -33,6 +33,7 @@ from typing import (
 from buildman import protocol, scripts, ssh
 from buildman.channel import Channel, ChannelError, Reader
 from buildman.errors import BuildmanError
+from buildman.wire import harmless
 from u_boot_pylib import command
 
 # Seconds of silence after which a worker that sends no heartbeats is lost
@@ -286,7 +287,6 @@ class RemoteWorker:
 
     def _take_stderr(self, line: bytes) -> None:
         """Keep the last thing that was said, and pass it on"""
-        from buildman.channel import harmless
         text = harmless(line)
         if text.strip():
             self._last_stderr = text.strip()

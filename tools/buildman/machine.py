@@ -506,3 +506,23 @@ def _candidates(needed: Iterable[str], local: Mapping[str, str]) -> Dict[str, Li
                      f'~/.buildman-toolchains/gcc-*/{arch}-linux*/bin/{arch}-linux*-gcc']
         out[arch] = list(dict.fromkeys(names))
     return out
+
+
+def compiler_spec(needed: Iterable[str],
+                  local: Mapping[str, str]) -> Tuple[Dict[str, List[str]], Dict[str, Gcc]]:
+    """Return what Machine.probe() and Machine.find_toolchains() are to look for.
+
+    Args:
+        needed: archs
+        local: arch to path of the compiler here
+
+    Returns:
+        (candidates by arch, the compilers here by arch)
+    """
+    candidates = _candidates(needed, local)
+    wanted = {}
+    for arch in candidates:
+        found = machine_probe.describe_gcc(local[arch]) if arch in local else None
+        if found is not None:
+            wanted[arch] = Gcc(**found)
+    return candidates, wanted

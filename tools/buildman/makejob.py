@@ -380,16 +380,17 @@ class MakeJob:
     def _adjust(self, wanted: Sequence[str]) -> int:
         """Change the configuration, and check that Kconfig agrees"""
         path = os.path.join(self._folder.path, '.config')
-        old = self._read(path).decode('utf-8', 'surrogateescape')
-        text = buildenv.adjust_config(old, wanted)
-        if text != old:
-            with open(path, 'wb') as outf:
-                outf.write(text.encode('utf-8', 'surrogateescape'))
         if not self._settings.adjust_cfg:
+            # Nothing depends on what -r switches off
+            self._edit_config(path, path, wanted)
             return 0
-        # Options may have come into reach that have no value yet; make would
-        # ask for them and fail, as there is nobody to answer
-        code = self._run_target('olddefconfig')
+        # Changed in the short form, so that defaults which follow from the
+        # change are worked out anew; then completed, as make itself would ask
+        # for what came into reach and there is nobody to answer
+        code = self._run_target('savedefconfig')
+        if code == 0:
+            self._edit_config(os.path.join(self._folder.path, 'defconfig'), path, wanted)
+            code = self._run_target('olddefconfig')
         if code:
             return code
         text = self._read(path).decode('utf-8', 'surrogateescape')
@@ -399,6 +400,15 @@ class MakeJob:
                 outf.write('\n'.join(problems) + '\n')
             return 1
         return 0
+
+    def _edit_config(self, source: str, dest: str, wanted: Sequence[str]) -> None:
+        """Write a configuration with changes, unless that changes nothing"""
+        text = buildenv.adjust_config(
+            self._read(source).decode('utf-8', 'surrogateescape'), wanted)
+        data = text.encode('utf-8', 'surrogateescape')
+        if data != self._read(dest):
+            with open(dest, 'wb') as outf:
+                outf.write(data)
 
     @staticmethod
     def _read(path: str) -> bytes:
@@ -476,8 +486,6 @@ class MakeJob:
         if self._settings.mrproper:
             cmds.append(self._command('mrproper'))
         cmds.append(self._command(*self._config_targets()))
-        if self._settings.adjust_cfg:
-            cmds.append(self._command('olddefconfig'))
         cmds.append(self._command(*self._build_targets()))
         text = ''.join(' '.join(words) + '\n' for words in cmds)
         return self._without_folders(text).encode('utf-8', 'surrogateescape')

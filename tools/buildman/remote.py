@@ -45,6 +45,9 @@ class Shipment:
 
     Attributes:
         plan: what to build
+        candidates, wanted: compilers to look for, see machine.compiler_spec()
+        local: arch -> compiler of this machine
+        tools: returns the versions of the tools here
         push: pushes the source to a machine that init was done on
         commits: hashes to be built there, oldest first
         versions: text of `.scmversion` for each, '' for none
@@ -56,6 +59,10 @@ class Shipment:
     """
 
     plan: Plan
+    candidates: Mapping[str, List[str]]
+    wanted: Mapping[str, machine.Gcc]
+    local: Mapping[str, Toolchain]
+    tools: Callable[[], Mapping[str, str]]
     push: Callable[[RemoteWorker], None]
     commits: Tuple[str, ...]
     versions: Tuple[str, ...]
@@ -70,31 +77,27 @@ class RemoteMachine:
     """One machine, as a `builder.Worker`."""
 
     def __init__(self, mach: machine.Machine, shipment: Shipment,
-                 toolchains: Mapping[str, Toolchain],
                  post: Callable[[events.Event], None]) -> None:
         """Set up; nothing is started.
 
         Args:
-            mach: what was found out about it
+            mach: from the configuration
             shipment: what it gets
-            toolchains: arch -> compiler on that machine
             post: called with each event, from several threads
         """
         self.name = mach.name
         self.slots = 0
-        self.archs: Optional[Sequence[str]] = sorted(toolchains)
-        self.speed = float(max(1, mach.info.threads)) * max(1.0, mach.info.bogomips)
-        self.load = mach.info.load
+        self.archs: Optional[Sequence[str]] = ()
+        self.speed = 1.0
+        self.load = 0.0
         self.boards_sent = 0
         self.results = 0
         self.worker = RemoteWorker(mach.hostname, name=mach.name)
         self.worker.max_boards = mach.max_boards
-        self.worker.bogomips = mach.info.bogomips
-        self.worker.toolchains = {arch: tool.gcc for arch, tool in toolchains.items()}
         self.worker.on_stderr = self._said
-        self._work_dir = mach.work_dir
+        self._machine = mach
         self._shipment = shipment
-        self._toolchains = dict(toolchains)
+        self._toolchains: Dict[str, Toolchain] = {}
         self._post = post
         self._log = WorkerLog(os.path.join(shipment.log_dir, f'worker-{mach.name}.log'))
         self._gone = threading.Event()
@@ -125,13 +128,18 @@ class RemoteMachine:
 
     def _start_up(self) -> None:
         """Take all steps up to the first slot being ready"""
-        worker, ship = self.worker, self._shipment
-        self._log.note(f'init in {self._work_dir}')
-        worker.init_git(self._work_dir)
-        self._log.note(f'push {len(ship.commits)} commits')
+        worker, ship, mach = self.worker, self._shipment, self._machine
+        self._step('probe')
+        if not mach.probe(ship.candidates):
+            raise BossError(f'not used: {mach.reason}')
+        self._find_toolchains()
+        self._step(f'init in {mach.work_dir}')
+        worker.init_git(mach.work_dir)
+        self._step(f'push {len(ship.commits)} commits')
         ship.push(worker)
-        self._log.note('start')
+        self._step('start')
         worker.start()
+        self._step('configure')
         settings = ship.plan.settings.to_dict()
         if worker.version:
             self._send_files()
@@ -147,6 +155,28 @@ class RemoteMachine:
             raise BossError('its slots did not become ready')
         self.slots = slots
         self._post(events.WorkerReady(self.name))
+
+    def _step(self, text: str) -> None:
+        """Begin a step of the start-up, unless everything is being stopped"""
+        if self._gone.is_set():
+            raise BossError('stopped')
+        self._log.note(text)
+
+    def _find_toolchains(self) -> None:
+        """Choose the compilers there, and tell what is odd about the machine"""
+        mach, ship = self._machine, self._shipment
+        mach.find_toolchains(ship.candidates, ship.wanted)
+        for arch, gcc in mach.toolchains.items():
+            self._toolchains[arch] = _toolchain_there(arch, gcc, ship.local.get(arch))
+        for text in [*mach.problems, *mach.differences(ship.tools())]:
+            self._post(events.Said(self.name, text))
+        if not self._toolchains:
+            raise BossError('not used: it has no compiler for any of these boards')
+        self.archs = sorted(self._toolchains)
+        self.speed = float(max(1, mach.info.threads)) * max(1.0, mach.info.bogomips)
+        self.load = mach.info.load
+        self.worker.bogomips = mach.info.bogomips
+        self.worker.toolchains = {arch: tool.gcc for arch, tool in self._toolchains.items()}
 
     def _wait(self, event: threading.Event) -> bool:
         """Wait for an answer, as long as the worker lives"""
@@ -262,9 +292,32 @@ class RemoteMachine:
         """Have the worker end in peace."""
         self._end(10.0)
 
+    def abandon(self) -> None:
+        """Begin nothing more; stop() does the rest."""
+        self.worker.closing = True
+        if self.worker.process is None:
+            with self._gone_lock:
+                self._gone.set()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the start-up to end, after abandon()."""
+        if self._thread.ident is not None and self.worker.process is None:
+            self._thread.join(seconds)
+
     def stop(self) -> None:
         """End everything there, at once: ask, then close the connection."""
-        self._end(2.0)
+        if self.worker.process is None:
+            self._free()
+        else:
+            self._end(2.0)
+        self._log.close()
+
+    def _free(self) -> None:
+        """Free the machine's lock, which may be ours although no worker runs"""
+        worker = self.worker
+        worker.work_dir = worker.work_dir or self._machine.work_dir
+        with contextlib.suppress(BossError):
+            worker.remove_lock()
 
     def _end(self, seconds: float) -> None:
         """Ask the worker to end, wait for its answer, then close"""
@@ -424,6 +477,15 @@ def _drop(images: Mapping[str, _Image]) -> None:
     """Remove the staging folders of images"""
     for folder in {os.path.dirname(image.path) for image in images.values()}:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _toolchain_there(arch: str, gcc: str, local: Optional[Toolchain]) -> Toolchain:
+    """Return the toolchain of a machine for a compiler that was found there"""
+    folder, name = os.path.split(gcc)
+    if local:
+        return dataclasses.replace(local, gcc=gcc, path=folder)
+    cross = name[:-len('gcc')] if name.endswith('-gcc') else ''
+    return Toolchain(arch, gcc, folder, cross)
 
 
 def collect_files(env: Mapping[str, str]) -> Tuple[Dict[str, str], Dict[str, str], Dict[str, str]]:
