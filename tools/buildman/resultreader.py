@@ -68,7 +68,8 @@ _BOX_TOP = '===================== WARNING ======================\n'
 _BOX_END = re.compile(r'^=+\n', re.MULTILINE)
 _DTB_WARNING = re.compile(r'.*: Warning ')
 
-_READ_SIZE = 1 << 17
+# Most files are shorter, and need one read only
+_READ_SIZE = 1 << 12
 
 # Region name to bytes for one image, see parse_sizes()
 Regions = Dict[str, int]
@@ -356,8 +357,10 @@ class CommitReader:
             raw = os.read(fd, _READ_SIZE)
             if len(raw) == _READ_SIZE:
                 parts = [raw]
+                # Asking for much more than there is would leave holes in memory
+                rest = max(os.fstat(fd).st_size - _READ_SIZE + 1, _READ_SIZE)
                 while raw:
-                    raw = os.read(fd, _READ_SIZE)
+                    raw = os.read(fd, rest)
                     parts.append(raw)
                 raw = b''.join(parts)
         except OSError as exc:

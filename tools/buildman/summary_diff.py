@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from .resultreader import (
     CONFIG_FILES,
@@ -147,50 +147,90 @@ def _trim(old: bytes, new: bytes) -> Tuple[bytes, bytes]:
     return old[start:len(old) - keep], new[start:len(new) - keep]
 
 
-def _changed_lines(old: bytes, new: bytes) -> Tuple[Set[bytes], Set[bytes]]:
-    """Return the lines that one of two files has, or has more often."""
+def _changed_lines(old: bytes, new: bytes) -> Tuple[List[bytes], List[bytes]]:
+    """Return the lines that went and those that came, in no order.
+
+    A line that is there several times counts as often.
+    """
     old, new = _trim(old, new)
     before, after = old.split(b'\n'), new.split(b'\n')
     mine, theirs = set(before), set(after)
-    removed, added = mine - theirs, theirs - mine
-    if len(mine) != len(before) or len(theirs) != len(after):
-        counts, new_counts = Counter(before), Counter(after)
-        removed.update((counts - new_counts).keys())
-        added.update((new_counts - counts).keys())
-    return removed, added
+    if len(mine) == len(before) and len(theirs) == len(after):
+        return list(mine - theirs), list(theirs - mine)
+    counts, new_counts = Counter(before), Counter(after)
+    return list((counts - new_counts).elements()), list((new_counts - counts).elements())
 
 
-def _symbols_of(lines: Iterable[bytes]) -> Set[bytes]:
-    """Return the names under which the symbols in some lines are counted."""
-    fields = (line.split() for line in lines)
-    return {symbol_name(words[2]) for words in fields
-            if len(words) == 3 and words[1] in SYMBOL_TYPES}
+class _Moved:
+    """How the lines of one symbol changed: bytes and lines that it gained."""
+
+    __slots__ = ('gain', 'lines')
+
+    def __init__(self) -> None:
+        self.gain = 0
+        self.lines = 0
 
 
-def _find_symbols(raw: bytes, names: Iterable[bytes]) -> Optional[Dict[bytes, int]]:
-    """Return bytes for a few symbols, None if that takes a full parse.
+def _moved_symbols(old: bytes, new: bytes) -> Dict[bytes, _Moved]:
+    """Return the symbols that have other lines in a list than in another.
 
-    Looks each name up with a search through the file, which is much faster
-    than to take every line apart.
+    Raises:
+        ValueError: a line is damaged
     """
-    if not raw.endswith(b'\n') or b'\t' in raw or b'\r' in raw:
+    moved: Dict[bytes, _Moved] = {}
+    for sign, lines in zip((-1, 1), _changed_lines(old, new)):
+        for line in lines:
+            words = line.split()
+            if len(words) == 3 and words[1] in SYMBOL_TYPES:
+                item = moved.setdefault(symbol_name(words[2]), _Moved())
+                item.gain += sign * int(words[0], 16)
+                item.lines += sign
+            elif 0 < len(words) < 3:
+                raise ValueError
+    return moved
+
+
+def _find_symbol(raw: bytes, name: bytes) -> Tuple[int, int]:
+    """Return bytes and number of lines of a symbol.
+
+    Searches through the file, which is much faster than to take every line
+    apart. The file must have single blanks and end with a newline.
+
+    Raises:
+        ValueError: a line is damaged
+    """
+    static = name.startswith(b'static.')
+    needle = b' ' + (name[7:] + b'.' if static else name + b'\n')
+    size = lines = 0
+    pos = raw.find(needle)
+    while pos >= 0:
+        words = raw[raw.rfind(b'\n', 0, pos) + 1:raw.index(b'\n', pos + 1)].split()
+        if (len(words) == 3 and words[1] in SYMBOL_TYPES
+                and symbol_name(words[2]) == name):
+            size += int(words[0], 16)
+            lines += 1
+        pos = raw.find(needle, pos + 1)
+    return size, lines
+
+
+def _few_functions(old: bytes, new: bytes) -> Optional[List[Symbol]]:
+    """Return what changed if that is little and the lists are sound, else None."""
+    if not old.endswith(b'\n') or any(char in old for char in (b'\t', b'\r')):
         return None
-    sizes: Dict[bytes, int] = {}
-    for name in names:
-        static = name.startswith(b'static.')
-        needle = b' ' + (name[7:] + b'.' if static else name + b'\n')
-        pos = raw.find(needle)
-        while pos >= 0:
-            start = raw.rfind(b'\n', 0, pos) + 1
-            words = raw[start:raw.index(b'\n', pos + 1)].split()
-            if (len(words) == 3 and words[1] in SYMBOL_TYPES
-                    and symbol_name(words[2]) == name):
-                try:
-                    sizes[name] = sizes.get(name, 0) + int(words[0], 16)
-                except ValueError:
-                    return None
-            pos = raw.find(needle, pos + 1)
-    return sizes
+    rows: List[Symbol] = []
+    try:
+        moved = _moved_symbols(old, new)
+        if len(moved) > _FEW:
+            return None
+        for name, item in moved.items():
+            size, lines = _find_symbol(old, name)
+            was = size if lines else None
+            now = size + item.gain if lines + item.lines else None
+            if was != now:
+                rows.append((name.decode(errors='replace'), was, now))
+    except ValueError:
+        return None
+    return rows
 
 
 def diff_functions(old: bytes, new: bytes) -> Tuple[List[Symbol], bool]:
@@ -204,24 +244,15 @@ def diff_functions(old: bytes, new: bytes) -> Tuple[List[Symbol], bool]:
         each line could be read
     """
     clean = True
-    before: Optional[Dict[bytes, int]] = None
-    after: Optional[Dict[bytes, int]] = None
-    lines = _changed_lines(old, new)
-    names = _symbols_of(lines[0]) | _symbols_of(lines[1])
-    if len(names) <= _FEW:
-        before = _find_symbols(old, names)
-        after = _find_symbols(new, names)
-    if before is None or after is None:
+    rows = _few_functions(old, new)
+    if rows is None:
         before, _ = parse_symbols(old)
         after, clean = parse_symbols(new)
-        names = before.keys() | after.keys()
-    rows = []
-    for name in names:
-        was, now = before.get(name), after.get(name)
-        if was != now:
-            rows.append(((now or 0) - (was or 0), name, was, now))
-    rows.sort(key=lambda row: row[:2], reverse=True)
-    return [(name.decode(errors='replace'), was, now) for _, name, was, now in rows], clean
+        rows = [(name.decode(errors='replace'), before.get(name), after.get(name))
+                for name in before.keys() | after.keys()
+                if before.get(name) != after.get(name)]
+    rows.sort(key=lambda row: ((row[2] or 0) - (row[1] or 0), row[0]), reverse=True)
+    return rows, clean
 
 
 def _parsed_changes(old: bytes, new: bytes, as_is: bool
@@ -252,14 +283,19 @@ def _parsed_changes(old: bytes, new: bytes, as_is: bool
 
 
 def _set_twice(raw: bytes, key: bytes) -> bool:
-    """Return whether a file sets an option more than once.
+    """Return whether a file may set an option more than once.
 
     The preprocessor and Kconfig never do. Where a file does, the last one
     counts, which takes all the lines to find out.
     """
-    raw = b'\n' + raw
-    return (raw.count(b'#define ' + key + b' ') + raw.count(b'#define ' + key + b'\n')
-            + raw.count(b'\n' + key + b'=')) > 1
+    count = 0
+    pos = raw.find(key)
+    while pos >= 0:
+        pos += len(key)
+        # The name of another option may begin with this one's
+        count += raw[pos:pos + 1] in (b' ', b'=', b'\n', b'')
+        pos = raw.find(key, pos)
+    return count > 1
 
 
 def diff_config(old: bytes, new: bytes, as_is: bool) -> Tuple[Changes, bool]:
