@@ -19,9 +19,10 @@ def full_help(out: TextIO) -> int:
     """Show the README (-H).
 
     Raises:
-        SetupError: it is not there, as in an installed package
+        SetupError: it is not there, as in a copy without its top folder
     """
-    path = os.path.join(os.path.dirname(os.path.realpath(__file__)), '..', '..', 'README.rst')
+    # A link to the one at the top; an installed package has a copy
+    path = os.path.join(os.path.dirname(os.path.realpath(__file__)), 'README.rst')
     try:
         with open(path, encoding='utf-8') as inf:
             out.write(inf.read())
