@@ -22,7 +22,7 @@ from buildman.outcome import Outcome
 from buildman.plan import BoardJob, Plan
 from buildman.results import ResultTree
 from buildman.scheduler import Scheduler, Task
-from buildman.status import Status
+from buildman.status import Counts, Status
 
 
 class Worker(Protocol):
@@ -182,6 +182,11 @@ class Builder:
     def nothing_to_do(self) -> bool:
         """True when every result is there already."""
         return self.scheduler.finished
+
+    @property
+    def counts(self) -> Counts:
+        """Return how many results there are."""
+        return self._status.counts
 
     def pending(self) -> int:
         """Return how many boards have something to be built."""

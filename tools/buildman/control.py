@@ -10,10 +10,10 @@ import os
 import queue
 import shutil
 import sys
-from typing import Dict, List, Optional, Sequence, TextIO, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, TextIO, Tuple
 
-from buildman import boards, bsettings, buildenv, commits, engine, limit, listing, toolchain
-from buildman.builder import Builder, LocalWorker, Report, exit_status
+from buildman import boards, bsettings, buildenv, commits, dist, engine, limit, listing, toolchain
+from buildman.builder import Builder, LocalWorker, Report, Worker, exit_status
 from buildman.errors import (
     EXIT_OK,
     BoardError,
@@ -249,6 +249,8 @@ def run(args: argparse.Namespace) -> int:
         return listing.fetch(split_names(args.fetch_arch), out)
     if args.list_tool_chains:
         return listing.toolchains(args, out)
+    if args.kill_workers or args.clean_workers or args.machines:
+        return fleet_command(args, out)
     places = find_places(args)
     if args.regen_board_list or args.maintainer_check:
         return listing.board_list(args, places.source, places.base, out)
@@ -266,9 +268,47 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError('-w can only be used with a single board: '
                          f'{len(selection.boards)} match')
     if args.dry_run:
-        return listing.dry_run(describe(args, series, selection.boards), places.shown, series,
-                               selection, args.verbose, out)
+        listing.dry_run(describe(args, series, selection.boards), places.shown, series,
+                        selection, args.verbose, out)
+        if args.dist:
+            local = local_toolchains(args, selection.boards)
+            threads, _ = thread_counts(args, len(selection.boards))
+            for line in dist.describe_shares(args, selection.boards, threads, local):
+                print(line, file=out)
+        return EXIT_OK
     return build(args, places, series, selection.boards)
+
+
+def local_toolchains(args: argparse.Namespace,
+                     selected: Optional[Sequence[Board]]) -> Dict[str, Toolchain]:
+    """Return the compilers of this machine by arch, those that are missing left out.
+
+    Args:
+        args: command line
+        selected: boards that need them; None for all that there are
+    """
+    chains = toolchain.Toolchains(args.override_toolchain or '')
+    chains.scan()
+    archs = (sorted(chains.available()) if selected is None
+             else sorted({board.arch for board in selected}))
+    found: Dict[str, Toolchain] = {}
+    for arch in archs:
+        with contextlib.suppress(ToolchainError):
+            found[arch] = chains.select(arch)
+    return found
+
+
+def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
+    """Do what concerns all machines and builds nothing.
+
+    Returns:
+        exit status
+    """
+    if args.kill_workers:
+        return dist.kill_workers(args)
+    if args.clean_workers:
+        return dist.clean_workers(args)
+    return dist.show_machines(args, local_toolchains(args, None), out)
 
 
 def build(args: argparse.Namespace, places: Places, series: Optional[commits.Series],
@@ -278,12 +318,17 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
     Returns:
         exit status
     """
-    check_make()
+    fleet = dist.Fleet(args) if args.dist else None
+    if not args.no_local:
+        check_make()
     chains = toolchain.Toolchains(args.override_toolchain or '')
     chains.scan()
     commit_list: Optional[Tuple[Commit, ...]] = series.commits if series else None
     count = len(commit_list) if commit_list else 1
     choice = choose_toolchains(selected, chains, count)
+    if fleet:
+        # Another machine may have the compiler that this one lacks
+        add_remote_only(choice, selected, count)
     if not choice.jobs:
         raise ToolchainError('no board can be built: ' + '; '.join(
             sorted(set(choice.unbuildable.values()))))
@@ -301,11 +346,23 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
             if stale and not args.ide:
                 status.say(f'Removing {len(stale)} old build directories...')
             tree.remove_stale()
-            report = run_builds(args, places, plan, tree, status)
+            report = run_builds(args, places, plan, tree, status, fleet)
         finally:
             lock.close()
     tell_unbuilt(report, choice, count, status)
     return exit_status(status, report, args.ignore_warnings)
+
+
+def add_remote_only(choice: Choice, selected: Sequence[Board], count: int) -> None:
+    """Add the boards that this machine has no compiler for; others may have one"""
+    jobs = {job.board.target: job for job in choice.jobs}
+    for board in selected:
+        if board.target in choice.unbuildable:
+            jobs[board.target] = BoardJob(
+                board, tuple(range(count)), Toolchain(board.arch, '', '', ''),
+                buildenv.make_flags(board.target, bsettings.settings))
+    choice.jobs = [jobs[board.target] for board in selected]
+    choice.unbuildable = {}
 
 
 def make_status(args: argparse.Namespace, selected: Sequence[Board],
@@ -323,32 +380,56 @@ def make_status(args: argparse.Namespace, selected: Sequence[Board],
 
 
 def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,
-               status: Status) -> Report:
+               status: Status, fleet: Optional[dist.Fleet] = None) -> Report:
     """Build what is missing in the tree.
+
+    Args:
+        fleet: other machines that take part
 
     Returns:
         what could not be built
     """
     events: 'queue.Queue[Event]' = queue.Queue()
     status.start(len(plan.jobs) * plan.commit_count)
-    builder = Builder(plan, tree, status, events)
-    if not builder.nothing_to_do:
-        threads, _ = thread_counts(args, len(plan.jobs))
-        config = engine.EngineConfig(
-            work_dir=tree.work_dir, source_dir=places.source, commits=plan.commits,
-            settings=plan.settings, slots=min(threads, builder.pending()),
-            tokens=max(threads, engine.cpu_count()), env=engine.clean_env(os.environ),
-            results_dir=tree.base_dir)
-        local = LocalWorker(engine.Engine(config, events.put))
-        try:
-            builder.run([local])
-        except BaseException:
-            status.end_line()
-            raise
-    status.end_line()
+    builder = Builder(plan, tree, status, events, host=fleet.host if fleet else '')
+    try:
+        if not builder.nothing_to_do:
+            local = {job.board.arch: job.toolchain for job in plan.jobs if job.toolchain.gcc}
+            workers: List[Worker] = []
+            if not fleet or fleet.use_local:
+                workers.append(make_local_worker(args, places, plan, tree, builder, events.put,
+                                                 sorted(local) if fleet else None))
+            if fleet:
+                workers += fleet.make_workers(plan, tree, places.source, local, events.put)
+                fleet.attach(builder, tree.base_dir)
+            builder.run(workers)
+    finally:
+        status.end_line()
+        if fleet:
+            fleet.close()
     if not args.ide:
         status.say(status.closing())
+        for line in fleet.transfer_lines() if fleet else ():
+            status.say(line)
     return builder.report
+
+
+def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,
+                      builder: Builder, post: Callable[[Event], None],
+                      archs: Optional[Sequence[str]]) -> LocalWorker:
+    """Return this machine as a worker"""
+    threads, _ = thread_counts(args, len(plan.jobs))
+    config = engine.EngineConfig(
+        work_dir=tree.work_dir, source_dir=places.source, commits=plan.commits,
+        settings=plan.settings, slots=min(threads, builder.pending()),
+        tokens=max(threads, engine.cpu_count()), env=local_environment(),
+        results_dir=tree.base_dir)
+    return LocalWorker(engine.Engine(config, post), archs)
+
+
+def local_environment() -> Dict[str, str]:
+    """Return the environment for builds here, with what [worker-env] sets"""
+    return {**engine.clean_env(os.environ), **dist.build_environment()}
 
 
 def tell_unbuilt(report: Report, choice: Choice, count: int, status: Status) -> None:

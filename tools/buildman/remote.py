@@ -18,7 +18,7 @@ import threading
 import time
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from buildman import blobs, collect, events, machine, protocol, ssh
+from buildman import blobs, collect, events, lock, machine, protocol
 from buildman.boss import BUILD_TIMEOUT, BossError, RemoteWorker
 from buildman.errors import BuildmanError
 from buildman.joblog import WorkerLog
@@ -48,6 +48,7 @@ class Shipment:
         candidates, wanted: compilers to look for, see machine.compiler_spec()
         local: arch -> compiler of this machine
         tools: returns the versions of the tools here
+        owner: of the locks of all machines
         push: pushes the source to a machine that init was done on
         commits: hashes to be built there, oldest first
         versions: text of `.scmversion` for each, '' for none
@@ -63,6 +64,7 @@ class Shipment:
     wanted: Mapping[str, machine.Gcc]
     local: Mapping[str, Toolchain]
     tools: Callable[[], Mapping[str, str]]
+    owner: lock.Owner
     push: Callable[[RemoteWorker], None]
     commits: Tuple[str, ...]
     versions: Tuple[str, ...]
@@ -93,6 +95,7 @@ class RemoteMachine:
         self.boards_sent = 0
         self.results = 0
         self.worker = RemoteWorker(mach.hostname, name=mach.name)
+        self.worker.owner = shipment.owner
         self.worker.max_boards = mach.max_boards
         self.worker.on_stderr = self._said
         self._machine = mach
@@ -497,11 +500,3 @@ def collect_files(env: Mapping[str, str]) -> Tuple[Dict[str, str], Dict[str, str
     marked, files = blobs.collect(env)
     shown = {name: value for name, value in env.items() if marked[name] != value}
     return marked, shown, files
-
-
-def stop_commands() -> None:
-    """End all one-shot commands that run on machines, as on Ctrl-C."""
-    ssh.stop_all()
-
-
-__all__: List[str] = ['RemoteMachine', 'Shipment', 'collect_files', 'stop_commands']

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import IO, Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import IO, Any, Dict, List, Mapping, Optional, Sequence, Set, Union
 
 Data = Union[str, bytes]
 
@@ -93,6 +93,20 @@ def end_group(proc: subprocess.Popen[Any], grace: float = TERM_GRACE) -> None:
     proc.wait()
 
 
+# Sessions of the commands that run now, in any thread
+_running: Set[int] = set()
+
+
+def end_all() -> None:
+    """End the commands that other threads are running, as on Ctrl-C.
+
+    Their callers see them fail. They are killed, since nobody waits for them.
+    """
+    for pid in list(_running):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+
+
 def _start(pipe_list: Sequence[Sequence[str]], procs: List[subprocess.Popen[bytes]],
            stdout: Optional[int], stderr: Optional[int], cwd: Optional[str],
            env: Optional[Mapping[str, str]], stdin: Optional[int]) -> None:
@@ -107,6 +121,7 @@ def _start(pipe_list: Sequence[Sequence[str]], procs: List[subprocess.Popen[byte
         procs.append(subprocess.Popen(
             list(argv), stdin=source, stdout=stdout if is_last else subprocess.PIPE,
             stderr=stderr, cwd=cwd, env=env, start_new_session=True))
+        _running.add(procs[-1].pid)
         if len(procs) > 1:
             # The reader has its own copy; ours would hide the end of file
             previous = procs[-2].stdout
@@ -211,6 +226,7 @@ def run_pipe(pipe_list: Sequence[Sequence[str]], capture: bool = False,
                 proc.stdout.close()
             if proc.returncode is None:
                 end_group(proc)
+            _running.discard(proc.pid)
         for fd in fds:
             os.close(fd)
     _fill(result, out, err, combined, binary, oneline)

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""--dist: what a run needs so that other machines take part.
+
+A `Fleet` makes one `RemoteMachine` for each configured machine and gives them
+to the builder loop beside the local one. Nothing waits for all of them: each
+takes boards as soon as it is ready, and one that fails says why and is left
+out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import socket
+import threading
+import time
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, TextIO, Tuple
+
+from buildman import (
+    boss,
+    bsettings,
+    buildenv,
+    events,
+    joblog,
+    machine,
+    machine_probe,
+    scripts,
+    source,
+    ssh,
+)
+from buildman.builder import Builder
+from buildman.errors import EXIT_OK, SetupError, UsageError
+from buildman.plan import Board, Plan, Toolchain
+from buildman.remote import RemoteMachine, Shipment, collect_files
+from buildman.results import ResultTree
+from u_boot_pylib import command
+
+# What is sent to a machine for --machines-fetch-arch, and its time in seconds
+FETCH_MODULES = ('errors', 'plan', 'bsettings', 'toolchain', 'toolchain_unpack',
+                 'toolchain_fetch')
+FETCH_TIME = 3600.0
+
+# Seconds that machines in the middle of their start-up get to notice an end
+ABANDON_TIME = 2.0
+
+
+def machine_names(args: argparse.Namespace) -> Optional[List[str]]:
+    """Return the names that --use-machines gives, None for all."""
+    if args.use_machines is None:
+        return None
+    return [name.strip() for name in args.use_machines.split(',') if name.strip()]
+
+
+def load_machines(args: argparse.Namespace) -> machine.MachinePool:
+    """Return the machines to use.
+
+    Raises:
+        UsageError: there are none, or the configuration cannot be understood
+    """
+    pool = machine.MachinePool(machine_names(args))
+    if not pool.machines:
+        raise UsageError("no machines: add a section [machines] to the configuration, one "
+                         "'name = user@host' a line")
+    for mach in pool.machines:
+        boss.WORK_DIRS[mach.hostname] = mach.work_dir
+    return pool
+
+
+class Fleet:
+    """The machines of a run, and the logs that tell of them."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        """Read the configuration; nothing is started.
+
+        Raises:
+            UsageError: flags do not fit together, or there are no machines
+        """
+        if args.work_in_output:
+            raise UsageError('-w builds in the output folder of this machine: not with --dist')
+        self.use_local = not args.no_local
+        self._pool = load_machines(args)
+        self._machines: List[RemoteMachine] = []
+        self._boss_log: Optional[joblog.BossLog] = None
+        self._job_log: Optional[joblog.JobLog] = None
+        self._builder: Optional[Builder] = None
+        self._total = 0
+        self._push: Optional[source.PushPlan] = None
+
+    @property
+    def host(self) -> str:
+        """Return the name of this machine, for the results."""
+        return socket.gethostname()
+
+    def make_workers(self, plan: Plan, tree: ResultTree, source_dir: str,
+                     local: Mapping[str, Toolchain],
+                     post: Callable[[events.Event], None]) -> List[RemoteMachine]:
+        """Return the machines as workers for the builder.
+
+        Args:
+            plan: what to build
+            tree: where results go
+            source_dir: repository, or folder to build as it is
+            local: arch -> compiler of this machine
+            post: takes events
+
+        Raises:
+            BuildmanError: the source cannot be read
+        """
+        needed = sorted({job.board.arch for job in plan.jobs})
+        candidates, wanted = machine.compiler_spec(
+            needed, {arch: tool.gcc for arch, tool in local.items() if arch in needed})
+        hashes = None if plan.commits is None else [commit.hash for commit in plan.commits]
+        owner = scripts.new_owner()
+        push = source.prepare_push(source_dir, hashes, owner.run, exclude=[tree.base_dir])
+        marked, shown, files = collect_files(build_environment())
+        shipment = Shipment(
+            plan=plan, candidates=candidates, wanted=wanted, local=dict(local),
+            tools=_local_tools(), owner=owner,
+            push=lambda worker: source.push(
+                push, worker.name, ssh.transport_for(worker.hostname, worker.name),
+                worker.git_dir, worker.have),
+            commits=tuple(push.commits), versions=tuple(push.versions), env=marked,
+            shown_env=shown, files=files, log_dir=tree.base_dir, stage_dir=tree.work_dir)
+        self._machines = [RemoteMachine(mach, shipment, post) for mach in self._pool.machines]
+        self._total = len(plan.jobs) * plan.commit_count
+        self._push = push
+        return self._machines
+
+    # -- beside the loop ---------------------------------------------------
+
+    def attach(self, builder: Builder, base_dir: str) -> None:
+        """Take part in a run: logs, status lines, the end.
+
+        Args:
+            builder: the loop
+            base_dir: folder for the logs
+
+        Raises:
+            SetupError: they cannot be written
+        """
+        self._builder = builder
+        try:
+            self._boss_log = joblog.BossLog(os.path.join(base_dir, '.buildman.log'))
+            self._job_log = joblog.JobLog(os.path.join(base_dir, 'joblog'))
+        except OSError as exc:
+            raise SetupError(f"cannot write the logs in '{base_dir}': {exc.strerror}") from exc
+        self._boss_log.say(f'start: {self._total} builds, machines: '
+                           f"{', '.join(mach.name for mach in self._machines)}")
+        builder.add_listener(self._log_event)
+        builder.set_ticker(self.log_status, float(boss.STATUS_INTERVAL))
+        builder.set_before_stop(self.abandon)
+
+    def _log_event(self, event: events.Event, kept: bool = True) -> None:
+        """Log what happened; called by the loop"""
+        log = self._boss_log
+        if log is None or self._job_log is None:
+            return
+        if isinstance(event, events.Built):
+            self._job_log.add(event.outcome, kept)
+        elif isinstance(event, events.WorkerReady):
+            log.say(f'[{event.worker}] ready')
+        elif isinstance(event, events.WorkerGone):
+            log.say(f'[{event.worker}] lost: {event.reason}')
+        elif isinstance(event, events.Said):
+            log.say(f'[{event.worker}] {event.text}')
+        elif isinstance(event, events.BoardDone) and event.reason:
+            log.say(f'[{event.worker}] {event.target}: {event.reason}')
+
+    def log_status(self) -> None:
+        """Write a status line: results received of boards sent, and load, per machine."""
+        if self._boss_log and self._builder:
+            parts = [f'{mach.name} {mach.results}/{mach.boards_sent} boards load {mach.load:.1f}'
+                     for mach in self._machines]
+            counts = self._builder.counts
+            self._boss_log.say(f"status: {counts.done}/{counts.total} done; {'; '.join(parts)}")
+
+    def abandon(self) -> None:
+        """Let no machine begin anything more, and end the commands that run on them."""
+        for mach in self._machines:
+            mach.abandon()
+        ssh.stop_all()
+        command.end_all()
+        deadline = time.monotonic() + ABANDON_TIME
+        for mach in self._machines:
+            mach.join(max(0.0, deadline - time.monotonic()))
+        ssh.resume()
+
+    def close(self) -> None:
+        """End the logs and remove what was made for the push."""
+        self.log_status()
+        for log in (self._boss_log, self._job_log):
+            if log:
+                log.close()
+        self._boss_log = self._job_log = None
+        if self._push:
+            self._push.close()
+
+    def transfer_lines(self) -> List[str]:
+        """Return what travelled to and from each machine."""
+        return [f'  {mach.name}: {mach.results} results, sent {_size(mach.worker.bytes_sent)}, '
+                f'received {_size(mach.worker.bytes_recv)}' for mach in self._machines]
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes for people"""
+    size = float(count)
+    for unit in ('B', 'KiB', 'MiB'):
+        if size < 1024:
+            return f'{size:.0f} {unit}' if unit == 'B' else f'{size:.1f} {unit}'
+        size /= 1024
+    return f'{size:.1f} GiB'
+
+
+def _local_tools() -> Callable[[], Mapping[str, str]]:
+    """Return a function that tells the versions of the tools here, found out once"""
+    lock = threading.Lock()
+    cached = functools.lru_cache(maxsize=1)(machine_probe.tool_versions)
+
+    def tools() -> Mapping[str, str]:
+        with lock:
+            return cached()
+
+    return tools
+
+
+def build_environment() -> Dict[str, str]:
+    """Return the part of our environment that goes along with a build.
+
+    Variables that U-Boot's Makefile and binman read, and those that
+    [worker-env] names (`NAME`, or `NAME = value`).
+    """
+    env = buildenv.portable_environment(os.environ)
+    for name, value in bsettings.get_items('worker-env'):
+        if value:
+            env[name] = value
+        elif name in os.environ:
+            env[name] = os.environ[name]
+    return env
+
+
+# -- without building ------------------------------------------------------
+
+def show_machines(args: argparse.Namespace, local: Mapping[str, Toolchain],
+                  out: TextIO) -> int:
+    """Probe all machines and show what they are and have (--mach).
+
+    Returns:
+        0 when all can be used, else 1
+    """
+    pool = load_machines(args)
+    gccs = {arch: tool.gcc for arch, tool in local.items()}
+    fetcher = _fetch if args.machines_fetch_arch else None
+    pool.probe_all(gccs)
+    pool.check_toolchains(sorted(local), fetch=bool(fetcher), local_gcc=gccs, fetcher=fetcher)
+    for note in pool.notes:
+        print(note, file=out)
+    pool.print_summary()
+    return EXIT_OK if all(mach.avail for mach in pool.machines) else 1
+
+
+def _fetch(mach: machine.Machine, archs: Sequence[str]) -> None:
+    """Install toolchains on a machine (--machines-fetch-arch)"""
+    url = bsettings.get_value('toolchain-fetch', 'url')
+    mach.transport.run(scripts.module_command(FETCH_MODULES, ['--fetch', url, *archs]), FETCH_TIME,
+                       doing='fetching toolchains')
+
+
+def kill_workers(args: argparse.Namespace) -> int:
+    """Stop left-over workers (--kill-workers)."""
+    return boss.kill_workers([mach.hostname for mach in load_machines(args).machines])
+
+
+def clean_workers(args: argparse.Namespace) -> int:
+    """Remove the work folders (--clean-workers)."""
+    return boss.clean_workers([mach.hostname for mach in load_machines(args).machines])
+
+
+def describe_shares(args: argparse.Namespace, selected: Sequence[Board], slots: int,
+                    local: Mapping[str, Toolchain]) -> List[str]:
+    """Return the lines that say who would get what (-n --dist).
+
+    Machines are probed for this; the shares are what their speeds let expect.
+    """
+    pool = load_machines(args)
+    needed = sorted({board.arch for board in selected})
+    gccs = {arch: tool.gcc for arch, tool in local.items() if arch in needed}
+    pool.probe_all(gccs)
+    pool.check_toolchains(needed, local_gcc=gccs)
+    shares: Dict[str, float] = {}
+    who: List[Tuple[str, float, Sequence[str]]] = []
+    if not args.no_local:
+        speed = float(machine_probe.processors()['bogomips'])
+        who.append(('local', slots * max(1.0, speed), sorted(local)))
+    for mach in pool.machines:
+        if mach.avail:
+            who.append((mach.name, mach.weight * max(1.0, mach.info.bogomips),
+                        sorted(mach.toolchains)))
+    nobody: List[str] = []
+    for board in selected:
+        able = [(name, speed) for name, speed, archs in who if board.arch in archs]
+        total = sum(speed for _, speed in able)
+        if not able:
+            nobody.append(board.target)
+        for name, speed in able:
+            shares[name] = shares.get(name, 0.0) + speed / total
+    lines = ['Machines, and about how many boards each would get:']
+    for name, _, archs in who:
+        lines.append(f"   {name}: {shares.get(name, 0.0):.1f} boards ({' '.join(archs) or 'none'})")
+    for mach in pool.machines:
+        if not mach.avail:
+            lines.append(f'   {mach.name}: not used: {mach.reason}')
+    if nobody:
+        lines.append(f"Nobody can build: {' '.join(nobody)}")
+    return lines
