@@ -128,8 +128,12 @@ def _usable(git_dir: str) -> bool:
     return os.path.isdir(os.path.join(git_dir, 'objects'))
 
 
-def prepare_repository(work_dir: str) -> List[str]:
+def prepare_repository(work_dir: str, fresh: bool = False) -> List[str]:
     """Make or mend the repository; call it with the lock held.
+
+    Args:
+        work_dir: folder
+        fresh: begin anew, whatever is there
 
     Returns:
         hashes of the commits that it has complete
@@ -137,7 +141,7 @@ def prepare_repository(work_dir: str) -> List[str]:
         Problem: git failed
     """
     git_dir = os.path.join(work_dir, '.git')
-    if os.path.lexists(git_dir) and not _usable(git_dir):
+    if os.path.lexists(git_dir) and (fresh or not _usable(git_dir)):
         remove(git_dir)
     if not os.path.lexists(git_dir):
         git('', 'init', '-q', '--template=', work_dir)
@@ -218,7 +222,7 @@ def remove(path: str) -> None:
         os.remove(path)
 
 
-def init(work_dir: str, owner_json: str, min_disk: str) -> int:
+def init(work_dir: str, owner_json: str, min_disk: str, fresh: bool) -> int:
     """Take the machine for a boss and get its repository ready.
 
     Prints a line `have HASH` for each commit that is there, then the work
@@ -236,7 +240,7 @@ def init(work_dir: str, owner_json: str, min_disk: str) -> int:
     except lock.LockBusy as exc:
         return busy(exc)
     try:
-        for name in prepare_repository(work_dir):
+        for name in prepare_repository(work_dir, fresh):
             print(f'have {name}')
         # Again: a clean-up may have taken its time
         lock.claim(work_dir, owner)
@@ -293,7 +297,7 @@ def main(args: Optional[Sequence[str]] = None) -> int:
     work_dir = os.path.expanduser(args[1])
     try:
         if args[0] == 'init':
-            return init(work_dir, args[2], args[3])
+            return init(work_dir, args[2], args[3], 'fresh' in args[4:])
         if args[0] == 'kill':
             return kill(work_dir)
         if args[0] == 'clean':

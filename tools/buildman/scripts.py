@@ -62,7 +62,8 @@ def new_owner(run: str = '') -> lock.Owner:
                       run=run or uuid.uuid4().hex, since=time.time())
 
 
-def init_script(work_dir: str, owner: lock.Owner, min_disk: int = farside.MIN_DISK) -> str:
+def init_script(work_dir: str, owner: lock.Owner, min_disk: int = farside.MIN_DISK,
+                fresh: bool = False) -> str:
     """Return the command that claims a machine and makes or mends its repository.
 
     See parse_init() for the answer. Doing it again with the same owner renews
@@ -72,9 +73,11 @@ def init_script(work_dir: str, owner: lock.Owner, min_disk: int = farside.MIN_DI
         work_dir: folder there; a leading `~` is its home folder
         owner: of the claim
         min_disk: bytes that have to be free
+        fresh: begin the repository anew: for one into which git cannot push
     """
     return module_command(['lock', 'farside'],
-                          ['init', work_dir, owner.to_json(), str(min_disk)])
+                          ['init', work_dir, owner.to_json(), str(min_disk),
+                           *(['fresh'] if fresh else [])])
 
 
 # What `worker` imports, each before those that import it; a test holds the two together

@@ -1,0 +1,424 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""What of a repository a machine needs for a build, and how it gets there.
+
+A machine needs the trees of the commits to be built, not their history. So
+each commit is pushed as a shallow root, a commit without parents: the push is
+made from a small temporary repository that borrows our objects (`alternates`)
+and whose `shallow` file lists the commits to be built. One commit that has all
+of them as parents, the carrier, makes it one ref; it is made up of the same
+bytes each time, so that its hash is the same for the same commits. The far
+side allows new shallow roots with `receive.shallowUpdate`.
+
+As no commit over there ever has a parent, there is no "deeper" or "shallower":
+an older commit is one root more, whatever there was before. What is there
+already is told by the far side (see `farside`): those commits are roots in the
+temporary repository, too, so that git counts with them as they are there, and
+sends nothing that they contain.
+
+The version string that scripts/setlocalversion of U-Boot finds out by `git
+describe` needs the history, so it is found out here and goes along as the
+content of `.scmversion`, which the script takes instead.
+
+Formats: gitrepository-layout(5), shallow.txt and the objects of git.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import zlib
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+from buildman import lock, ssh
+from buildman.errors import GitError
+from u_boot_pylib import command
+
+PUSH_REF = 'refs/buildman/push'
+# Hashes that one command line takes
+MAX_ARGS = 1000
+# Fixed, so that the same content has the same hash
+_PERSON = 'buildman <buildman> 0 +0000'
+_HASH = re.compile(r'[0-9a-f]{40}\Z')
+_DESCRIBED = re.compile(r'.*-(\d+)-(g[0-9a-f]+)\Z')
+# Lines of `git status` that setlocalversion does not count as a change
+_PACKAGE = re.compile(r'(?:.. )?scripts/package')
+
+_CONFIG = '''\
+[core]
+\trepositoryformatversion = 0
+\tbare = true
+\thooksPath = /dev/null
+\tlogAllRefUpdates = false
+[push]
+\tfollowTags = false
+\trecurseSubmodules = no
+\tgpgSign = false
+\tnegotiate = false
+[protocol]
+\tversion = 0
+[gc]
+\tauto = 0
+[maintenance]
+\tauto = false
+'''
+
+
+def _environment(extra: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
+    """Return the environment for git without what ties it to some repository."""
+    drop = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE', 'GIT_OBJECT_DIRECTORY',
+            'GIT_ALTERNATE_OBJECT_DIRECTORIES', 'GIT_COMMON_DIR', 'GIT_NAMESPACE',
+            'GIT_PREFIX', 'GIT_SHALLOW_FILE', 'GIT_GRAFT_FILE', 'GIT_CEILING_DIRECTORIES')
+    env = {key: val for key, val in os.environ.items() if key not in drop}
+    return {**env, 'LC_ALL': 'C', 'GIT_OPTIONAL_LOCKS': '0', **(extra or {})}
+
+
+def _git(folder: str, *args: str, stdin: bytes = b'', env: Optional[Mapping[str, str]] = None,
+         may_fail: bool = False) -> str:
+    """Run git in a folder and return what it prints, '' for one that may fail and does.
+
+    Raises:
+        GitError: it failed, or there is no such folder
+    """
+    try:
+        proc = subprocess.run(['git', *args], cwd=folder, input=stdin, capture_output=True,
+                              env=_environment(env), check=False)
+    except OSError as exc:
+        raise GitError(f"git in '{folder}': {exc.strerror}") from exc
+    if proc.returncode:
+        if may_fail:
+            return ''
+        said = [line for line in proc.stderr.decode('utf-8', 'replace').splitlines()
+                if line.strip() and not line.startswith(('warning:', 'hint:'))]
+        why = said[0] if said else f'exit status {proc.returncode}'
+        verb = next((arg for arg in args if not arg.startswith('-')), 'git')
+        raise GitError(f"git {verb} in '{folder}': {why}")
+    return os.fsdecode(proc.stdout)
+
+
+def _quote_path(path: str) -> str:
+    """Return a path as `alternates` has it: plain, or like a string in C."""
+    if path.isprintable() and '"' not in path and ':' not in path:
+        return path
+    body = ''.join(chr(byte) if 32 < byte < 127 and byte not in b'"\\' else f'\\{byte:03o}'
+                   for byte in os.fsencode(path))
+    return f'"{body}"'
+
+
+def object_dirs(folder: str) -> List[str]:
+    """Return the folder of a repository's objects, as a list of full paths.
+
+    Raises:
+        GitError: it is no repository, or its objects are not named by SHA-1
+    """
+    path = _git(folder, 'rev-parse', '--git-path', 'objects').rstrip('\n')
+    kind = _git(folder, 'config', 'extensions.objectFormat', may_fail=True).strip()
+    if kind not in ('', 'sha1'):
+        raise GitError(f"'{folder}' names its objects by {kind}, which machines do not take")
+    return [os.path.join(os.path.abspath(folder), path)]
+
+
+# --- versions ---
+
+def scm_versions(folder: str, commits: Sequence[str]) -> List[str]:
+    """Return the `.scmversion` with which each commit gets its local version string.
+
+    As scripts/setlocalversion does it: nothing at an annotated tag, `-N-gHASH`
+    after one, `-gHASH` where there is none. It does not depend on
+    CONFIG_LOCALVERSION_AUTO: without it the script only asks whether there is
+    any text at all.
+
+    Args:
+        folder: working tree or repository
+        commits: full hashes
+    Raises:
+        GitError: one of them is not there
+    """
+    lines: List[str] = []
+    for start in range(0, len(commits), MAX_ARGS):
+        # --always for one that no tag describes; --long to tell it from a tag
+        lines += _git(folder, 'describe', '--long', '--always',
+                      *commits[start:start + MAX_ARGS]).splitlines()
+    out = []
+    for commit, line in zip(commits, lines):
+        found = _DESCRIBED.match(line)
+        if found is None:
+            short = _git(folder, 'rev-parse', '--verify', '--short', commit).strip()
+            out.append(f'-g{short}\n')
+        elif int(found.group(1)):
+            out.append(f'-{int(found.group(1)):05d}-{found.group(2)}\n')
+        else:
+            out.append('\n')
+    return out
+
+
+def scm_version_here(folder: str) -> str:
+    """Return the `.scmversion` of a source folder as it is, `-dirty` included."""
+    path = os.path.join(folder, '.scmversion')
+    if os.path.exists(path):
+        with open(path, encoding='utf-8', errors='surrogateescape') as inf:
+            return inf.read()
+    inside = _git(folder, 'rev-parse', '--is-inside-work-tree', may_fail=True).strip() == 'true'
+    head = _git(folder, 'rev-parse', '--verify', 'HEAD', may_fail=True).strip()
+    # A folder within some other project has no version of its own
+    if not inside or not head or _git(folder, 'rev-parse', '--show-prefix').strip():
+        return '\n'
+    version = scm_versions(folder, [head])[0].strip()
+    status = _git(folder, 'status', '-uno', '--porcelain')
+    if any(not _PACKAGE.match(line) for line in status.splitlines()):
+        version += '-dirty'
+    return version + '\n'
+
+
+# --- the folder as it is ---
+
+def _snapshot_tree(folder: str, objects: str, borrowed: List[str], spare: str,
+                   exclude: Sequence[str]) -> str:
+    """Write the tree of a folder as it is; return its hash.
+
+    Args:
+        folder: in a working tree, or in no repository at all
+        objects: where new objects go
+        borrowed: folders of other objects, added to
+        spare: path for the index and, where there is none, a repository
+        exclude: full paths to leave out
+    """
+    where: Dict[str, str] = {}
+    if _git(folder, 'rev-parse', '--is-inside-work-tree', may_fail=True).strip() == 'true':
+        borrowed += object_dirs(folder)
+        index = os.path.join(os.path.abspath(folder),
+                             _git(folder, 'rev-parse', '--git-path', 'index').rstrip('\n'))
+        # With what it knows of unchanged files, only changed ones are read
+        if os.path.exists(index):
+            shutil.copy2(index, f'{spare}.index')
+    else:
+        _git('/', 'init', '-q', '--bare', f'{spare}.git')
+        where = {'GIT_DIR': f'{spare}.git', 'GIT_WORK_TREE': os.path.abspath(folder)}
+    env = {**where, 'GIT_INDEX_FILE': f'{spare}.index', 'GIT_OBJECT_DIRECTORY': objects,
+           'GIT_ALTERNATE_OBJECT_DIRECTORIES': ':'.join(_quote_path(path) for path in borrowed)}
+    prefix = _git(folder, 'rev-parse', '--show-prefix', env=env).rstrip('\n')
+    before = _gitlinks(folder, env)
+    real = os.path.realpath(folder)
+    specs = ['.'] + [f':(exclude,literal){os.path.relpath(os.path.realpath(path), real)}'
+                     for path in exclude
+                     if os.path.realpath(path).startswith(real + os.sep)]
+    _git(folder, '-c', 'core.fsmonitor=false', '-c', 'core.safecrlf=false',
+         '-c', 'advice.addEmbeddedRepo=false', 'add', '-A', '--', *specs, env=env)
+    for num, path in enumerate(_gitlinks(folder, env)):
+        full = os.path.join(folder, path)
+        has = path in before and os.path.exists(os.path.join(full, '.git'))
+        if path in before and not has:
+            continue
+        # Of a repository within only a submodule is part of the source
+        _git(folder, 'update-index', '--force-remove', '-z', '--stdin',
+             stdin=os.fsencode(path) + b'\0', env=env)
+        if has:
+            tree = _snapshot_tree(full, objects, borrowed, f'{spare}-{num}', exclude)
+            env['GIT_ALTERNATE_OBJECT_DIRECTORIES'] = ':'.join(map(_quote_path, borrowed))
+            _git(folder, 'read-tree', f'--prefix={prefix}{path}/', tree, env=env)
+    return _git(folder, 'write-tree', *([f'--prefix={prefix}'] if prefix else []),
+                env=env).strip()
+
+
+def _gitlinks(folder: str, env: Mapping[str, str]) -> List[str]:
+    """Return the submodules in the index, relative to the folder."""
+    entries = _git(folder, 'ls-files', '-s', '-z', '--', '.', env=env).split('\0')
+    return [entry.partition('\t')[2] for entry in entries if entry.startswith('160000 ')]
+
+
+# --- the push ---
+
+@dataclasses.dataclass(frozen=True)
+class PushPlan:
+    """The source of one run, ready to be pushed to any number of machines.
+
+    Attributes:
+        commits: hashes to be built, oldest first; for the folder as it is one
+            commit made of it
+        versions: content of `.scmversion` for each; it is to be written even
+            where it is an empty line
+        run: identifier of the run
+        folder: temporary folder
+        borrowed: folders of objects that are used where they are
+        carrier: commit that has all of them as parents
+    """
+
+    commits: Tuple[str, ...]
+    versions: Tuple[str, ...]
+    run: str
+    folder: str
+    borrowed: Tuple[str, ...]
+    carrier: str
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False,
+                                              compare=False)
+
+    def __enter__(self) -> 'PushPlan':
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the temporary folder; harmless the second time."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def refspec(self) -> str:
+        """What `git push` is to push from a repository of repository()."""
+        return f'+{PUSH_REF}:{lock.RUN_REFS}/{self.run}'
+
+    def repository(self, name: str, have: Iterable[str] = ()) -> str:
+        """Return a repository to push to one machine from.
+
+        It is made of a few small files; any thread may call this.
+
+        Args:
+            name: of the machine
+            have: commits that are complete there, as `init` told them
+        Raises:
+            GitError: the objects cannot be packed
+        """
+        have = [commit for commit in have if _HASH.match(commit)]
+        if not have:
+            self._pack()
+        known = self._existing([commit for commit in have if commit not in self.commits])
+        path = os.path.join(self.folder, f'push-{name}')
+        shutil.rmtree(path, ignore_errors=True)
+        _make_repository(path, [os.path.join(self.folder, 'objects'), *self.borrowed],
+                         [*self.commits, *known], self.carrier)
+        return path
+
+    def _existing(self, commits: Sequence[str]) -> List[str]:
+        """Return those of the commits that are in the repository here."""
+        if not commits:
+            return []
+        out = _git(os.path.join(self.folder, 'base'), 'cat-file', '--batch-check',
+                   stdin='\n'.join(commits).encode() + b'\n')
+        return [line.split()[0] for line in out.splitlines() if ' commit ' in line]
+
+    def _pack(self) -> None:
+        """Pack all objects once: each machine that has nothing gets the same bytes.
+
+        Without it each push would compress them anew.
+        """
+        with self._lock:
+            mark = os.path.join(self.folder, 'packed')
+            if os.path.exists(mark):
+                return
+            _git(os.path.join(self.folder, 'base'), 'pack-objects', '-q', '--revs',
+                 '--delta-base-offset', os.path.join(self.folder, 'objects', 'pack', 'pack'),
+                 stdin=self.carrier.encode() + b'\n')
+            with open(mark, 'w', encoding='utf-8'):
+                pass
+
+
+def _make_repository(path: str, objects: Sequence[str], shallow: Sequence[str],
+                     carrier: str) -> None:
+    """Make a bare repository by hand: quicker than git init, and nothing of a template."""
+    for name in ('objects/info', 'objects/pack', 'refs/buildman'):
+        os.makedirs(os.path.join(path, name))
+    files = {
+        'HEAD': 'ref: refs/heads/none\n',
+        'config': _CONFIG,
+        'objects/info/alternates': ''.join(_quote_path(name) + '\n' for name in objects),
+        'shallow': ''.join(f'{name}\n' for name in sorted(set(shallow))),
+        PUSH_REF: carrier + '\n' if carrier else '',
+    }
+    for name, text in files.items():
+        if text:
+            with open(os.path.join(path, name), 'w', encoding='utf-8',
+                      errors='surrogateescape') as outf:
+                outf.write(text)
+
+
+def prepare_push(folder: str, commits: Optional[Sequence[str]], run: str,
+                 exclude: Sequence[str] = ()) -> PushPlan:
+    """Get the source of a run ready; nothing in the user's repository changes.
+
+    Args:
+        folder: working tree or repository; may be a worktree or a shallow clone
+        commits: full hashes to build, oldest first; None for the folder as it
+            is: uncommitted changes and untracked files included, ignored ones not
+        run: identifier of the run
+        exclude: full paths to leave out of the folder (the output, say)
+    Raises:
+        GitError: a commit is not there, or git cannot read the folder
+    """
+    tmp = tempfile.mkdtemp(prefix='buildman-push-')
+    try:
+        objects = os.path.join(tmp, 'objects')
+        for name in ('info', 'pack'):
+            os.makedirs(os.path.join(objects, name))
+        borrowed: List[str] = []
+        base = os.path.join(tmp, 'base')
+        if commits is None:
+            tree = _snapshot_tree(folder, objects, borrowed, os.path.join(tmp, 'snap'), exclude)
+            versions = [scm_version_here(folder)]
+            commits = [_write_commit(objects, tree, (), 'The source folder as it is')]
+        else:
+            borrowed = object_dirs(folder)
+            versions = scm_versions(folder, commits)
+        _make_repository(base, [objects, *borrowed], commits, '')
+        tree = _git(base, 'rev-parse', '--verify', f'{commits[-1]}^{{tree}}').strip()
+        carrier = _write_commit(objects, tree, commits, 'Commits that buildman builds')
+        return PushPlan(tuple(commits), tuple(versions), run, tmp, tuple(borrowed), carrier)
+    except BaseException:
+        shutil.rmtree(tmp, ignore_errors=True)
+        raise
+
+
+def _write_commit(objects: str, tree: str, parents: Sequence[str], subject: str) -> str:
+    """Write a commit that depends on nothing but its content; return its hash.
+
+    Args:
+        objects: folder for it, as a loose object
+        tree, parents: hashes; they need not be there
+        subject: its message
+    """
+    heads = ''.join(f'parent {name}\n' for name in dict.fromkeys(parents))
+    data = (f'tree {tree}\n{heads}author {_PERSON}\ncommitter {_PERSON}\n\n'
+            f'{subject}\n').encode()
+    data = b'commit %d\0' % len(data) + data
+    name = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+    path = os.path.join(objects, name[:2], name[2:])
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, 'wb') as outf:
+        outf.write(zlib.compress(data))
+    return name
+
+
+def push(plan: PushPlan, name: str, transport: ssh.Transport, git_dir: str,
+         have: Iterable[str] = (), delays: Sequence[float] = ssh.RETRY_DELAYS) -> None:
+    """Push the source of a run to a machine.
+
+    Args:
+        plan: the source
+        name: of the machine
+        transport: the way to it
+        git_dir: full path of the repository there, as `init` made it
+        have: commits that are complete there, as `init` told them
+        delays: seconds before each new try when sshd turns us away
+    Raises:
+        ssh.RemoteError: it failed
+        GitError: the objects cannot be packed
+    """
+    repo = plan.repository(name, have)
+    config = [word for key, val in transport.git_config().items()
+              for word in ('-c', f'{key}={val}')]
+    argv = ['git', *config, 'push', '--quiet', transport.push_url(git_dir), plan.refspec]
+
+    def attempt() -> str:
+        result = command.run_pipe([argv], capture=True, capture_stderr=True,
+                                  raise_on_error=False, cwd=repo)
+        if result.return_code:
+            raise ssh.explain(transport.hostname,
+                              ssh.Answer(result.stdout, result.stderr, result.return_code),
+                              'git push')
+        return ''
+
+    ssh.with_retries(attempt, delays)
