@@ -47,7 +47,7 @@ class TestCommits(unittest.TestCase):
     def subjects(self, *args, repo=None, **kwargs):
         """Return the subjects of a series"""
         series = find_series(repo or self.repo, *args, **kwargs)
-        return ' '.join(commit.subject for commit in series.commits)
+        return ' '.join(series.commits[i].subject for i in series.selected)
 
     def test_upstream_set(self):
         """The upstream commit comes first, to compare with"""

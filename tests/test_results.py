@@ -100,6 +100,16 @@ class TestResults(unittest.TestCase):
         self.assertEqual(self.names(), [commit_dir_name(0, B), commit_dir_name(1, C), 'mine'])
         self.assertEqual(ResultTree(self.base, (B, C)).stale(), [])
 
+    def test_left_out(self):
+        """Results of commits that -c leaves out are kept: they are still in the branch"""
+        tree = ResultTree(self.base, (A, B, C))
+        for upto in range(3):
+            tree.write(Outcome('b', upto, upto))
+        new = ResultTree(self.base, (C,))
+        new.remove_stale({A.hash, C.hash})
+        self.assertEqual(new.read_done(0, 'b'), (2, False))
+        self.assertEqual(self.names(), [commit_dir_name(0, A), commit_dir_name(0, C)])
+
     def test_swapped(self):
         """Two commits in another order keep their results"""
         tree = ResultTree(self.base, (A, B))

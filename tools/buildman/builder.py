@@ -164,7 +164,7 @@ class Builder:
         settings = self._plan.settings
         todo: Dict[str, List[int]] = {target: [] for target in self._jobs}
         counts = self._status.counts
-        for upto in range(self._plan.commit_count):
+        for upto in self._plan.selected:
             built = ({} if settings.force_build
                      else self._tree.built(upto, self._jobs))
             for target in self._jobs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import List, Optional, Tuple
+from typing import FrozenSet, List, Optional, Tuple
 
 from buildman.errors import GitError, UsageError
 from buildman.plan import Commit
@@ -18,11 +18,16 @@ class Series:
 
     Attributes:
         commits: oldest first; the upstream commit comes first unless a range or
-            a count left it out
+            a count left it out. Their places number the folders of the results
+        selected: indexes of those to build, all but for --step
+        alive: hashes of all commits of the branch, those that a count left out
+            included: their results are not stale
         messages: what the user should know, a line each
     """
 
     commits: Tuple[Commit, ...]
+    selected: Tuple[int, ...]
+    alive: FrozenSet[str]
     messages: Tuple[str, ...] = ()
 
 
@@ -124,7 +129,7 @@ def find_series(git_dir: str, branch: str, count: int = -1, step: int = 1) -> Se
         branch: a branch, any other name of a commit, or a range A..B
         count: build only the newest ones, -1 for all; the upstream commit is
             then not built in addition
-        step: build every step-th commit only, counted from the oldest; 0: the
+        step: select every step-th commit only, counted from the oldest; 0: the
             first and the last
 
     Raises:
@@ -137,6 +142,7 @@ def find_series(git_dir: str, branch: str, count: int = -1, step: int = 1) -> Se
     if step < 0:
         raise UsageError(f"'--step {step}': must be 0 or more")
     messages: List[str] = []
+    whole: List[Commit] = []
     if '..' in branch:
         parts = branch.split('..')
         if len(parts) != 2 or branch.count('...'):
@@ -146,10 +152,11 @@ def find_series(git_dir: str, branch: str, count: int = -1, step: int = 1) -> Se
         commits = _log(git_dir, f'{first}..{last}')
         if not commits:
             raise GitError(f"range '{branch}' has no commits")
+        whole = commits
     else:
         tip = _require(git_dir, branch)
         if count > 0:
-            commits = _newest(git_dir, branch, tip, count)
+            commits, whole = _newest(git_dir, branch, tip, count)
         else:
             base, messages = _upstream(git_dir, branch, tip)
             commits = _log(git_dir, f'{base}..{tip}')
@@ -159,25 +166,29 @@ def find_series(git_dir: str, branch: str, count: int = -1, step: int = 1) -> Se
             commits = _log(git_dir, '-n', '1', base) + commits
     if count > 0:
         commits = commits[-count:]
-    if step == 0:
-        commits = [commits[0], commits[-1]] if len(commits) > 1 else commits
-    elif step > 1:
-        commits = commits[::step]
-    return Series(tuple(commits), tuple(messages))
+    top = len(commits) - 1
+    selected = tuple(range(0, top + 1, step)) if step else tuple(sorted({0, top}))
+    alive = frozenset(commit.hash for commit in [*commits, *whole])
+    return Series(tuple(commits), selected, alive, tuple(messages))
 
 
-def _newest(git_dir: str, branch: str, tip: str, count: int) -> List[Commit]:
+def _newest(git_dir: str, branch: str, tip: str,
+            count: int) -> Tuple[List[Commit], List[Commit]]:
     """Return the newest commits of a branch, none from before its upstream commit.
 
     A branch without an upstream, or one that is where its upstream is, has no
     such end.
+
+    Returns:
+        (those commits, all commits of the branch as far as they are known)
     """
     commits = _log(git_dir, '-n', str(count), tip)
     try:
         base, _ = _upstream(git_dir, branch, tip)
     except GitError:
-        return commits
+        return commits, commits
     if base == tip:
-        return commits
-    inside = {commit.hash for commit in _log(git_dir, f'{base}..{tip}')} | {base}
-    return [commit for commit in commits if commit.hash in inside]
+        return commits, commits
+    whole = _log(git_dir, '-n', '1', base) + _log(git_dir, f'{base}..{tip}')
+    inside = {commit.hash for commit in whole}
+    return [commit for commit in commits if commit.hash in inside], whole

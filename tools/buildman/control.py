@@ -12,7 +12,18 @@ import shutil
 import sys
 from typing import Callable, Dict, List, Optional, Sequence, TextIO, Tuple
 
-from buildman import boards, bsettings, buildenv, commits, dist, engine, limit, listing, toolchain
+from buildman import (
+    boards,
+    bsettings,
+    buildenv,
+    commits,
+    dist,
+    engine,
+    limit,
+    listing,
+    summary_show,
+    toolchain,
+)
 from buildman.builder import Builder, LocalWorker, Report, Worker, exit_status
 from buildman.errors import (
     EXIT_OK,
@@ -153,7 +164,7 @@ class Choice:
 
 
 def choose_toolchains(selected: Sequence[Board], chains: toolchain.Toolchains,
-                      commit_count: int) -> Choice:
+                      indexes: Tuple[int, ...]) -> Choice:
     """Find the compiler of each board."""
     known: Dict[str, Toolchain] = {}
     missing: Dict[str, str] = {}
@@ -168,7 +179,7 @@ def choose_toolchains(selected: Sequence[Board], chains: toolchain.Toolchains,
             choice.unbuildable[board.target] = missing[board.arch]
         else:
             choice.jobs.append(BoardJob(
-                board, tuple(range(commit_count)), known[board.arch],
+                board, indexes, known[board.arch],
                 buildenv.make_flags(board.target, bsettings.settings)))
     return choice
 
@@ -177,7 +188,7 @@ def describe(args: argparse.Namespace, series: Optional[commits.Series],
              selected: Sequence[Board]) -> str:
     """Return the line that says what is going to be built."""
     if series:
-        count = len(series.commits)
+        count = len(series.selected)
         what = f"{count} commit{'s' if count != 1 else ''}"
     else:
         what = 'current source'
@@ -259,7 +270,7 @@ def run(args: argparse.Namespace) -> int:
         series = commits.find_series(args.git, args.branch, args.count, args.step)
         for text in series.messages:
             print(text, file=err)
-        if args.work_in_output and len(series.commits) != 1:
+        if args.work_in_output and len(series.selected) != 1:
             raise UsageError('-w can only be used with a single commit (-c 1)')
     selection = load_boards(args, places, err)
     if args.print_arch or args.print_prefix:
@@ -276,7 +287,36 @@ def run(args: argparse.Namespace) -> int:
             for line in dist.describe_shares(args, selection.boards, threads, local):
                 print(line, file=out)
         return EXIT_OK
-    return build(args, places, series, selection.boards)
+    if args.summary:
+        return show_summary(args, places, series, selection.boards)
+    status = build(args, places, series, selection.boards)
+    if args.build_summary:
+        show_summary(args, places, series, selection.boards)
+    return status
+
+
+def show_summary(args: argparse.Namespace, places: Places,
+                 series: Optional[commits.Series], selected: Sequence[Board]) -> int:
+    """Show what changed from commit to commit (-s), from the results that are there.
+
+    Returns:
+        exit status
+    """
+    tree = ResultTree(places.base, series.commits if series else None, args.work_in_output,
+                      not args.no_subdirs)
+    threads, jobs = thread_counts(args, len(selected))
+    return summary_show.show_summary(summary_show.SummaryRequest(
+        folder=places.base if series else tree.commit_dir(0),
+        commits=series.commits if series else None, boards=tuple(selected), threads=threads,
+        jobs_per_thread=jobs, show_errors=args.show_errors,
+        list_error_boards=args.list_error_boards, show_sizes=args.show_sizes,
+        detail=args.detail, bloat=args.bloat, show_config=args.show_config,
+        show_environment=args.show_environment, show_unknown=args.show_unknown,
+        filter_dtb_warnings=args.filter_dtb_warnings,
+        filter_migration_warnings=args.filter_migration_warnings,
+        preserve_config_y=args.preserve_config_y, show_not_built=args.show_not_built,
+        ide=args.ide, step=args.step, json=args.json, junit=args.junit,
+        colour=sys.stdout.isatty()), sys.stdout)
 
 
 def local_toolchains(args: argparse.Namespace,
@@ -324,16 +364,17 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
     chains = toolchain.Toolchains(args.override_toolchain or '')
     chains.scan()
     commit_list: Optional[Tuple[Commit, ...]] = series.commits if series else None
-    count = len(commit_list) if commit_list else 1
-    choice = choose_toolchains(selected, chains, count)
+    indexes = series.selected if series else (0,)
+    count = len(indexes)
+    choice = choose_toolchains(selected, chains, indexes)
     if fleet:
         # Another machine may have the compiler that this one lacks
-        add_remote_only(choice, selected, count)
+        add_remote_only(choice, selected, indexes)
     if not choice.jobs:
         raise ToolchainError('no board can be built: ' + '; '.join(
             sorted(set(choice.unbuildable.values()))))
     settings = make_settings(args)
-    plan = Plan(tuple(choice.jobs), commit_list, settings)
+    plan = Plan(tuple(choice.jobs), commit_list, settings, indexes)
     tree = ResultTree(places.base, commit_list, args.work_in_output, not args.no_subdirs)
     status = make_status(args, selected, commit_list)
     with limit.process_limit(args.process_limit, status.say):
@@ -342,10 +383,11 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
             check_disk(places.base)
             if not args.ide:
                 status.say(describe(args, series, selected))
-            stale = tree.stale()
+            alive = series.alive if series else ()
+            stale = tree.stale(alive)
             if stale and not args.ide:
                 status.say(f'Removing {len(stale)} old build directories...')
-            tree.remove_stale()
+            tree.remove_stale(alive)
             report = run_builds(args, places, plan, tree, status, fleet)
         finally:
             lock.close()
@@ -353,13 +395,14 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
     return exit_status(status, report, args.ignore_warnings)
 
 
-def add_remote_only(choice: Choice, selected: Sequence[Board], count: int) -> None:
+def add_remote_only(choice: Choice, selected: Sequence[Board],
+                    indexes: Tuple[int, ...]) -> None:
     """Add the boards that this machine has no compiler for; others may have one"""
     jobs = {job.board.target: job for job in choice.jobs}
     for board in selected:
         if board.target in choice.unbuildable:
             jobs[board.target] = BoardJob(
-                board, tuple(range(count)), Toolchain(board.arch, '', '', ''),
+                board, indexes, Toolchain(board.arch, '', '', ''),
                 buildenv.make_flags(board.target, bsettings.settings))
     choice.jobs = [jobs[board.target] for board in selected]
     choice.unbuildable = {}

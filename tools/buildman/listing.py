@@ -91,7 +91,7 @@ def dry_run(headline: str, shown_dir: str, series: Optional[commits.Series],
     print(headline, file=out)
     print(f'Build directory: {shown_dir}', file=out)
     if series:
-        for commit in series.commits:
+        for commit in (series.commits[i] for i in series.selected):
             print(f'    {commit.hash[:8]} {commit.subject}', file=out)
     for line in boards.describe_selection(selection, verbose):
         print(line, file=out)

@@ -160,13 +160,15 @@ class Plan:
         jobs: the boards to build, in the order of the board list
         commits: oldest first; None when the current source is built
         settings: how to build
+        selected: indexes of the commits to build; (0,) for the current source
     """
 
     jobs: Tuple[BoardJob, ...]
     commits: Optional[Tuple[Commit, ...]]
     settings: Settings
+    selected: Tuple[int, ...] = (0,)
 
     @property
     def commit_count(self) -> int:
-        """Number of commits, 1 when the current source is built."""
-        return 1 if self.commits is None else len(self.commits)
+        """Number of commits to build, 1 when the current source is built."""
+        return len(self.selected)

@@ -17,7 +17,7 @@ import fcntl
 import os
 import re
 import shutil
-from typing import Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
+from typing import Container, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
 
 from buildman.errors import SetupError
 from buildman.outcome import Outcome
@@ -157,7 +157,7 @@ class ResultTree:
             warned = False
         return code, warned
 
-    def _sort_old(self) -> Tuple[List[str], Dict[str, str]]:
+    def _sort_old(self, alive: Container[str]) -> Tuple[List[str], Dict[str, str]]:
         """Sort the folders of commits that are not where this run wants them.
 
         Returns:
@@ -184,15 +184,19 @@ class ResultTree:
             new = wanted.get(match.group(2))
             if new and new not in found and new not in moves.values():
                 moves[name] = new
-            else:
+            elif new or match.group(2) not in alive:
                 gone.append(name)
         return gone, moves
 
-    def stale(self) -> List[str]:
-        """Return the folders of commits that are no longer in the branch."""
-        return self._sort_old()[0]
+    def stale(self, alive: Container[str] = ()) -> List[str]:
+        """Return the folders of commits that are no longer in the branch.
 
-    def remove_stale(self) -> None:
+        Args:
+            alive: hashes of commits that are, although not in this run
+        """
+        return self._sort_old(alive)[0]
+
+    def remove_stale(self, alive: Container[str] = ()) -> None:
         """Remove the results of commits that are no longer in the branch.
 
         A commit that only moved within the series (another number, the same
@@ -201,7 +205,7 @@ class ResultTree:
         Raises:
             SetupError: a folder cannot be moved or removed
         """
-        gone, moves = self._sort_old()
+        gone, moves = self._sort_old(alive)
         try:
             for name in gone:
                 shutil.rmtree(os.path.join(self.base_dir, name))
