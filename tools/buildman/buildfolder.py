@@ -116,33 +116,51 @@ class BuildFolder:
         """Whether something was built in it before"""
         return self.own and os.path.isdir(os.path.join(self.path, 'include'))
 
-    def remove_images(self) -> None:
-        """Remove what an earlier configuration may have left to be collected."""
+    def remove_images(self, configure: bool) -> None:
+        """Remove what an earlier build may have left to be collected.
+
+        Args:
+            configure: the board is going to be configured, so what is made of
+                the configuration goes too
+        """
         if not self.own:
             return
         for folder in ('', *PHASES):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 for entry in list(os.scandir(os.path.join(self.path, folder))):
-                    if entry.name.startswith('.config') or entry.name == 'Makefile':
+                    name = entry.name
+                    if name.startswith('.config') or name == 'Makefile' or (
+                            name.endswith('.cfg') and not configure):
                         continue
                     if entry.is_file(follow_symlinks=False):
                         os.unlink(entry.path)
-        for phase in PHASES:
-            shutil.rmtree(os.path.join(self.path, phase, 'include'), ignore_errors=True)
         self._unlink(ENV_OBJECTS)
+        if configure:
+            for phase in PHASES:
+                shutil.rmtree(os.path.join(self.path, phase, 'include'), ignore_errors=True)
+            # A configuration that turns out the same may be left alone by
+            # Kconfig; what is made of it must be made again all the same
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.utime(os.path.join(self.path, 'include', 'config', 'auto.conf'), (0, 0))
 
-    def note_diagnosed(self, text: str) -> None:
+    def note_diagnosed(self, text: str) -> int:
         """Remember which sources a compiler had something to say about.
 
         Args:
             text: what make wrote to stderr, with paths relative to the source
+
+        Returns:
+            how many there are in this text
         """
+        found = set()
         for name in _DIAGNOSED.findall(text):
             parts = name.split('/')
             while parts and parts[0] in ('..', '.', 'build'):
                 parts = parts[1:]
             if parts and '..' not in parts:
-                self._diagnosed.add('/'.join(parts))
+                found.add('/'.join(parts))
+        self._diagnosed |= found
+        return len(found)
 
     def remove_diagnosed(self) -> None:
         """Remove what was made of the sources that were complained about.

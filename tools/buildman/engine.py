@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import os
 import queue
+import shutil
 import threading
 import time
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
@@ -103,6 +104,10 @@ class Engine:
         """
         config = self._config
         os.makedirs(config.work_dir, exist_ok=True)
+        # Images that nobody came to take, as the last run was killed
+        for entry in list(os.scandir(config.work_dir)):
+            if '.stage-' in entry.name:
+                shutil.rmtree(entry.path)
         if config.commits is not None:
             self._origin = Origin.read(config.source_dir)
             self._changed = ChangedFiles(config.source_dir)

@@ -13,7 +13,8 @@ which are out of date; four rules make that safe:
   does not inherit the SPL of another; and when the last build said anything,
   as the linker may have said it.
 - A failure in a folder with older objects is not believed: the board is
-  configured again and tried once more.
+  configured again and tried once more. What it says in the end comes from one
+  job at a time.
 - A folder whose last build was cut short is emptied.
 """
 
@@ -229,21 +230,11 @@ class MakeJob:
             if self._in_slot_tree and self._source:
                 self._source.clean()
                 configure = True
-            self._folder.remove_images()
+            self._folder.remove_images(configure)
         self._folder.remove_diagnosed()
         had_objects = not first or self._folder.used
-        code, out, err = self._attempt(configure)
-        if code and code < 126 and not self._settings.quick and (
-                had_objects or self._settings.fallback_mrproper):
-            # Leftovers may be to blame; a folder of ours can simply be emptied
-            if self._settings.fallback_mrproper:
-                self._run_target('mrproper')
-            elif configure and self._folder.own:
-                self._folder.empty()
-            configure = True
-            code, out, err = self._attempt(True)
+        configure, (code, out, err) = self._try(configure, had_objects)
         self._prev = upto if self._configured else None
-        self._folder.note_diagnosed(self._tidy(err))
         self._noisy = bool(err)
         outcome = Outcome(
             target=job.board.target, commit_upto=upto, return_code=code,
@@ -254,6 +245,49 @@ class MakeJob:
         self._collect(outcome)
         outcome.seconds = time.monotonic() - started
         return outcome
+
+    def _try(self, configure: bool, had_objects: bool) -> Tuple[bool, Tuple[int, bytes, bytes]]:
+        """Build, and again when what came out may depend on chance.
+
+        Leftovers in the folder may be to blame for a failure. And how far the
+        other jobs of a make get after one has failed, or whose messages come
+        first, differs from run to run; one job at a time, on top of what is
+        there already, gives the same text on every machine.
+
+        Args:
+            configure: configure first
+            had_objects: the folder has objects of earlier builds
+
+        Returns:
+            (whether it was configured, what _attempt() returned)
+        """
+        folder, settings = self._folder, self._settings
+        parallel = settings.jobs > 1 or (self._jobs is not None and self._jobs.tokens > 1)
+        got = self._attempt(configure)
+        sources = folder.note_diagnosed(self._tidy(got[2]))
+        if got[0] == 0 and parallel and sources > 1:
+            folder.remove_images(False)
+            folder.remove_diagnosed()
+            return configure, self._attempt(False, serial=True)
+        if got[0] == 0 or got[0] >= 126 or settings.quick:
+            return configure, got
+        if had_objects or settings.fallback_mrproper:
+            emptied = False
+            if settings.fallback_mrproper:
+                self._run_target('mrproper')
+            elif configure and folder.own:
+                folder.empty()
+                emptied = True
+            folder.remove_images(True)
+            folder.remove_diagnosed()
+            configure = True
+            got = self._attempt(True, serial=parallel and not emptied)
+            folder.note_diagnosed(self._tidy(got[2]))
+            parallel = parallel and emptied
+        if 0 < got[0] < 126 and parallel and self._configured:
+            folder.remove_diagnosed()
+            got = self._attempt(False, serial=True)
+        return configure, got
 
     def _what_changed(self, upto: int) -> Tuple[bool, bool]:
         """Find out what the step from the commit built before this one means.
@@ -317,8 +351,13 @@ class MakeJob:
             return ['cfg']
         return [self._settings.target] if self._settings.target else []
 
-    def _run_target(self, *targets: str) -> int:
-        """Run make with these targets, output added to the slot's files"""
+    def _run_target(self, *targets: str, serial: bool = False) -> int:
+        """Run make with these targets, output added to the slot's files.
+
+        Args:
+            targets: what to make
+            serial: one job at a time
+        """
         assert self._job is not None
         env = dict(self._env)
         fds: Sequence[int] = ()
@@ -326,7 +365,9 @@ class MakeJob:
         if self._settings.verbose_build:
             with open(self._log, 'a', encoding='utf-8') as outf:
                 outf.write(' '.join(command) + '\n')
-        if self._jobs:
+        if serial and self._settings.jobs:
+            command.append('-j1')  # the last one counts
+        elif self._jobs and not serial:
             env['MAKEFLAGS'] = self._jobs.makeflags
             fds = self._jobs.fds
         with self._jobs.token() if self._jobs else contextlib.nullcontext():
@@ -335,8 +376,12 @@ class MakeJob:
                 stdout=self._log, stderr=self._err, tag=self._job.board.target,
                 pass_fds=fds)
 
-    def _attempt(self, configure: bool) -> Tuple[int, bytes, bytes]:
+    def _attempt(self, configure: bool, serial: bool = False) -> Tuple[int, bytes, bytes]:
         """Configure if asked, then build.
+
+        Args:
+            configure: configure first
+            serial: build with one job at a time
 
         Returns:
             (exit status, what was printed, what went to stderr)
@@ -353,7 +398,7 @@ class MakeJob:
             self._configured = code == 0
             self._config_said = self._read(self._log), self._read(self._err)
         if code == 0:
-            code = self._run_target(*self._build_targets())
+            code = self._run_target(*self._build_targets(), serial=serial)
         return code, self._read(self._log), self._read(self._err)
 
     def _configure(self) -> int:
