@@ -430,7 +430,10 @@ class CommitReader:
 
 
 def check_branch_folder(folder: str, expected: Sequence[str]) -> List[Problem]:
-    """Return what is in OUT/BRANCH beside the results of its commits.
+    """Return what is in OUT/BRANCH that has no place there.
+
+    Results of other commits are common: an earlier version of the branch leaves
+    them. They are told only if results that should be there are not.
 
     Args:
         folder: OUT/BRANCH
@@ -441,8 +444,11 @@ def check_branch_folder(folder: str, expected: Sequence[str]) -> List[Problem]:
     except OSError as exc:
         return [Problem(f'cannot be read ({exc.strerror})', folder)]
     out = []
+    some_missing = not names.issuperset(expected)
     for name in sorted(names.difference(expected)):
         if _COMMIT_FOLDER.match(name):
+            if not some_missing:
+                continue
             out.append(Problem('is not of a commit in this branch: left by an earlier'
                                ' version of it, or built with another count', f'{folder}/{name}'))
         elif not _OWN_NAMES.match(name):

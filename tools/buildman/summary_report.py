@@ -24,8 +24,7 @@ number)::
           "errors": ["…"], "warnings": ["…"],   lines, each once
           "blobs": ["…"],            lines about missing binaries, in neither
           "sizes": {"IMAGE": {"all": n, "text": n, "data": n, "bss": n,
-                              "rodata": n}},    bytes; 'all' leaves rodata
-                                                inside the text that it sums
+                              "rodata": n}},    bytes; 'all' is the sum
           "deltas": {"REGION": n},   bytes, only what changed; a region of
                                      another image than u-boot is 'IMAGE:REGION'
           "functions": {"IMAGE": [["NAME", before, after]]},  with -B, null:
@@ -33,7 +32,8 @@ number)::
           "machine": "…" | null,     null: built on the local machine
           "seconds": n | null        null: not known
         }},
-        "fixed": […], "broken": […], "warned": […],   targets that changed
+        "fixed": […], "broken": […], "warned": […],   targets that have become
+                                     good, failing or good with warnings
         "not_built": […],
         "added": [{"line": "…", "kind": "error" | "warning" | "blob",
                    "boards": […]}],  lines that no board had before
@@ -273,7 +273,8 @@ class JunitReport(Report):
         if status == UNKNOWN:
             return f'{head}><skipped message="not built"/></testcase>\n'
         if status == ERROR:
-            errors = [line for line in summary.messages[num][0] if not is_blob(line)]
+            lines = summary.messages[num][0]
+            errors = [line for line in lines if not is_blob(line)] or lines
             first = next((line for line in errors if 'error' in line.lower()),
                          errors[0] if errors else 'build failed')
             kind = 'missing-blobs' if num in summary.facts.blob_only else 'build'

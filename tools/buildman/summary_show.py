@@ -125,7 +125,7 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
     err = err or sys.stderr
     commits = request.selected()
     printer = TextPrinter(request.boards, _text_options(request), out, err)
-    reports = _make_reports(request)
+    reports: List[Report] = []
     problems: List[Problem] = []
     if request.commits is not None and os.path.isdir(request.folder):
         problems += check_branch_folder(
@@ -134,6 +134,7 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
     # Nothing that is read here forms cycles
     gc.disable()
     try:
+        _make_reports(request, reports)
         printer.begin(None if request.commits is None else len(commits),
                       request.threads, request.jobs_per_thread)
         differ = Differ(request.boards)
@@ -159,8 +160,8 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
     return 0
 
 
-def _make_reports(request: SummaryRequest) -> List[Report]:
-    reports: List[Report] = []
+def _make_reports(request: SummaryRequest, reports: List[Report]) -> None:
+    """Add the reports that are asked for, each as soon as it is open."""
     if request.json or request.junit:
         # XML and JSON take as long to load as a small tree to read
         from .summary_report import JsonReport, JunitReport
@@ -168,7 +169,6 @@ def _make_reports(request: SummaryRequest) -> List[Report]:
             reports.append(JsonReport(request.json, request.boards, request.folder))
         if request.junit:
             reports.append(JunitReport(request.junit, request.boards, request.folder))
-    return reports
 
 
 def _summaries(request: SummaryRequest, commits: Sequence[Tuple[int, Optional[Commit], str]],
