@@ -95,6 +95,8 @@ class RemoteWorker:
         closing: an end was asked for, so the loss of the connection is none
         bytes_sent, bytes_recv: what has travelled
         have: commits that its repository had complete at init
+        heartbeat: seconds between the heartbeats of the worker that start()
+            starts, 0 for the usual
     """
 
     def __init__(self, hostname: str, timeout: float = 10, name: Optional[str] = None) -> None:
@@ -117,6 +119,7 @@ class RemoteWorker:
         self.closing = False
         self.have: Tuple[str, ...] = ()
         self.version = 0
+        self.heartbeat = 0.0
         self.heartbeat_interval = 0.0
         self.owner = scripts.new_owner()
         self.on_stderr: Callable[[str], None] = self._print_stderr
@@ -215,7 +218,7 @@ class RemoteWorker:
         if not self.work_dir:
             raise BossError(f'{self.name}: no work folder there, call init_git first')
         transport = ssh.transport_for(self.hostname, self.name)
-        remote_cmd = scripts.worker_script(self.work_dir, self.owner.run)
+        remote_cmd = scripts.worker_script(self.work_dir, self.owner.run, self.heartbeat)
         try:
             self._proc = subprocess.Popen(
                 transport.argv(remote_cmd), stdin=subprocess.PIPE, stdout=subprocess.PIPE,

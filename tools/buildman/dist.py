@@ -25,6 +25,7 @@ from buildman import (
     joblog,
     machine,
     machine_probe,
+    protocol,
     scripts,
     source,
     ssh,
@@ -50,6 +51,27 @@ def machine_names(args: argparse.Namespace) -> Optional[List[str]]:
     if args.use_machines is None:
         return None
     return [name.strip() for name in args.use_machines.split(',') if name.strip()]
+
+
+def heartbeat_interval() -> float:
+    """Return the seconds between heartbeats, from [distributed] heartbeat.
+
+    A worker that misses three of them counts as lost.
+
+    Raises:
+        UsageError: it is no such number
+    """
+    text = bsettings.get_value('distributed', 'heartbeat')
+    if not text:
+        return protocol.HEARTBEAT_INTERVAL
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise UsageError(f"[distributed] heartbeat = {text}: has to be a number of seconds, "
+                         'from 0.1 to 3600')
+    return seconds
 
 
 def load_machines(args: argparse.Namespace) -> machine.MachinePool:
@@ -79,6 +101,7 @@ class Fleet:
         if args.work_in_output:
             raise UsageError('-w builds in the output folder of this machine: not with --dist')
         self.use_local = not args.no_local
+        self._heartbeat = heartbeat_interval()
         self._pool = load_machines(args)
         self._machines: List[RemoteMachine] = []
         self._boss_log: Optional[joblog.BossLog] = None
@@ -121,7 +144,8 @@ class Fleet:
                 push, worker.name, ssh.transport_for(worker.hostname, worker.name),
                 worker.git_dir, worker.have),
             commits=tuple(push.commits), versions=tuple(push.versions), env=marked,
-            shown_env=shown, files=files, log_dir=tree.base_dir, stage_dir=tree.work_dir)
+            shown_env=shown, files=files, log_dir=tree.base_dir, stage_dir=tree.work_dir,
+            heartbeat=self._heartbeat)
         self._machines = [RemoteMachine(mach, shipment, post) for mach in self._pool.machines]
         self._total = len(plan.jobs) * plan.commit_count
         self._push = push

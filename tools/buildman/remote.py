@@ -57,6 +57,7 @@ class Shipment:
         files: SHA-256 -> file here
         log_dir: folder for logs
         stage_dir: folder for images that are under way
+        heartbeat: seconds between the heartbeats of workers
     """
 
     plan: Plan
@@ -73,6 +74,7 @@ class Shipment:
     files: Mapping[str, str]
     log_dir: str
     stage_dir: str
+    heartbeat: float = protocol.HEARTBEAT_INTERVAL
 
 
 class RemoteMachine:
@@ -98,6 +100,7 @@ class RemoteMachine:
         self.worker.owner = shipment.owner
         self.worker.max_boards = mach.max_boards
         self.worker.on_stderr = self._said
+        self.worker.heartbeat = shipment.heartbeat
         self._machine = mach
         self._shipment = shipment
         self._toolchains: Dict[str, Toolchain] = {}
@@ -231,12 +234,13 @@ class RemoteMachine:
     def _watch(self) -> None:
         """Send pings and see that heartbeats come, until the end"""
         last_ping = time.monotonic()
-        while not self._gone.wait(1.0):
+        interval = self._shipment.heartbeat
+        while not self._gone.wait(min(1.0, interval / 2)):
             silent = self._silent_too_long()
             if silent:
                 self._lost(silent)
                 return
-            if time.monotonic() - last_ping >= protocol.HEARTBEAT_INTERVAL:
+            if time.monotonic() - last_ping >= interval:
                 last_ping = time.monotonic()
                 try:
                     self.worker.send(protocol.Ping())

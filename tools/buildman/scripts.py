@@ -87,14 +87,16 @@ WORKER_MODULES = (
     'worker')
 
 
-def worker_script(work_dir: str, run: str) -> str:
+def worker_script(work_dir: str, run: str, heartbeat: float = 0.0) -> str:
     """Return the command that starts a worker in a folder that init has made.
 
     Args:
         work_dir: full path of the folder there
         run: run that has claimed the machine
+        heartbeat: seconds between its heartbeats, 0 for the usual
     """
-    return module_command(WORKER_MODULES, ['--worker', work_dir, run])
+    return module_command(WORKER_MODULES, ['--worker', work_dir, run,
+                                           *([f'{heartbeat:g}'] if heartbeat else [])])
 
 
 def remove_lock_script(work_dir: str, run: str = '') -> str:

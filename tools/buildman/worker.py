@@ -36,8 +36,8 @@ from buildman.worktree import run_git
 
 __all__ = ['RESPONSE_PREFIX', 'Worker', 'main']
 
-# Seconds without a word from a boss that sends pings after which it is gone
-BOSS_TIMEOUT = 120.0
+# Heartbeats' times without a word from a boss that sends pings after which it is gone
+MISSED_PINGS = 12
 
 # Bytes of an image that travel in one message
 PIECE_SIZE = 1 << 20
@@ -60,13 +60,15 @@ _Item = Union[protocol.Message, events.Event, _Tick, _End]
 class Worker:
     """One worker: takes commands, builds boards, sends results."""
 
-    def __init__(self, incoming: int, outgoing: int, work_dir: str = '', run: str = '') -> None:
+    def __init__(self, incoming: int, outgoing: int, work_dir: str = '', run: str = '',
+                 heartbeat: float = protocol.HEARTBEAT_INTERVAL) -> None:
         """Set up; run() begins.
 
         Args:
             incoming, outgoing: descriptors that messages travel on
             work_dir: folder to work in; '' when the boss will tell
             run: run that has claimed this machine; '' for an older boss
+            heartbeat: seconds between heartbeats
         """
         self._queue: 'queue.Queue[_Item]' = queue.Queue()
         self._channel = Channel(
@@ -74,6 +76,7 @@ class Worker:
             on_end=lambda why: self._queue.put(_End(f'the boss has gone ({why or "end"})')))
         self._work_dir = work_dir
         self._run = run
+        self._heartbeat = heartbeat
         self._held: Optional[lock.Held] = None
         self._settings = Settings()
         self._toolchains: Dict[str, Toolchain] = {}
@@ -104,7 +107,7 @@ class Worker:
             self._channel.start()
             self._send(protocol.Ready(
                 nthreads=cpu_count(), slots=cpu_count(), version=protocol.PROTOCOL_VERSION,
-                heartbeat_interval=protocol.HEARTBEAT_INTERVAL, pid=os.getpid()), force=True)
+                heartbeat_interval=self._heartbeat, pid=os.getpid()), force=True)
             threading.Thread(target=self._beat, daemon=True, name='heartbeat').start()
             while True:
                 self._handle(self._queue.get())
@@ -137,7 +140,7 @@ class Worker:
 
     def _beat(self) -> None:
         """Send heartbeats, whatever the builds do"""
-        while not self._done.wait(protocol.HEARTBEAT_INTERVAL):
+        while not self._done.wait(self._heartbeat):
             self._queue.put(_Tick())
             if not self._strict:
                 try:
@@ -166,7 +169,7 @@ class Worker:
             raise item
         if isinstance(item, _Tick):
             silent = time.monotonic() - self._channel.last_heard
-            if self._channel.version and silent > BOSS_TIMEOUT:
+            if self._channel.version and silent > MISSED_PINGS * self._heartbeat:
                 raise _End(f'nothing heard from the boss for {silent:.0f} s')
         elif isinstance(item, protocol.Message):
             self._command(item)
@@ -418,7 +421,7 @@ def main(args: Optional[List[str]] = None) -> int:
     """Be a worker, on stdin and stdout.
 
     Args:
-        args: [work folder, run]; None for those of the command line, from
+        args: [work folder, run, seconds between heartbeats]; None for those of the command line, from
             where '--worker' is left out
 
     Returns:
@@ -431,7 +434,8 @@ def main(args: Optional[List[str]] = None) -> int:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     work_dir = os.path.abspath(os.path.expanduser(words[0])) if words else ''
-    worker = Worker(incoming, outgoing, work_dir, words[1] if len(words) > 1 else '')
+    worker = Worker(incoming, outgoing, work_dir, words[1] if len(words) > 1 else '',
+                    float(words[2]) if len(words) > 2 else protocol.HEARTBEAT_INTERVAL)
 
     def on_signal(num: int, _frame: Optional[FrameType]) -> None:
         worker.stop(f'ended by signal {num}')
