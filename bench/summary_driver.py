@@ -35,15 +35,16 @@ def read_boards(path, only):
 
 def read_commits(repo, branch, count):
     """Return the commits of a branch, with that on which it is based first."""
+    def git(*args):
+        return subprocess.run(['git', *args], cwd=repo, check=True, stdout=subprocess.PIPE,
+                              encoding='utf-8').stdout
+
+    show = ('log', '--reverse', '--format=%H %s')
     if count:
-        args = [f'-n{count}', branch]
+        log = git(*show, f'-n{count}', branch)
     else:
-        base = subprocess.run(
-            ['git', 'rev-parse', '--abbrev-ref', f'{branch}@{{upstream}}'],
-            cwd=repo, check=True, stdout=subprocess.PIPE, encoding='utf-8').stdout.strip()
-        args = [f'{base}~..{branch}']
-    log = subprocess.run(['git', 'log', '--reverse', '--format=%H %s', *args], cwd=repo,
-                         check=True, stdout=subprocess.PIPE, encoding='utf-8').stdout
+        base = git('merge-base', branch, f'{branch}@{{upstream}}').strip()
+        log = git(*show, '-n1', base) + git(*show, f'{base}..{branch}')
     return tuple(Commit(*line.split(' ', 1)) for line in log.splitlines())
 
 

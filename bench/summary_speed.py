@@ -77,7 +77,7 @@ def measure(name, tree, flags, commands, rounds):
     args = [*flags.split(), '-b', 'work', '-o', tree.out]
     times = {label: [] for label, _ in commands}
     outputs = {}
-    for label, argv in commands:
+    for _, argv in commands:
         run(argv + args, tree.repo)     # warm the cache
     for _ in range(rounds):
         for label, argv in commands:

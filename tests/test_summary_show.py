@@ -25,7 +25,7 @@ from buildman import summary_show, summary_work
 from buildman.errors import SetupError
 from buildman.plan import Board, Commit
 from buildman.resultreader import commit_folder
-from buildman.summary_show import SummaryRequest, show_summary
+from buildman.summary_show import SummaryRequest, show_result, show_summary
 
 COMMITS = tuple(Commit(f'{num:040x}', subject) for num, subject in
                 enumerate(('Base', 'net: Break a/b', 'Mend it'), 1))
@@ -224,6 +224,18 @@ Summary of 2 commits for 3 boards (1 thread, 1 job per thread)
         self.put(0, 'snow', 0, 'x.dtb: Warning (reg): y\n')
         self.assertIn('w+   snow', self.show()[0])
         self.assertNotIn('snow', self.show(filter_dtb_warnings=True)[0])
+
+    def test_one_result(self) -> None:
+        """During a build -v shows each result by itself, as the summary would."""
+        self.make_history()
+        request = dataclasses.replace(self.request, show_errors=True, show_unknown=True)
+        out = io.StringIO()
+        show_result(request, 1, BOARDS[1], out)
+        self.assertEqual(out.getvalue(), '02: net: Break a/b\n       arm:  +   seaboard\n'
+                         "+a.c: In function 'f':\n+a.c:1:2: error: bad\n")
+        out = io.StringIO()
+        show_result(request, 2, BOARDS[2], out)
+        self.assertEqual(out.getvalue(), '03: Mend it\n')
 
     def test_current(self) -> None:
         """Without a branch the boards of the folder are shown."""

@@ -13,7 +13,7 @@ from .plan import Board, Commit
 from .resultreader import CONFIG_FILES, KCONFIG_FILES, Problem, check_branch_folder, commit_folder
 from .summary import CommitSummary, Differ
 from .summary_text import TextOptions, TextPrinter
-from .summary_work import Wanted, process_count, read_commits
+from .summary_work import SliceReader, Wanted, process_count, read_commits
 
 if TYPE_CHECKING:
     from .summary_report import Report
@@ -158,6 +158,25 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
                   ' -s), or name the output folder of that build with -o\n')
     _tell_problems(problems, err)
     return 0
+
+
+def show_result(request: SummaryRequest, upto: int, board: Board, out: TextIO) -> None:
+    """Print what came of one board at one commit, as -v does during a build.
+
+    Args:
+        request: how to show it; its boards do not matter
+        upto: index of the commit, 0 for the current source
+        board: the board, whose result is in the tree
+        out: stream for the text
+    """
+    commit = request.commits[upto] if request.commits else None
+    folder = (os.path.join(request.folder, commit_folder(upto, commit)) if commit
+              else request.folder)
+    reader = SliceReader([board.target], 0, 1, request.wanted())
+    facts, _ = reader.advance(folder)
+    printer = TextPrinter([board], _text_options(request), out, sys.stderr)
+    printer.commit(Differ([board]).advance(upto, commit, facts))
+    out.flush()
 
 
 def _make_reports(request: SummaryRequest, reports: List[Report]) -> None:
