@@ -8,6 +8,7 @@ threads of their own, which post events to its queue and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
 import shutil
@@ -135,7 +136,7 @@ class Builder:
         self._jobs = {job.board.target: job for job in plan.jobs}
         self._workers: Dict[str, Worker] = {}
         self._retried: Set[Tuple[str, int]] = set()
-        self._listeners: List[Callable[[Event], None]] = []
+        self._listeners: List[Callable[[Event, str], None]] = []
         self._joining: Set[str] = set()
         self._host = host
         self._ticker: Optional[Callable[[], None]] = None
@@ -147,8 +148,13 @@ class Builder:
         tasks = self._find_tasks(weights or {})
         self.scheduler = Scheduler(tasks)
 
-    def add_listener(self, listener: Callable[[Event], None]) -> None:
-        """Have a function called with every event, after it was dealt with."""
+    def add_listener(self, listener: Callable[[Event, str], None]) -> None:
+        """Have a function called with every event, after it was dealt with.
+
+        Its second argument tells why a result was not kept: 'infra' when it is
+        the machine's fault and tried again, 'dropped' when somebody else was
+        first or it was not asked for; '' for everything else.
+        """
         self._listeners.append(listener)
 
     def set_ticker(self, ticker: Callable[[], None], seconds: float) -> None:
@@ -237,11 +243,12 @@ class Builder:
                 self.scheduler.give_up_stranded('no machine is left that can build it')
             if self.scheduler.finished:
                 return
-            try:
-                self._handle(self._events.get(
-                    timeout=max(0.0, next_tick - time.monotonic()) if self._ticker else None))
-            except queue.Empty:
-                pass
+            event: Optional[Event] = None
+            with contextlib.suppress(queue.Empty):
+                event = self._events.get(
+                    timeout=max(0.0, next_tick - time.monotonic()) if self._ticker else None)
+            if event is not None:
+                self._handle(event)
             if self._ticker and time.monotonic() >= next_tick:
                 next_tick += self._tick_seconds
                 self._ticker()
@@ -250,8 +257,9 @@ class Builder:
         """Deal with one event"""
         if event.worker not in self._workers:
             return
+        fate = ''
         if isinstance(event, Built):
-            self._built(event)
+            fate = self._built(event)
         elif isinstance(event, BoardDone):
             if self.scheduler.board_done(event.worker, event.target, event.reason):
                 if event.reason:
@@ -268,7 +276,7 @@ class Builder:
         elif isinstance(event, Said):
             self._status.say(f'[{event.worker}] {event.text}')
         for listener in self._listeners:
-            listener(event)
+            listener(event, fate)
 
     def _fill(self, name: str) -> None:
         """Hand out boards to a worker until its hands are full"""
@@ -287,8 +295,12 @@ class Builder:
         for name in self.scheduler.workers:
             self._fill(name)
 
-    def _built(self, event: Built) -> None:
-        """Keep a result, unless it is a first failure that is the machine's"""
+    def _built(self, event: Built) -> str:
+        """Keep a result, unless it is a first failure that is the machine's
+
+        Returns:
+            why it was not kept, see add_listener()
+        """
         outcome = event.outcome
         key = (outcome.target, outcome.commit_upto)
         if outcome.infra and key not in self._retried:
@@ -298,10 +310,10 @@ class Builder:
             self._note_once(event.worker, f'failed as {outcome.infra}; tried again',
                             outcome.target)
             self._discard(outcome)
-            return
+            return 'infra'
         if not self.scheduler.result(event.worker, outcome.target, outcome.commit_upto):
             self._discard(outcome)
-            return
+            return 'dropped'
         if self._host:
             outcome.files['host'] = f'{event.worker or self._host}\n'.encode()
         self._tree.write(outcome)
@@ -314,6 +326,7 @@ class Builder:
         name = outcome.target + (f' [{event.worker}]' if event.worker else '')
         self._status.result(outcome)
         self._status.progress(name)
+        return ''
 
     @staticmethod
     def _discard(outcome: Outcome) -> None:

@@ -175,13 +175,13 @@ class Fleet:
         builder.set_ticker(self.log_status, float(boss.STATUS_INTERVAL))
         builder.set_before_stop(self.abandon)
 
-    def _log_event(self, event: events.Event, kept: bool = True) -> None:
+    def _log_event(self, event: events.Event, fate: str) -> None:
         """Log what happened; called by the loop"""
         log = self._boss_log
         if log is None or self._job_log is None:
             return
         if isinstance(event, events.Built):
-            self._job_log.add(event.outcome, kept)
+            self._job_log.add(event.outcome, fate)
         elif isinstance(event, events.WorkerReady):
             log.say(f'[{event.worker}] ready')
         elif isinstance(event, events.WorkerGone):

@@ -21,8 +21,9 @@ from buildman.outcome import Outcome
 MAX_LOGGED = 2000
 
 # board: target; commit: index from 0; machine: name, '-' for this one; start:
-# seconds since 1970; seconds: of the build; bytes: of all files of the result;
-# status: make's exit status, or 'infra' when the machine failed
+# seconds since 1970; seconds: of the build; bytes: of all files of the result
+# but images; status: make's exit status, 'infra' when the machine failed and it
+# is tried again, or 'dropped' when another machine was first
 COLUMNS = ('board', 'commit', 'machine', 'start', 'seconds', 'bytes', 'status')
 
 
@@ -99,20 +100,19 @@ class JobLog:
         self._file = open(path, 'w', encoding='utf-8', buffering=1)  # noqa: SIM115
         self._file.write('\t'.join(COLUMNS) + '\n')
 
-    def add(self, outcome: Outcome, kept: bool) -> None:
+    def add(self, outcome: Outcome, fate: str) -> None:
         """Add a result.
 
         Args:
             outcome: what came out
-            kept: False when it is tried again, as the machine failed
+            fate: why it was not kept, '' when it was
         """
         size = (sum(len(data) for data in outcome.files.values()) + len(outcome.stdout)
                 + len(outcome.stderr) + len(outcome.sizes))
-        status = str(outcome.return_code) if kept else 'infra'
         self._file.write('\t'.join((
             outcome.target, str(outcome.commit_upto), outcome.machine or '-',
             f'{time.time() - outcome.seconds:.3f}', f'{outcome.seconds:.3f}', str(size),
-            status)) + '\n')
+            fate or str(outcome.return_code))) + '\n')
 
     def close(self) -> None:
         """End the log."""

@@ -149,6 +149,7 @@ class RemoteMachine:
         settings = ship.plan.settings.to_dict()
         if worker.version:
             self._send_files()
+        self._log.sent(protocol.Configure(settings, worker.toolchains))
         worker.configure(settings, {'settings': settings, 'env': dict(ship.env),
                                     'shown_env': dict(ship.shown_env)})
         worker.divert(self._take)
