@@ -421,8 +421,8 @@ def main(args: Optional[List[str]] = None) -> int:
     """Be a worker, on stdin and stdout.
 
     Args:
-        args: [work folder, run, seconds between heartbeats]; None for those of the command line, from
-            where '--worker' is left out
+        args: [work folder, run, seconds between heartbeats]; None for those of the
+            command line, from where '--worker' is left out
 
     Returns:
         exit status
