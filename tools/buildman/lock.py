@@ -182,13 +182,26 @@ def processes_of(owner: Owner) -> Set[int]:
     return found
 
 
-def _any_worker() -> bool:
-    """Tell whether a buildman worker runs here, of whatever version."""
+def _older_worker() -> bool:
+    """Tell whether a worker of an older buildman runs here, for this user.
+
+    Ours are told a folder after `--worker`, and hold the lock of that folder.
+    """
     for pid in parents():
         words = _proc_file(pid, 'cmdline').split(b'\0')
         if b'--worker' in words and pid != os.getpid():
-            return True
+            after = words[words.index(b'--worker') + 1]
+            if not after.startswith(b'/') and _user_of(pid) == os.getuid():
+                return True
     return not os.path.isdir('/proc/self')
+
+
+def _user_of(pid: int) -> int:
+    """Return the user of a process, -1 when it is gone."""
+    try:
+        return os.stat(f'/proc/{pid}').st_uid
+    except OSError:
+        return -1
 
 
 def _pushing(git_dir: str) -> bool:
@@ -276,7 +289,7 @@ def _claimant(work_dir: str, run: str, now: float) -> Optional[Owner]:
     owner = Owner.from_json(text)
     if owner is None:
         # Of an older buildman, which lets go of it when no worker runs
-        return Owner() if _any_worker() else None
+        return Owner() if _older_worker() else None
     if owner.run == run or not owner.expiry:
         # No expiry: it had a worker, which does not live any more
         return None
@@ -387,14 +400,11 @@ def _signal(pids: Set[int], sig: int) -> None:
             os.kill(pid, sig)
 
 
-def _wait_gone(owner: Owner, seconds: float) -> Set[int]:
-    """Wait for an owner's processes to end; return those that are left."""
+def _wait_gone(pids: Set[int], seconds: float) -> None:
+    """Wait for processes to end, at most so many seconds."""
     end = time.monotonic() + seconds
-    while True:
-        left = processes_of(owner)
-        if not left or time.monotonic() >= end:
-            return left
-        time.sleep(.05)
+    while pids & set(parents()) and time.monotonic() < end:
+        time.sleep(.02)
 
 
 def kill(work_dir: str, grace: float = KILL_SECONDS) -> str:
@@ -417,17 +427,20 @@ def kill(work_dir: str, grace: float = KILL_SECONDS) -> str:
             owners.append(owner)
     killed: Set[int] = set()
     for owner in owners:
-        pids = processes_of(owner)
-        killed |= pids
+        left = processes_of(owner)
+        killed |= left
         # The worker first: it ends its builds by itself
-        _signal(pids & {owner.worker_pid}, signal.SIGTERM)
-        _signal(pids & {owner.worker_pid}, signal.SIGCONT)
-        left = _wait_gone(owner, grace if owner.worker_pid in pids else 0)
+        worker = left & {owner.worker_pid}
+        _signal(worker, signal.SIGTERM)
+        _signal(worker, signal.SIGCONT)
+        _wait_gone(worker, grace)
         for _ in range(20):
+            # Anew each time: one that was missed may have started others
+            left = processes_of(owner) | (left & set(parents()))
             if not left:
                 break
             _signal(left, signal.SIGKILL)
-            left = _wait_gone(owner, .25)
+            _wait_gone(left, .25)
         if left:
             raise LockStuck(f'process {min(left)} cannot be killed')
     with _mutex(work_dir):
