@@ -12,11 +12,15 @@ command itself uses `remote`, which lets each machine begin when it is ready.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import importlib
 import queue
 import subprocess
 import sys
 import threading
+import time
 from typing import (
+    TYPE_CHECKING,
     Any,
     Callable,
     Collection,
@@ -30,11 +34,17 @@ from typing import (
     Type,
 )
 
-from buildman import protocol, scripts, ssh
+from buildman import protocol, scripts, ssh, wire
 from buildman.channel import Channel, ChannelError, Reader
 from buildman.errors import BuildmanError
-from buildman.wire import harmless
+from buildman.inbox import Inbox, Sink
 from u_boot_pylib import command
+
+if TYPE_CHECKING:
+    from buildman.hosts import WORK_DIRS, clean_workers, kill_workers
+    from buildman.pool import WorkerPool
+
+    __all__ = ['WORK_DIRS', 'WorkerPool', 'clean_workers', 'kill_workers']
 
 # Seconds of silence after which a worker that sends no heartbeats is lost
 BUILD_TIMEOUT = 300
@@ -51,8 +61,14 @@ COMMAND_TIME = 60
 # Seconds that a worker gets to become ready after it was started
 READY_TIME = 60
 
+# Seconds that a worker gets to answer `quit`: it ends its builds first
+QUIT_TIME = 10
+
 # Seconds for each step of ending a process: ask, terminate, kill
 END_TIME = 2
+
+# Kept, since tests put stand-ins in its place
+_POPEN = subprocess.Popen
 
 
 class BossError(BuildmanError):
@@ -107,7 +123,7 @@ class RemoteWorker:
             timeout: seconds to connect
             name: name in messages
         """
-        self.hostname = hostname
+        self.hostname = ssh.check_hostname(hostname)
         self.name = name or hostname
         self.nthreads = 0
         self.slots = 1
@@ -129,9 +145,8 @@ class RemoteWorker:
         self._channel: Optional[Channel] = None
         self._stderr: Optional[Reader] = None
         self._last_stderr = ''
-        self._queue: 'queue.Queue[Optional[protocol.Message]]' = queue.Queue()
-        self._sink: Optional[Callable[[Optional[protocol.Message]], None]] = None
-        self._sink_lock = threading.Lock()
+        self._inbox = Inbox()
+        self._ending = threading.Lock()
         self._sent = self._received = 0
         self._ended = ''
 
@@ -199,8 +214,8 @@ class RemoteWorker:
             command.run_pipe([argv], capture=True, capture_stderr=True, raise_on_error=True,
                              cwd=local_git_dir)
         except command.CommandExc as exc:
-            result = exc.result
-            lines = (result.stderr or '').strip().splitlines() if result else []
+            said = getattr(exc.result, 'stderr', '')
+            lines = said.strip().splitlines() if isinstance(said, str) else []
             why = lines[-1] if lines else str(exc)
             raise BossError(f'git push to {self.hostname} failed: {why}') from exc
 
@@ -217,6 +232,8 @@ class RemoteWorker:
         """
         if not self.work_dir:
             raise BossError(f'{self.name}: no work folder there, call init_git first')
+        if self._proc:
+            raise BossError(f'{self.name}: its worker is running already')
         transport = ssh.transport_for(self.hostname, self.name)
         remote_cmd = scripts.worker_script(self.work_dir, self.owner.run, self.heartbeat)
         try:
@@ -227,27 +244,40 @@ class RemoteWorker:
             raise BossError(f'Failed to start SSH to {self.hostname}: {exc}') from exc
         if debug:
             self.on_noise = self.on_stderr
-        self._ended = ''
-        proc = self._proc
-        self._stderr = Reader(proc.stderr, self._take_stderr, name=f'{self.name} stderr')
-        self._stderr.start()
-        self._channel = Channel(
-            proc.stdout, proc.stdin, from_worker=True, on_message=self._take,
-            on_noise=lambda text: self.on_noise(text), on_end=self._take_end, name=self.name)
-        self._channel.start()
+        self._last_stderr = ''
+        self._open(self._proc)
         try:
             self._wait_ready()
-        except BossError:
+        except BaseException:
             self.close()
             raise
+        if self.version:
+            threading.Thread(target=self._ping, args=(self._proc,), daemon=True,
+                             name=f'ping {self.name}').start()
+
+    def _open(self, proc: 'subprocess.Popen[bytes]') -> None:
+        """Begin to read what a process says"""
+        inbox = self._inbox = Inbox()
+        if callable(getattr(proc.stderr, 'readline', None)):
+            self._stderr = Reader(proc.stderr, self._take_stderr, name=f'{self.name} stderr')
+            self._stderr.start()
+        self._channel = Channel(
+            proc.stdout, proc.stdin, from_worker=True, on_message=inbox.put,
+            on_noise=lambda text: self.on_noise(text), on_end=lambda why: inbox.end(),
+            name=self.name)
+        self._channel.start()
 
     def _wait_ready(self) -> None:
         """Wait for the first message"""
-        try:
-            msg = self._queue.get(timeout=self._timeout + READY_TIME)
-        except queue.Empty:
-            raise BossError(f'{self.name}: worker did not send ready within '
-                            f'{self._timeout + READY_TIME:g} s') from None
+        seconds = min(self._timeout + READY_TIME, max(self._timeout, BUILD_TIMEOUT))
+        deadline = time.monotonic() + seconds
+        msg: Optional[protocol.Message] = protocol.Heartbeat()
+        while isinstance(msg, protocol.Heartbeat):
+            try:
+                msg = self._inbox.get(deadline - time.monotonic())
+            except queue.Empty:
+                raise BossError(f'{self.name}: worker did not send ready within '
+                                f'{seconds:g} s') from None
         if msg is None:
             raise self.closed_error()
         if not isinstance(msg, protocol.Ready):
@@ -260,62 +290,49 @@ class RemoteWorker:
         if self._channel:
             self._channel.version = self.version
 
+    def _ping(self, proc: 'subprocess.Popen[bytes]') -> None:
+        """Tell the worker now and then that we are there, as long as its process is"""
+        while self._proc is proc:
+            time.sleep(self.heartbeat_interval or protocol.HEARTBEAT_INTERVAL)
+            with contextlib.suppress(BossError):
+                if self._proc is proc:
+                    self.send(protocol.Ping())
+
     def closed_error(self) -> BossError:
         """Return the error that says why the connection has gone"""
+        proc, reader = self._proc, self._stderr
         # What a dying worker says last may still be on its way
-        if self._stderr:
+        if reader:
             with contextlib.suppress(RuntimeError):
-                self._stderr.wait_end(0.5)
+                reader.wait_end(0.5)
+        if proc and not self._last_stderr and not isinstance(proc, _POPEN):
+            # A stand-in may have it in one piece
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                said = proc.stderr.read()
+                for line in said.splitlines() if isinstance(said, bytes) else ():
+                    self._take_stderr(line)
         why = f': {self._last_stderr}' if self._last_stderr else ''
         return BossError(f'{self.name} closed connection{why}')
 
-    def _take(self, msg: protocol.Message) -> None:
-        """Put a message where it is waited for; runs in the reader's thread"""
-        with self._sink_lock:
-            sink = self._sink
-            if sink is None:
-                self._queue.put(msg)
-        if sink is not None:
-            sink(msg)
-
-    def _take_end(self, reason: str) -> None:
-        """Note that nothing more comes"""
-        self._ended = reason or 'end of stream'
-        with self._sink_lock:
-            sink = self._sink
-            if sink is None:
-                self._queue.put(None)
-        if sink is not None:
-            sink(None)
-
     def _take_stderr(self, line: bytes) -> None:
         """Keep the last thing that was said, and pass it on"""
-        text = harmless(line)
+        text = wire.harmless(line)
         if text.strip():
             self._last_stderr = text.strip()
             self.on_stderr(text)
 
-    def divert(self, sink: Callable[[Optional[protocol.Message]], None]) -> None:
+    def divert(self, sink: Optional[Sink]) -> None:
         """Have all messages from now on go to a function, not to recv().
 
         Args:
             sink: called in the reader's thread with each message, and with
-                None at the end of the connection
+                None at the end of the connection; None: back to recv()
         """
-        with self._sink_lock:
-            self._sink = sink
-            backlog = []
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    backlog.append(self._queue.get_nowait())
-            # Within the lock, so that none overtakes these
-            for msg in backlog:
-                sink(msg)
+        self._inbox.divert(sink)
 
     @property
     def silence(self) -> float:
         """Seconds since anything came from the worker."""
-        import time
         return time.monotonic() - self._channel.last_heard if self._channel else 0.0
 
     @property
@@ -338,15 +355,14 @@ class RemoteWorker:
         except (ChannelError, ValueError) as exc:
             raise BossError(f'{self.name}: cannot send: {exc}') from exc
 
-    def _next(self) -> protocol.Message:
-        """Return the next message"""
+    def _next(self, timeout: Optional[float] = None) -> protocol.Message:
+        """Return the next message; `timeout` is BUILD_TIMEOUT when not given"""
+        seconds = BUILD_TIMEOUT if timeout is None else timeout
         try:
-            msg = self._queue.get(timeout=BUILD_TIMEOUT)
+            msg = self._inbox.get(seconds)
         except queue.Empty:
-            raise BossError(f'{self.name}: nothing heard for {BUILD_TIMEOUT} s') from None
+            raise BossError(f'{self.name}: nothing heard for {seconds:g} s') from None
         if msg is None:
-            # For the next caller, too
-            self._queue.put(None)
             raise self.closed_error()
         return msg
 
@@ -372,7 +388,7 @@ class RemoteWorker:
             BossError: the connection has ended, or nothing came for
                 BUILD_TIMEOUT seconds
         """
-        return protocol.as_dict(self._next())
+        return as_received(self._next())
 
     def configure(self, settings: Mapping[str, Any],
                   plan: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
@@ -392,10 +408,7 @@ class RemoteWorker:
             if isinstance(msg, protocol.ErrorMsg):
                 raise BossError(f'{self.name}: cannot configure: {msg.msg}')
             if isinstance(msg, protocol.ConfigureDone):
-                return protocol.as_dict(msg)
-            if not isinstance(msg, protocol.Heartbeat):
-                raise BossError(f'{self.name}: unexpected answer to configure: '
-                                f'{protocol.as_dict(msg)}')
+                return as_received(msg)
 
     def build_prepare(self, commits: Optional[Sequence[Any]]) -> None:
         """Have the worker make its worktrees; answers come by recv().
@@ -430,18 +443,20 @@ class RemoteWorker:
         """Ask the worker to end, free the machine and return the worker's answer.
 
         Raises:
-            BossError: the connection had ended before
+            BossError: the connection had ended before, or there is no answer
         """
         self.closing = True
         try:
+            self.divert(None)
             self.send(protocol.Quit())
+            deadline = time.monotonic() + QUIT_TIME
             while True:
-                msg = self._next()
+                msg = self._next(max(0.0, deadline - time.monotonic()))
                 if isinstance(msg, protocol.QuitAck):
-                    return protocol.as_dict(msg)
+                    return as_received(msg)
         finally:
             self.close()
-            with contextlib.suppress(BossError):
+            with contextlib.suppress(BuildmanError):
                 self.remove_lock()
 
     def remove_lock(self) -> None:
@@ -457,21 +472,24 @@ class RemoteWorker:
     def close(self) -> None:
         """End the connection: ask, terminate, kill. Never hangs; may be called twice."""
         self.closing = True
-        proc, self._proc = self._proc, None
-        if self._channel:
-            self._sent, self._received = self.bytes_sent, self.bytes_recv
-            self._channel.writer.close(0.5)
-        if proc is not None:
-            _end_process(proc)
-        if self._channel:
-            self._channel.reader.close()
-            self._channel = None
-        if self._stderr:
-            self._stderr.close()
-            self._stderr = None
-        for stream in (proc.stdout, proc.stderr) if proc is not None else ():
-            with contextlib.suppress(OSError, AttributeError):
-                stream.close()  # type: ignore[union-attr]
+        # A second caller waits until the first has done it
+        with self._ending:
+            proc, self._proc = self._proc, None
+            channel, stderr = self._channel, self._stderr
+            self._inbox.close()
+            if channel:
+                channel.writer.close(0.5)
+            if proc is not None:
+                _end_process(proc)
+            if channel:
+                channel.reader.close()
+                self._sent, self._received = channel.bytes_sent, channel.bytes_received
+            if stderr:
+                stderr.close()
+            self._channel = self._stderr = None
+            for stream in (proc.stdout, proc.stderr) if proc is not None else ():
+                with contextlib.suppress(OSError, AttributeError):
+                    stream.close()  # type: ignore[union-attr]
 
 
 def _end_process(proc: 'subprocess.Popen[bytes]') -> None:
@@ -487,9 +505,21 @@ def _end_process(proc: 'subprocess.Popen[bytes]') -> None:
             break
         except subprocess.TimeoutExpired:
             continue
-    if isinstance(proc.pid, int):
+    if isinstance(proc, _POPEN):
         # What it has started, a ProxyCommand say, is in the same group
         ssh.kill_group(proc.pid)
+
+
+def as_received(msg: protocol.Message) -> Dict[str, Any]:
+    """Return a message as it came: without the optional fields of ours that it lacks."""
+    if isinstance(msg, protocol.Unknown):
+        with contextlib.suppress(wire.Bad):
+            return dict(wire.free(wire.parse(msg.raw.partition('BM> ')[2] or msg.raw)))
+    out = protocol.as_dict(msg)
+    for field in dataclasses.fields(msg):  # type: ignore[arg-type]
+        if field.metadata.get('extra') and not getattr(msg, field.name):
+            del out[field.name]
+    return out
 
 
 def _hash_of(commit: Any) -> Optional[str]:
@@ -503,76 +533,6 @@ def _board_of(board: Any) -> Tuple[str, str]:
     if isinstance(board, Mapping):
         return str(board.get('board', '')), str(board.get('arch', ''))
     return str(board.target), str(board.arch)
-
-
-def kill_workers(machines: Sequence[str]) -> int:
-    """Stop left-over workers and free their locks, on all hosts at once.
-
-    Args:
-        machines: host names
-
-    Returns:
-        0 when that was done on all of them, else 1
-    """
-    def kill(hostname: str) -> Tuple[str, bool]:
-        try:
-            text = _run_ssh(hostname, scripts.kill_script(_work_dir_of(hostname)), COMMAND_TIME)
-        except BossError as exc:
-            return str(exc), False
-        lines = [line for line in text.splitlines() if line.strip()]
-        return lines[-1] if lines else 'done', True
-
-    return _on_all(machines, kill)
-
-
-def clean_workers(machines: Sequence[str]) -> int:
-    """Remove the work folder on all hosts at once, where nobody uses it.
-
-    Args:
-        machines: host names
-
-    Returns:
-        0 when that was done on all of them, else 1
-    """
-    def clean(hostname: str) -> Tuple[str, bool]:
-        try:
-            text = _run_ssh(hostname, scripts.clean_script(_work_dir_of(hostname)),
-                            10 * COMMAND_TIME)
-        except BossError as exc:
-            return str(exc), False
-        answer = scripts.parse_init(text)
-        if answer.busy:
-            return f'in use by {answer.owner}' if answer.owner else 'in use', False
-        lines = [line for line in text.splitlines() if line.strip()]
-        return lines[-1] if lines else 'done', True
-
-    return _on_all(machines, clean)
-
-
-# host name -> work folder, where the configuration names one
-WORK_DIRS: Dict[str, str] = {}
-
-
-def _work_dir_of(hostname: str) -> str:
-    """Return the work folder of a host"""
-    return WORK_DIRS.get(hostname, scripts.DEFAULT_WORK_DIR)
-
-
-def _on_all(machines: Sequence[str], act: Callable[[str], Tuple[str, bool]]) -> int:
-    """Do something on all hosts in parallel, and print a line for each"""
-    answers: Dict[int, Tuple[str, bool]] = {}
-
-    def run(pos: int, hostname: str) -> None:
-        answers[pos] = act(hostname)
-
-    threads = [threading.Thread(target=run, args=item, daemon=True)
-               for item in enumerate(machines)]
-    for thread in threads:
-        thread.start()
-    for pos, (thread, hostname) in enumerate(zip(threads, machines)):
-        thread.join()
-        print(f'{hostname}: {answers.get(pos, ("failed", False))[0]}', flush=True)
-    return 0 if all(answers.get(i, ('', False))[1] for i in range(len(machines))) else 1
 
 
 def split_boards(board_selected: Optional[Mapping[str, Any]],
@@ -593,9 +553,13 @@ def split_boards(board_selected: Optional[Mapping[str, Any]],
     return local, remote
 
 
+# What is built on this module and still found in it
+_ELSEWHERE = {'WorkerPool': 'pool', 'kill_workers': 'hosts', 'clean_workers': 'hosts',
+              'WORK_DIRS': 'hosts'}
+
+
 def __getattr__(name: str) -> Any:
-    """Give `WorkerPool`, which is built on this module, under this name, too."""
-    if name == 'WorkerPool':
-        from buildman.pool import WorkerPool
-        return WorkerPool
-    raise AttributeError(name)
+    """Give the names of `_ELSEWHERE`, loaded when they are asked for."""
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(f'buildman.{_ELSEWHERE[name]}'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -11,7 +11,7 @@ import traceback
 from types import FrameType
 from typing import NoReturn, Optional, Sequence
 
-from buildman import cmdline, control
+from buildman import cmdline, control, worker
 from buildman.errors import EXIT_INTERRUPTED, EXIT_USAGE, BuildmanError
 
 # Signals that end a run in an orderly way
@@ -38,6 +38,9 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         exit status
     """
+    if '--worker' in argv:
+        # Before anything can print: stdout belongs to the messages
+        return worker.main([word for word in argv if not word.startswith('-')])
     debug = '-D' in argv or '--debug' in argv
     for num in _SIGNALS:
         if signal.getsignal(num) != signal.SIG_IGN:
