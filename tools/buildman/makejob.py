@@ -138,6 +138,7 @@ class MakeJob:
         self._base_env = base_env
         self._versions = versions or {}
         self._shown_env = shown_env or {}
+        self._shown: Dict[str, str] = {}
         self._job: Optional[BoardJob] = None
         self._folder = BuildFolder('', False)
         self._out_arg: List[str] = []
@@ -190,10 +191,29 @@ class MakeJob:
         self._folder.enter(job.toolchain)
         self._env = buildenv.make_environment(
             job.toolchain, self._settings, self._base_env, self._dirs.work)
+        if self._folder.own or self._source:
+            self._hide_folders()
         self._prefix = buildenv.cross_prefix(job.toolchain)
         self._args = buildenv.make_arguments(
             job.toolchain, self._settings, job.make_args,
             jobs=self._settings.jobs if self._jobs is None else 0)
+
+    def _hide_folders(self) -> None:
+        """Keep the slot's folders out of debug information.
+
+        Their lengths would show in the section sizes of `*.objdump`, so the
+        same board would differ from slot to slot and machine to machine.
+        KCPPFLAGS, as it reaches both C and assembler and -E uses KCFLAGS.
+        """
+        pairs = [(self._dirs.source, '.'), (self._folder.path, './build')]
+        pairs += [(os.path.realpath(path), name) for path, name in pairs]
+        if any(re.search(r'[^\w./+@%:,-]', path) for path, _ in pairs):
+            # make would take such a path apart
+            return
+        maps = dict.fromkeys(f'-fdebug-prefix-map={path}={name}' for path, name in pairs)
+        old = self._env.get('KCPPFLAGS', '')
+        self._shown = {'KCPPFLAGS': old}
+        self._env['KCPPFLAGS'] = ' '.join([*([old] if old else []), *maps])
 
     def end_board(self) -> None:
         """Keep the build folder for the next board.
@@ -502,7 +522,7 @@ class MakeJob:
         tool, settings = self._job.toolchain, self._settings
         files = outcome.files
         files['toolchain'] = buildenv.toolchain_file(tool, outcome.return_code)
-        files['out-env'] = buildenv.out_env_file({**self._env, **self._shown_env})
+        files['out-env'] = self._shown_environment()
         files['out-cmd'] = self._commands_text()
         # After a failure to configure, what lies there is another board's
         if self._configured:
@@ -520,6 +540,13 @@ class MakeJob:
             shutil.rmtree(stage, ignore_errors=True)
             os.makedirs(stage)
             outcome.images = collect.stage_images(self._folder.path, stage)
+
+    def _shown_environment(self) -> bytes:
+        """Return the environment as it was asked for"""
+        env = {**self._env, **self._shown, **self._shown_env}
+        if not env.get('KCPPFLAGS'):
+            env.pop('KCPPFLAGS', None)
+        return buildenv.out_env_file(env)
 
     def _commands_text(self) -> bytes:
         """Return the commands that give this result from an empty folder.
