@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import functools
 import os
 import random
 import re
@@ -132,6 +133,12 @@ def check_name(name: str) -> str:
     return name
 
 
+@functools.lru_cache(maxsize=8)
+def _packed(source: bytes) -> str:
+    """Return a program in the form in which it travels; the same for all machines."""
+    return base64.b64encode(zlib.compress(source, 9)).decode()
+
+
 def python_command(source: bytes, args: Sequence[str] = ()) -> str:
     """Return a remote command that runs Python source without installing it.
 
@@ -142,7 +149,7 @@ def python_command(source: bytes, args: Sequence[str] = ()) -> str:
         source: program of standard library only; sees `args` in sys.argv[1:]
         args: its arguments
     """
-    text = base64.b64encode(zlib.compress(source, 9)).decode()
+    text = _packed(source)
     # Readable by any Python 3, so that an old one can say so
     boot = (f"import sys;v=sys.version_info[:2];v<(3,9) and sys.exit('{PROBLEM} old-python "
             "python3 there is %d.%d; buildman needs 3.9 or later'%v);import base64,zlib;"
