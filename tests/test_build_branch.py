@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
-from typing import ClassVar, Dict, List, Optional
+from typing import Any, ClassVar, Dict, List, Optional
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
@@ -192,7 +192,7 @@ class TestStop(BranchCase):
     """A run that is stopped, by whatever, and started again"""
 
     gate: ClassVar[str]
-    ref_args = ['-k']
+    ref_args: ClassVar[List[str]] = ['-k']
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -288,7 +288,7 @@ class TestStop(BranchCase):
 class TestChanged(support.SampleCase):
     """Results of an earlier state of the branch"""
 
-    sample_args = {'boards': 3, 'commits': 3}
+    sample_args: ClassVar[Dict[str, Any]] = {'boards': 3, 'commits': 3}
 
     def rewrite(self, subject: Optional[str] = None) -> None:
         """Amend the last commit but one"""

@@ -106,10 +106,14 @@ class Report:
         missing: boards that are not complete, with their missing commits and
             why
         notes: what happened to machines, a line each
+        lost: machines that had to give up, and why
+        built: how many results came out
     """
 
     missing: Dict[str, Tuple[Tuple[int, ...], str]] = dataclasses.field(default_factory=dict)
     notes: List[str] = dataclasses.field(default_factory=list)
+    lost: Dict[str, str] = dataclasses.field(default_factory=dict)
+    built: int = 0
 
 
 class Builder:
@@ -317,6 +321,7 @@ class Builder:
         if self._host:
             outcome.files['host'] = f'{event.worker or self._host}\n'.encode()
         self._tree.write(outcome)
+        self.report.built += 1
         counts = self._status.counts
         counts.add(outcome.return_code, outcome.warned)
         counts.skipped += outcome.skipped
@@ -337,6 +342,7 @@ class Builder:
     def _lost(self, event: WorkerGone) -> None:
         """Give away what a lost worker had in hand"""
         self._workers.pop(event.worker)
+        self.report.lost[event.worker] = event.reason
         self._joining.discard(event.worker)
         back = self.scheduler.lost(event.worker)
         text = f'lost: {event.reason}'

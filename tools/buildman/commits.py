@@ -9,7 +9,7 @@ from typing import FrozenSet, List, Optional, Tuple
 
 from buildman.errors import GitError, UsageError
 from buildman.plan import Commit
-from buildman.worktree import run_git
+from buildman.worktree import NoGitError, run_git
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,8 @@ def check_repository(git_dir: str) -> str:
     try:
         top = run_git(git_dir, 'rev-parse', '--show-toplevel')
         return os.fsdecode(top.rstrip(b'\n'))
+    except NoGitError:
+        raise
     except GitError:
         try:
             run_git(git_dir, 'rev-parse', '--git-dir')

@@ -34,24 +34,10 @@ from buildman.errors import (
     UsageError,
 )
 from buildman.events import Event
+from buildman.places import Places, check_disk, find_places, work_area
 from buildman.plan import Board, BoardJob, Commit, Plan, Settings, Toolchain
 from buildman.results import OutputLock, ResultTree
 from buildman.status import Describer, Status
-
-
-@dataclasses.dataclass(frozen=True)
-class Places:
-    """Folders of a run.
-
-    Attributes:
-        source: top of the working tree, or the repository if it is bare
-        base: where results go, absolute
-        shown: the same, as the user wrote it
-    """
-
-    source: str
-    base: str
-    shown: str
 
 
 def split_names(values: Optional[Sequence[str]]) -> List[str]:
@@ -94,28 +80,6 @@ def make_settings(args: argparse.Namespace) -> Settings:
         jobs=args.jobs or 0)
 
 
-def find_places(args: argparse.Namespace) -> Places:
-    """Work out the folders of a run.
-
-    Raises:
-        UsageError: flags about folders do not fit together
-        GitError: a branch is to be built and there is no repository
-    """
-    if args.work_in_output and args.output_dir is None:
-        raise UsageError('-w needs -o DIR, the folder to build in')
-    if args.branch:
-        source = commits.check_repository(args.git)
-    else:
-        source = os.path.abspath(args.git)
-        if os.path.isdir(source) and not os.path.exists(os.path.join(source, 'Makefile')):
-            source = commits.check_repository(args.git)
-    output = args.output_dir if args.output_dir is not None else '..'
-    shown = output
-    if args.branch and not (args.no_subdirs or args.work_in_output):
-        shown = os.path.join(output, args.branch.replace('/', '_'))
-    return Places(source, os.path.abspath(shown), shown)
-
-
 def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards.Selection:
     """Find the boards and select those that are asked for.
 
@@ -123,7 +87,14 @@ def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards
         BoardError: the list cannot be made, or nothing matches
     """
     names = split_names(args.boards)
-    cache = os.path.join(places.base, 'boards.cfg')
+    exclude = split_names(args.exclude)
+    # Before anything is looked for or written
+    boards.parse_terms(args.terms)
+    for name in exclude:
+        boards.compile_term(name)
+    cache: Optional[str] = os.path.join(places.base, 'boards.cfg')
+    if (args.dry_run or args.print_arch or args.print_prefix) and not os.path.isdir(places.base):
+        cache = None
     try:
         found, warnings = boards.load(
             places.source, cache, boards.exact_names(args.terms, names or None))
@@ -132,7 +103,7 @@ def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards
                          '(choose another output folder with -o)') from exc
     for text in warnings:
         print(text, file=err)
-    selection = found.select(args.terms, split_names(args.exclude), names or None)
+    selection = found.select(args.terms, exclude, names or None)
     for text in selection.warnings:
         print(text, file=err)
     if not selection.boards:
@@ -220,26 +191,6 @@ def check_make() -> None:
         raise SetupError('GNU make is not installed (apt-get install make)')
 
 
-def check_disk(base: str) -> None:
-    """See to it that the output folder can be made and written.
-
-    Raises:
-        SetupError: it cannot
-    """
-    probe = os.path.join(base, '.bm-work', 'probe')
-    try:
-        os.makedirs(os.path.dirname(probe), exist_ok=True)
-        try:
-            with open(probe, 'wb') as outf:
-                outf.write(b'x' * 4096)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(probe)
-    except OSError as exc:
-        raise SetupError(f"cannot write to the output folder '{base}': {exc.strerror} "
-                         '(choose another with -o)') from exc
-
-
 def run(args: argparse.Namespace) -> int:
     """Do what the command line asks for.
 
@@ -272,6 +223,7 @@ def run(args: argparse.Namespace) -> int:
             print(text, file=err)
         if args.work_in_output and len(series.selected) != 1:
             raise UsageError('-w can only be used with a single commit (-c 1)')
+    settings = make_settings(args)
     selection = load_boards(args, places, err)
     if args.print_arch or args.print_prefix:
         return listing.board_values(args, selection.boards, out)
@@ -289,7 +241,7 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_OK
     if args.summary:
         return show_summary(args, places, series, selection.boards)
-    status = build(args, places, series, selection.boards)
+    status = build(args, places, series, selection.boards, settings)
     if args.build_summary:
         show_summary(args, places, series, selection.boards)
     return status
@@ -352,7 +304,7 @@ def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
 
 
 def build(args: argparse.Namespace, places: Places, series: Optional[commits.Series],
-          selected: Sequence[Board]) -> int:
+          selected: Sequence[Board], settings: Settings) -> int:
     """Build the boards.
 
     Returns:
@@ -373,7 +325,6 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
     if not choice.jobs:
         raise ToolchainError('no board can be built: ' + '; '.join(
             sorted(set(choice.unbuildable.values()))))
-    settings = make_settings(args)
     plan = Plan(tuple(choice.jobs), commit_list, settings, indexes)
     tree = ResultTree(places.base, commit_list, args.work_in_output, not args.no_subdirs)
     status = make_status(args, selected, commit_list)
@@ -446,6 +397,9 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
                 workers += fleet.make_workers(plan, tree, places.source, local, events.put)
                 fleet.attach(builder, tree.base_dir)
             builder.run(workers)
+            why = builder.report.lost.get('')
+            if why and len(workers) == 1 and not builder.report.built:
+                raise SetupError(why)
     finally:
         status.end_line()
         if fleet:
@@ -463,7 +417,7 @@ def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree
     """Return this machine as a worker"""
     threads, _ = thread_counts(args, len(plan.jobs))
     config = engine.EngineConfig(
-        work_dir=tree.work_dir, source_dir=places.source, commits=plan.commits,
+        work_dir=work_area(tree.base_dir), source_dir=places.source, commits=plan.commits,
         settings=plan.settings, slots=min(threads, builder.pending()),
         tokens=max(threads, engine.cpu_count()), env=local_environment(),
         results_dir=tree.base_dir)

@@ -13,6 +13,7 @@ continued by looking for the folders without it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -257,7 +258,13 @@ class ResultTree:
             if parent not in made:
                 os.makedirs(parent, exist_ok=True)
                 made.add(parent)
-            os.replace(staged, path)
+            try:
+                os.replace(staged, path)
+            except OSError as exc:
+                if exc.errno != errno.EXDEV:
+                    raise
+                # The work area is on another disk
+                shutil.move(staged, path)
         for stage in {os.path.dirname(staged) for staged in outcome.images.values()}:
             with contextlib.suppress(OSError):
                 os.rmdir(stage)

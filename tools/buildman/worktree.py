@@ -29,6 +29,10 @@ _GIT_VARS = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE', 'GIT_OBJECT_DIRECTORY
              'GIT_NAMESPACE', 'GIT_CEILING_DIRECTORIES')
 
 
+class NoGitError(GitError):
+    """There is no git on this machine."""
+
+
 def clean_git_env(env: Mapping[str, str]) -> Dict[str, str]:
     """Return an environment without what leads git to another repository."""
     return {key: val for key, val in env.items() if key not in _GIT_VARS}
@@ -52,7 +56,7 @@ def run_git(cwd: str, *args: str) -> bytes:
     except FileNotFoundError as exc:
         if exc.filename != 'git':
             raise GitError(f"no such folder: '{cwd}'") from exc
-        raise GitError('git is not installed (apt-get install git)') from exc
+        raise NoGitError('git is not installed (apt-get install git)') from exc
     except subprocess.TimeoutExpired as exc:
         raise GitError(f"'git {args[0]}' did not end within {GIT_TIMEOUT} s "
                        f"in '{cwd}'") from exc
@@ -62,6 +66,10 @@ def run_git(cwd: str, *args: str) -> bytes:
         lines = done.stderr.decode('utf-8', 'replace').strip().splitlines()
         why = next((line for line in lines if line.startswith(('fatal:', 'error:'))),
                    lines[-1] if lines else f'exit status {done.returncode}')
+        with contextlib.suppress(OSError):
+            # git does not always say so
+            if os.statvfs(cwd).f_bavail * os.statvfs(cwd).f_frsize < 1 << 16:
+                why = f'No space left on device ({why})'
         raise GitError(f"git {args[0]} failed in '{cwd}': {why}")
     return done.stdout
 
