@@ -13,7 +13,10 @@ stderr: stdout carries nothing but messages.
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import os
 import queue
@@ -23,7 +26,7 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Any, Dict, List, Mapping, NoReturn, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, NoReturn, Optional, Tuple, Union
 
 from buildman import blobs, buildenv, events, lock, protocol
 from buildman.channel import Channel, ChannelError
@@ -45,6 +48,12 @@ PIECE_SIZE = 1 << 20
 # Seconds that the last messages get to go out
 FLUSH_TIME = 5.0
 
+# Characters of stdout or stderr that are sent; of more, the two ends are
+MAX_OUTPUT = 12 << 20
+
+# What an older boss gets as exit status of a board that this machine could not build
+NOT_BUILT = 10
+
 
 class _End(Exception):
     """The worker has to end; the message says why."""
@@ -54,7 +63,15 @@ class _Tick:
     """Posted by the timer, now and then"""
 
 
-_Item = Union[protocol.Message, events.Event, _Tick, _End]
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """What an engine told; there may have been others before it"""
+
+    generation: int
+    event: events.Event
+
+
+_Item = Union[protocol.Message, _Told, _Tick, _End]
 
 
 class Worker:
@@ -70,7 +87,8 @@ class Worker:
             run: run that has claimed this machine; '' for an older boss
             heartbeat: seconds between heartbeats
         """
-        self._queue: 'queue.Queue[_Item]' = queue.Queue()
+        # A simple one may be put to from a signal handler
+        self._queue: 'queue.SimpleQueue[_Item]' = queue.SimpleQueue()
         self._channel = Channel(
             incoming, outgoing, from_worker=False, on_message=self._queue.put,
             on_end=lambda why: self._queue.put(_End(f'the boss has gone ({why or "end"})')))
@@ -83,10 +101,12 @@ class Worker:
         self._env: Dict[str, str] = dict(os.environ)
         self._shown_env: Dict[str, str] = {}
         self._engine: Optional[Engine] = None
+        self._generation = 0
         self._slots_ready = 0
         self._prepared = False
         self._strict = True
-        self._open: Dict[str, bool] = {}
+        self._strict_lock = threading.Lock()
+        self._open: 'collections.Counter[str]' = collections.Counter()
         self._finishing = False
         self._exceptions = 0
         self._blobs = blobs.BlobStore(os.path.join(work_dir, 'blobs') if work_dir else '')
@@ -102,7 +122,7 @@ class Worker:
             exit status
         """
         try:
-            if self._work_dir and self._run:
+            if self._work_dir:
                 self._hold()
             self._channel.start()
             self._send(protocol.Ready(
@@ -113,22 +133,28 @@ class Worker:
                 self._handle(self._queue.get())
         except _End as exc:
             if str(exc):
-                print(f'worker: {exc}', file=sys.stderr, flush=True)
-                return 1
-            return 0
+                _complain(str(exc))
+            return 1 if str(exc) else 0
         except ChannelError as exc:
-            print(f'worker: cannot send: {exc}', file=sys.stderr, flush=True)
+            _complain(f'cannot send: {exc}')
             return 1
         except (lock.LockBusy, lock.LockStuck) as exc:
-            print(f'worker: this machine is in use by {exc}', file=sys.stderr, flush=True)
+            _complain(f'this machine is in use by {exc}')
+            return 1
+        except FileNotFoundError as exc:
+            _complain(f"there is no work folder '{exc.filename}'")
             return 1
         finally:
-            self._done.set()
-            if self._engine:
-                self._engine.stop()
+            self._end_builds()
             self._channel.close(FLUSH_TIME)
-            if self._held:
-                self._held.release()
+
+    def _end_builds(self) -> None:
+        """End all that runs here and free the machine"""
+        self._done.set()
+        if self._engine:
+            self._engine.stop()
+        if self._held:
+            self._held.release()
 
     def stop(self, why: str) -> None:
         """Have run() end; may be called from a signal handler."""
@@ -142,13 +168,20 @@ class Worker:
         """Send heartbeats, whatever the builds do"""
         while not self._done.wait(self._heartbeat):
             self._queue.put(_Tick())
-            if not self._strict:
+            with self._strict_lock:
+                if self._strict:
+                    continue
                 try:
                     self._channel.send(protocol.Heartbeat(
-                        load_avg=os.getloadavg()[0], active=len(self._open)))
+                        load_avg=os.getloadavg()[0], active=sum(self._open.values())))
                 except ChannelError:
                     self._queue.put(_End('the boss does not read'))
                     return
+
+    def _be_strict(self, strict: bool) -> None:
+        """Begin or end a phase in which an older boss takes no heartbeats"""
+        with self._strict_lock:
+            self._strict = strict and not self._channel.version
 
     def _send(self, message: protocol.Message, force: bool = False) -> None:
         """Send a message in the form that the boss knows.
@@ -173,15 +206,15 @@ class Worker:
                 raise _End(f'nothing heard from the boss for {silent:.0f} s')
         elif isinstance(item, protocol.Message):
             self._command(item)
-        else:
-            self._event(item)
+        elif item.generation == self._generation:
+            self._event(item.event)
 
     def _command(self, msg: protocol.Message) -> None:
         """Carry out a command; what is wrong with one is answered, not fatal"""
         version = getattr(msg, 'version', 0)
         if version:
             self._channel.version = min(version, protocol.PROTOCOL_VERSION)
-            self._strict = False
+            self._be_strict(False)
         try:
             if isinstance(msg, protocol.Setup):
                 self._setup(msg)
@@ -202,24 +235,38 @@ class Worker:
             elif isinstance(msg, (protocol.NeedBlobs, protocol.PutBlob)):
                 self._blob(msg)
             elif isinstance(msg, protocol.Quit):
-                if self._engine:
-                    self._engine.stop()
+                # Who has this answer may use the machine at once
+                self._end_builds()
                 self._send(protocol.QuitAck())
                 raise _End('')
-            elif isinstance(msg, protocol.Ping):
-                pass
-            else:
-                self._error(f'cannot make anything of {msg}')
+            elif isinstance(msg, protocol.Malformed):
+                self._error(f'a command that makes no sense: {msg.reason}', msg.board)
+            elif isinstance(msg, protocol.Unknown):
+                _complain(f"a command that this version does not know: '{msg.kind}'")
         except (BuildmanError, OSError, TypeError, ValueError) as exc:
-            board = msg.board if isinstance(msg, protocol.BuildBoard) else ''
-            self._error(f'{type(msg).__name__}: {exc}', board)
-            if board:
-                self._send(protocol.BoardDone(board))
+            self._error(f'{type(msg).__name__}: {exc}')
 
     def _error(self, text: str, board: str = '') -> None:
         """Tell the boss what went wrong"""
         self._exceptions += 1
         self._send(protocol.ErrorMsg(text, board))
+        if board:
+            self._send(protocol.BoardDone(board))
+
+    def _not_built(self, board: str, commits: Iterable[int], reason: str) -> None:
+        """Tell the boss that this machine cannot build a board.
+
+        An older boss knows no way to hear that: it gets results that say why,
+        rather than none, which it would wait for.
+        """
+        if self._channel.version:
+            self._error(reason, board)
+            return
+        self._exceptions += 1
+        for upto in sorted(commits):
+            self._send(protocol.BuildResult(
+                board=board, commit_upto=upto, return_code=NOT_BUILT, stderr=reason,
+                load_avg=os.getloadavg()[0]))
 
     def _setup(self, msg: protocol.Setup) -> None:
         """Make the folder and repository that a boss names"""
@@ -265,6 +312,8 @@ class Worker:
         slots = msg.max_boards or cpu_count()
         self._slots_ready, self._prepared = 0, False
         self._open.clear()
+        self._be_strict(True)
+        self._generation += 1
         self._finishing, self._exceptions = False, 0
         self._send(protocol.BuildStarted(slots))
         self._commits = tuple(Commit(commit) for commit in hashes)
@@ -272,21 +321,30 @@ class Worker:
             work_dir=os.path.join(self._work_dir, '.bm-work'), source_dir=self._work_dir,
             commits=self._commits, settings=self._settings, slots=slots,
             tokens=max(slots, cpu_count()), env=self._env, shown_env=self._shown_env,
-            versions=versions), self._queue.put)
+            versions=versions), functools.partial(self._told, self._generation))
         self._engine.start()
+
+    def _told(self, generation: int, event: events.Event) -> None:
+        """Take what an engine tells, from the thread of a slot"""
+        self._queue.put(_Told(generation, event))
 
     def _build_board(self, msg: protocol.BuildBoard) -> None:
         """Hand a board to the engine"""
-        if not self._engine or self._commits is None:
-            raise ValueError('build_prepare comes first')
-        if '/' in msg.board or msg.board.startswith(('.', '-')) or not msg.board:
-            raise ValueError(f'{msg.board!r} is not a board')
-        upto = (tuple(range(len(self._commits))) if msg.commits is None else msg.commits)
-        if any(i >= len(self._commits) for i in upto):
-            raise ValueError(f'there are only {len(self._commits)} commits')
-        self._open[msg.board] = True
-        self._engine.submit(BoardJob(Board(msg.board, msg.arch), upto, self._choose(msg),
-                                     msg.make_args))
+        every = tuple(range(len(self._commits or ())))
+        upto = every if msg.commits is None else msg.commits
+        try:
+            if not self._engine or self._commits is None:
+                raise ValueError('build_prepare comes first')
+            if '/' in msg.board or msg.board.startswith(('.', '-')) or not msg.board:
+                raise ValueError(f'{msg.board!r} is not a board')
+            if set(upto) - set(every):
+                raise ValueError(f'there are only {len(every)} commits')
+            job = BoardJob(Board(msg.board, msg.arch), upto, self._choose(msg), msg.make_args)
+        except ValueError as exc:
+            self._not_built(msg.board, upto, str(exc))
+            return
+        self._open[msg.board] += 1
+        self._engine.submit(job)
 
     def _choose(self, msg: protocol.BuildBoard) -> Toolchain:
         """Return the compiler for a board"""
@@ -298,7 +356,7 @@ class Worker:
             return self._toolchains[msg.arch]
         if msg.arch == 'sandbox':
             return _toolchain('sandbox', shutil.which('gcc') or '/usr/bin/gcc')
-        raise ValueError(f"no toolchain for '{msg.arch}'")
+        raise ValueError(f"Tool chain error for {msg.arch}: no toolchain for arch '{msg.arch}'")
 
     def _build_boards(self, msg: protocol.BuildBoards) -> None:
         """Build several boards, then say so"""
@@ -331,45 +389,61 @@ class Worker:
         """Pass on what the engine tells"""
         if isinstance(event, events.SlotReady):
             self._slots_ready += 1
-            if not self._prepared or self._channel.version == 0:
+            if not self._prepared:
                 self._send(protocol.WorktreeCreated(event.slot))
             # A boss of ours hands out boards when one slot is ready, an older
             # one expects all of them to be
             needed = 1 if self._channel.version else (self._engine.slots if self._engine else 1)
             if self._slots_ready >= needed and not self._prepared:
                 self._prepared = True
-                self._strict = False
                 self._send(protocol.BuildPrepareDone())
+                self._be_strict(False)
         elif isinstance(event, events.Started):
             self._send(protocol.Started(event.target, event.commit_upto))
         elif isinstance(event, events.Built):
             self._result(event.outcome)
         elif isinstance(event, events.BoardDone):
-            if event.reason:
-                self._error(event.reason, event.target)
-            self._open.pop(event.target, None)
-            self._send(protocol.BoardDone(event.target))
-            self._maybe_done()
+            self._board_done(event)
         elif isinstance(event, events.WorkerGone):
             self._error(event.reason)
             self._channel.writer.flush(FLUSH_TIME)
             raise _End(event.reason)
 
+    def _board_done(self, event: events.BoardDone) -> None:
+        """Tell that a slot is through with a board"""
+        target = event.target
+        self._open[target] -= 1
+        if self._open[target] <= 0:
+            del self._open[target]
+        if event.reason:
+            self._not_built(target, event.missing, event.reason)
+        else:
+            self._send(protocol.BoardDone(target))
+        self._maybe_done()
+
     def _result(self, outcome: Outcome) -> None:
         """Send a result, its images first"""
-        folders = set()
+        folders = {os.path.dirname(path) for path in outcome.images.values()}
+        infra = outcome.infra
         if self._channel.version:
-            for name, path in outcome.images.items():
-                folders.add(os.path.dirname(path))
-                self._send_image(outcome, name, path)
+            try:
+                for name, path in outcome.images.items():
+                    self._send_image(outcome, name, path)
+            except OSError as exc:
+                infra = infra or f'an image cannot be read: {exc.strerror}'
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
-        self._send(protocol.BuildResult(
+        result = protocol.BuildResult(
             board=outcome.target, commit_upto=outcome.commit_upto,
-            return_code=outcome.return_code, stdout=outcome.stdout, stderr=outcome.stderr,
-            sizes=outcome.sizes, load_avg=os.getloadavg()[0], files=outcome.files,
-            seconds=outcome.seconds, infra=outcome.infra, reconfigured=outcome.reconfigured,
-            skipped=outcome.skipped))
+            return_code=outcome.return_code, stdout=_bounded(outcome.stdout),
+            stderr=_bounded(outcome.stderr), sizes=outcome.sizes, load_avg=os.getloadavg()[0],
+            files=outcome.files, seconds=outcome.seconds, infra=infra,
+            reconfigured=outcome.reconfigured, skipped=outcome.skipped)
+        try:
+            self._send(result)
+        except ValueError as exc:
+            # Files without bound, of a build that has gone mad
+            self._send(dataclasses.replace(result, files={}, infra=str(exc)))
 
     def _send_image(self, outcome: Outcome, name: str, path: str) -> None:
         """Send one image in pieces"""
@@ -389,8 +463,23 @@ class Worker:
                     return
 
 
+def _complain(text: str) -> None:
+    """Say something on stderr, if anybody is still there"""
+    with contextlib.suppress(OSError):
+        print(f'worker: {text}', file=sys.stderr, flush=True)
+
+
+def _bounded(text: str) -> str:
+    """Return a text with its middle taken out when it is too large to be sent"""
+    if len(text) <= MAX_OUTPUT:
+        return text
+    half = MAX_OUTPUT // 2
+    return f'{text[:half]}\n… {len(text) - 2 * half} characters are left out …\n{text[-half:]}'
+
+
 def _toolchain(arch: str, gcc: str) -> Toolchain:
     """Return the toolchain that a compiler's path stands for"""
+    gcc = os.path.expanduser(gcc)
     name = os.path.basename(gcc)
     cross = name[:-len('gcc')] if name.endswith('-gcc') else ''
     return Toolchain(arch, gcc, os.path.dirname(gcc), cross)
