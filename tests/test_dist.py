@@ -77,7 +77,8 @@ class TestTree(DistCase):
         text = read(self.results(), '.buildman.log')
         self.assertRegex(text, r'(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d start: 16 builds, '
                                r'machines: alpha, beta$')
-        self.assertRegex(text, r'(?m) status: 16/16 done; alpha \d+/\d+ results? .*load \d')
+        self.assertRegex(text, r'(?m) status: 16/16 done; '
+                               r'alpha (\d+)/\1 boards, \d+ results, load \d.*; beta \d/\d boards, ')
 
     def _check_output(self, text: str) -> None:
         """Who built what, and what it cost on the wire"""

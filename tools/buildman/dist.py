@@ -192,10 +192,10 @@ class Fleet:
             log.say(f'[{event.worker}] {event.target}: {event.reason}')
 
     def log_status(self) -> None:
-        """Write a status line: results received of boards sent, and load, per machine."""
+        """Write a status line: boards done of those sent, and load, per machine."""
         if self._boss_log and self._builder:
-            parts = [f'{mach.name} {mach.results}/{mach.boards_sent} boards load {mach.load:.1f}'
-                     for mach in self._machines]
+            parts = [f'{mach.name} {mach.boards_done}/{mach.boards_sent} boards, '
+                     f'{mach.results} results, load {mach.load:.1f}' for mach in self._machines]
             counts = self._builder.counts
             self._boss_log.say(f"status: {counts.done}/{counts.total} done; {'; '.join(parts)}")
 

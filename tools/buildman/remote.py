@@ -78,7 +78,14 @@ class Shipment:
 
 
 class RemoteMachine:
-    """One machine, as a `builder.Worker`."""
+    """One machine, as a `builder.Worker`.
+
+    Attributes:
+        load: its load average, as it told last
+        boards_sent, boards_done: boards given to it, and those it is through with
+        results: received, a board at a commit each
+        worker: the connection
+    """
 
     def __init__(self, mach: machine.Machine, shipment: Shipment,
                  post: Callable[[events.Event], None]) -> None:
@@ -95,6 +102,7 @@ class RemoteMachine:
         self.speed = 1.0
         self.load = 0.0
         self.boards_sent = 0
+        self.boards_done = 0
         self.results = 0
         self.worker = RemoteWorker(mach.hostname, name=mach.name)
         self.worker.owner = shipment.owner
@@ -388,6 +396,7 @@ class RemoteMachine:
         """Tell the loop that the worker is through with a board"""
         if self._owed.pop(target, None) is None:
             return
+        self.boards_done += 1
         self._post(events.BoardDone(self.name, target, (), self._reasons.pop(target, '')))
 
     def _result(self, msg: protocol.BuildResult) -> None:
