@@ -129,8 +129,8 @@ class BuildFolder:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 for entry in list(os.scandir(os.path.join(self.path, folder))):
                     name = entry.name
-                    if name.startswith('.config') or name == 'Makefile' or (
-                            name.endswith('.cfg') and not configure):
+                    if name == 'Makefile' or (name.endswith('.cfg') and not configure) or (
+                            name.startswith('.') and not name.endswith('.cmd')):
                         continue
                     if entry.is_file(follow_symlinks=False):
                         os.unlink(entry.path)

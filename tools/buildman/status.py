@@ -178,9 +178,10 @@ class Status:
             self._put(self._text.rstrip() + '\n')
             return
         # A line that wraps could not be redrawn
-        over = len(_ESCAPE.sub('', self._text)) - shutil.get_terminal_size().columns + 1
-        if over > 0:
-            self._text = self.line(name[:-over])
+        width = shutil.get_terminal_size().columns - 1
+        plain = _ESCAPE.sub('', self._text)
+        if len(plain) > width:
+            self._text = plain[:width]
         now = self._clock()
         if now - self._last_draw >= 0.03 or self.counts.done == self.counts.total:
             self._last_draw = now
@@ -188,8 +189,8 @@ class Status:
 
     def _draw(self) -> None:
         """Put the progress line on the terminal"""
+        self._drawn = True  # first, as Ctrl-C may come at any moment
         self._put('\r' + self._text + '\033[K')
-        self._drawn = True
 
     def _put(self, text: str) -> None:
         """Write text; a reader that has gone is no reason to lose a build"""
