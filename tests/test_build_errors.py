@@ -17,7 +17,7 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
 
 import support  # noqa: E402
 
-from buildman import sample, sample_files  # noqa: E402
+from buildman import sample_files  # noqa: E402
 
 BOARDS = (*(board for board in sample_files.DEFAULT_BOARDS
             if board.target in ('sandbox', 'hammock', 'rocket')),

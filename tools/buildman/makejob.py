@@ -558,6 +558,7 @@ class MakeJob:
         if self._settings.mrproper:
             cmds.append(self._command('mrproper'))
         cmds.append(self._command(*self._config_targets()))
-        cmds.append(self._command(*self._build_targets()))
+        if self._configured:
+            cmds.append(self._command(*self._build_targets()))
         text = ''.join(' '.join(words) + '\n' for words in cmds)
         return self._without_folders(text).encode('utf-8', 'surrogateescape')
