@@ -70,7 +70,8 @@ class Tree:
         self.out = os.path.join(root, 'out')
         self.boards = boards
         os.makedirs(os.path.join(self.repo, 'configs'))
-        _write(os.path.join(self.repo, 'Kconfig'), 'mainmenu "none"\n')
+        # The list of boards is in the tree, as in old ones: no Kconfig, no scan
+        self.write_board_list(self.repo)
         _write(os.path.join(self.repo, 'Makefile'), 'all:\n')
         script = os.path.join(self.repo, 'scripts', 'show-gnu-make')
         os.makedirs(os.path.dirname(script))
@@ -100,7 +101,7 @@ class Tree:
         lines = ['#', '# List of boards', '#   Automatically generated: do not edit', '#',
                  '# Status, Arch, CPU, SoC, Vendor, Board, Target, Config, Maintainers', '']
         lines += [f'Active  {arch}  cpu  -  -  board  {target}  {target}  A <a@b>'
-                  for target, arch in self.boards]
+                  for target, arch in sorted(self.boards, key=lambda brd: (brd[1], brd[0]))]
         _write(os.path.join(folder, 'boards.cfg'), '\n'.join(lines) + '\n')
 
     def put(self, num, target, code, files):

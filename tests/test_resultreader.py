@@ -16,6 +16,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 
 from buildman import resultreader as rr
 from buildman.plan import Commit
+from buildman.results import commit_dir_name
 
 BOX = ('===================== WARNING ======================\n'
        'This board does not use CONFIG_DM\n'
@@ -25,12 +26,12 @@ BOX = ('===================== WARNING ======================\n'
 class TestFormats(unittest.TestCase):
     """What each file means."""
 
-    def test_commit_folder(self) -> None:
+    def test_commit_dir_name(self) -> None:
         """Otherwise no result of an existing tree is found."""
         commit = Commit('ab' * 20, 'drivers: net/phy: Mend the link')
-        self.assertEqual(rr.commit_folder(0, commit),
+        self.assertEqual(commit_dir_name(0, commit),
                          '01_g' + 'ab' * 20 + '_drivers--net-phy--Me')
-        self.assertTrue(rr.commit_folder(122, commit).startswith('123_g'))
+        self.assertTrue(commit_dir_name(122, commit).startswith('123_g'))
 
     def test_done(self) -> None:
         """A truncated `done` must not make a failure look like a success."""

@@ -24,7 +24,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from buildman import summary_show, summary_work
 from buildman.errors import SetupError
 from buildman.plan import Board, Commit
-from buildman.resultreader import commit_folder
+from buildman.results import commit_dir_name
 from buildman.summary_show import SummaryRequest, show_result, show_summary
 
 COMMITS = tuple(Commit(f'{num:040x}', subject) for num, subject in
@@ -51,7 +51,7 @@ class ShowCase(unittest.TestCase):
         self.request = SummaryRequest(self.folder, COMMITS, BOARDS)
 
     def path(self, upto: int, *names: str) -> str:
-        return os.path.join(self.folder, commit_folder(upto, COMMITS[upto]), *names)
+        return os.path.join(self.folder, commit_dir_name(upto, COMMITS[upto]), *names)
 
     def put(self, upto: int, target: str, code: Union[int, None] = 0, err: str = '',
             **files: Union[str, bytes]) -> None:

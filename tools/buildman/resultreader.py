@@ -37,8 +37,6 @@ import os
 import re
 from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
-from .plan import Commit
-
 # What became of a board at a commit. The order is from best to worst, and
 # decides on which side of a change a board stands.
 OK, WARNING, ERROR, UNKNOWN = range(4)
@@ -87,17 +85,6 @@ class Problem:
 
     kind: str
     path: str
-
-
-def commit_folder(upto: int, commit: Commit) -> str:
-    """Return the name of the folder for a commit.
-
-    Args:
-        upto: index of the commit in the branch, from 0
-        commit: the commit
-    """
-    subject = re.sub('[/: ]', '-', commit.subject)[:SUBJECT_LEN]
-    return f'{upto + 1:02d}_g{commit.hash}_{subject}'
 
 
 # ------------------------------------------------------------------ formats

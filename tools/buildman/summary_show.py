@@ -10,7 +10,8 @@ import sys
 from typing import TYPE_CHECKING, Dict, Iterator, List, Optional, Sequence, TextIO, Tuple
 
 from .plan import Board, Commit
-from .resultreader import CONFIG_FILES, KCONFIG_FILES, Problem, check_branch_folder, commit_folder
+from .resultreader import CONFIG_FILES, KCONFIG_FILES, Problem, check_branch_folder
+from .results import commit_dir_name
 from .summary import CommitSummary, Differ
 from .summary_text import TextOptions, TextPrinter
 from .summary_work import SliceReader, Wanted, process_count, read_commits
@@ -86,7 +87,7 @@ class SummaryRequest:
         wanted = (range(0, last + 1, self.step) if self.step
                   else sorted({0, last}))
         return [(upto, self.commits[upto],
-                 os.path.join(self.folder, commit_folder(upto, self.commits[upto])))
+                 os.path.join(self.folder, commit_dir_name(upto, self.commits[upto])))
                 for upto in wanted]
 
     def wanted(self) -> Wanted:
@@ -129,7 +130,7 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
     problems: List[Problem] = []
     if request.commits is not None and os.path.isdir(request.folder):
         problems += check_branch_folder(
-            request.folder, [commit_folder(*item) for item in enumerate(request.commits)])
+            request.folder, [commit_dir_name(*item) for item in enumerate(request.commits)])
     was_collecting = gc.isenabled()
     # Nothing that is read here forms cycles
     gc.disable()
@@ -170,7 +171,7 @@ def show_result(request: SummaryRequest, upto: int, board: Board, out: TextIO) -
         out: stream for the text
     """
     commit = request.commits[upto] if request.commits else None
-    folder = (os.path.join(request.folder, commit_folder(upto, commit)) if commit
+    folder = (os.path.join(request.folder, commit_dir_name(upto, commit)) if commit
               else request.folder)
     reader = SliceReader([board.target], 0, 1, request.wanted())
     facts, _ = reader.advance(folder)
