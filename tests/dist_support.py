@@ -65,6 +65,8 @@ class DistCase(support.SampleCase):
     def setUp(self) -> None:
         super().setUp()
         self.plain_config = self.config
+        # Other transports than `local`
+        self.ways: Dict[str, str] = {}
         self.machines(*self.names)
 
     def tearDown(self) -> None:
@@ -85,7 +87,7 @@ class DistCase(support.SampleCase):
 
     def section(self, name: str) -> List[str]:
         """Return the lines of the section of a machine."""
-        return ['transport = local', f'work_dir = {self.work_dir(name)}']
+        return [f"transport = {self.ways.get(name, 'local')}", f'work_dir = {self.work_dir(name)}']
 
     def machines(self, *names: str, extra: str = '', **sections: str) -> None:
         """Configure machines for the commands of this test.

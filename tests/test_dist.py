@@ -55,7 +55,7 @@ class TestTree(DistCase):
 
     def _check_logs(self) -> None:
         """Other programs, and people who look for a fault, read the logs"""
-        jobs = joblog(self.results())
+        jobs = [job for job in joblog(self.results()) if job['status'] != 'dropped']
         self.assertEqual({(int(job['commit']), job['board']): job['machine'] for job in jobs},
                          self.hosts())
         for job in jobs:
@@ -78,7 +78,7 @@ class TestTree(DistCase):
         self.assertRegex(text, r'(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d start: 16 builds, '
                                r'machines: alpha, beta$')
         self.assertRegex(text, r'(?m) status: 16/16 done; '
-                               r'alpha (\d+)/\1 boards, \d+ results, load \d.*; beta \d/\d boards, ')
+                               r'alpha \d+/\d+ boards, \d+ results, load \d.*; beta ')
 
     def _check_output(self, text: str) -> None:
         """Who built what, and what it cost on the wire"""
@@ -90,16 +90,14 @@ class TestTree(DistCase):
 
     def _second_run(self) -> None:
         """With nothing to build no machine is troubled"""
-        before = {name: os.stat(os.path.join(self.work_dir(name), '.lock.mutex')).st_atime_ns
-                  for name in self.names}
-        self.machines('alpha', 'beta', alpha='transport = false', beta='transport = false')
+        called = self.out('called')
+        self.ways = {name: f'sh -c \'touch {called}; exec sh -c "$0"\'' for name in self.names}
+        self.machines(*self.names)
         done = self.dist('--no-local')
         self.assertEqual(100, done.returncode, done)
         self.assertIn('Completed: 16 total built (16 previously)', done.stdout)
         self.assertNotIn('alpha', done.stdout + done.stderr)
-        for name in self.names:
-            path = os.path.join(self.work_dir(name), '.lock.mutex')
-            self.assertEqual(before[name], os.stat(path).st_atime_ns)
+        self.assertFalse(os.path.exists(called))
 
     def test_status(self) -> None:
         """CI takes the exit status for the verdict, wherever boards were built"""
@@ -177,12 +175,8 @@ class TestArchs(DistCase):
             with open(path, 'w', encoding='utf-8') as outf:
                 outf.write(f'#!/bin/sh\nexec {tool} "$@"\n')
             os.chmod(path, 0o755)
-        far = f'max_load = 0\ntransport = env PATH={tools}:{os.environ["PATH"]} sh -c'
-        self.machines('alpha', 'beta')
-        text = read(self.config).replace('[machine:beta]\ntransport = local',
-                                         f'[machine:beta]\n{far}')
-        with open(self.config, 'w', encoding='utf-8') as outf:
-            outf.write(text)
+        self.ways['beta'] = f'env PATH={tools}:{os.environ["PATH"]} sh -c'
+        self.machines('alpha', 'beta', beta='max_load = 0')
         done = self.dist()
         self.assertEqual(0, done.returncode, done)
         hosts = self.hosts()

@@ -185,11 +185,8 @@ class TestOutside(DistCase):
     def test_not_sent(self) -> None:
         """What a user has set for purposes of their own stays here"""
         env = self.write_knobs('sandbox', 'show SECRET')
-        self.machines('alpha', alpha='transport = env -u SECRET sh -c\nmax_load = 0',
-                      extra='[worker-env]\nSAMPLE_KNOBS\n')
-        text = read(self.config).replace('transport = local\n', '')
-        with open(self.config, 'w', encoding='utf-8') as outf:
-            outf.write(text)
+        self.ways['alpha'] = 'env -u SECRET sh -c'
+        self.machines('alpha', alpha='max_load = 0', extra='[worker-env]\nSAMPLE_KNOBS\n')
         env['SECRET'] = 'private'
         done = self.dist('--no-local', env=env)
         self.assertEqual(0, done.returncode, done)

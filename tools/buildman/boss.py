@@ -168,6 +168,12 @@ class RemoteWorker:
         """Bytes that came from it."""
         return self._channel.bytes_received if self._channel else self._received
 
+    @property
+    def address(self) -> str:
+        """The host; the machine's name where several ways lead to one host"""
+        transport = ssh.transport_for(self.hostname, self.name)
+        return self.hostname if transport.same_way(ssh.transport_for(self.hostname)) else self.name
+
     # -- before it runs ----------------------------------------------------
 
     def init_git(self, work_dir: str = scripts.DEFAULT_WORK_DIR) -> None:
@@ -180,7 +186,7 @@ class RemoteWorker:
             WorkerBusy: another boss holds it
             BossError: it cannot be reached or used
         """
-        text = _run_ssh(self.hostname, scripts.init_script(work_dir, self.owner),
+        text = _run_ssh(self.address, scripts.init_script(work_dir, self.owner),
                         self._timeout + COMMAND_TIME)
         answer = scripts.parse_init(text)
         if answer.busy:
@@ -466,7 +472,7 @@ class RemoteWorker:
             BossError: it cannot be reached
         """
         if self.work_dir:
-            _run_ssh(self.hostname, scripts.remove_lock_script(self.work_dir, self.owner.run),
+            _run_ssh(self.address, scripts.remove_lock_script(self.work_dir, self.owner.run),
                      self._timeout)
 
     def close(self) -> None:

@@ -42,6 +42,9 @@ FETCH_MODULES = ('errors', 'plan', 'bsettings', 'toolchain', 'toolchain_unpack',
                  'toolchain_fetch')
 FETCH_TIME = 3600.0
 
+# Seconds that lost machines get, at the end of a run, to be freed of what is left there
+CLEANUP_TIME = 3.0
+
 # Seconds that machines in the middle of their start-up get to notice an end
 ABANDON_TIME = 2.0
 
@@ -85,7 +88,7 @@ def load_machines(args: argparse.Namespace) -> machine.MachinePool:
         raise UsageError("no machines: add a section [machines] to the configuration, one "
                          "'name = user@host' a line")
     for mach in pool.machines:
-        boss.WORK_DIRS[mach.hostname] = mach.work_dir
+        boss.WORK_DIRS[mach.name] = mach.work_dir
     return pool
 
 
@@ -212,6 +215,9 @@ class Fleet:
 
     def close(self) -> None:
         """End the logs and remove what was made for the push."""
+        deadline = time.monotonic() + CLEANUP_TIME
+        for mach in self._machines:
+            mach.cleaned(max(0.0, deadline - time.monotonic()))
         self.log_status()
         for log in (self._boss_log, self._job_log):
             if log:
@@ -292,12 +298,12 @@ def _fetch(mach: machine.Machine, archs: Sequence[str]) -> None:
 
 def kill_workers(args: argparse.Namespace) -> int:
     """Stop left-over workers (--kill-workers)."""
-    return boss.kill_workers([mach.hostname for mach in load_machines(args).machines])
+    return boss.kill_workers([mach.name for mach in load_machines(args).machines])
 
 
 def clean_workers(args: argparse.Namespace) -> int:
     """Remove the work folders (--clean-workers)."""
-    return boss.clean_workers([mach.hostname for mach in load_machines(args).machines])
+    return boss.clean_workers([mach.name for mach in load_machines(args).machines])
 
 
 def describe_shares(args: argparse.Namespace, selected: Sequence[Board], slots: int,

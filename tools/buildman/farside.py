@@ -270,9 +270,9 @@ def release(work_dir: str, run: str) -> int:
     return 0
 
 
-def kill(work_dir: str) -> int:
+def kill(work_dir: str, run: str) -> int:
     """End the worker of a work folder and free the lock."""
-    print(lock.kill(work_dir))
+    print(lock.kill(work_dir, run=run))
     return 0
 
 
@@ -299,7 +299,7 @@ def main(args: Optional[Sequence[str]] = None) -> int:
         if args[0] == 'init':
             return init(work_dir, args[2], args[3], 'fresh' in args[4:])
         if args[0] == 'kill':
-            return kill(work_dir)
+            return kill(work_dir, args[2] if len(args) > 2 else '')
         if args[0] == 'clean':
             return clean(work_dir)
     except Problem as exc:

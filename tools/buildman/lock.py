@@ -407,12 +407,13 @@ def _wait_gone(pids: Set[int], seconds: float) -> None:
         time.sleep(.02)
 
 
-def kill(work_dir: str, grace: float = KILL_SECONDS) -> str:
+def kill(work_dir: str, grace: float = KILL_SECONDS, run: str = '') -> str:
     """End the worker that holds a machine and what it left behind; free the lock.
 
     Args:
         work_dir: folder
         grace: seconds that it has to end by itself
+        run: leave the worker of any other run alone; '' for whatever run
     Returns:
         one line: what was ended
     Raises:
@@ -423,7 +424,7 @@ def kill(work_dir: str, grace: float = KILL_SECONDS) -> str:
     owners: List[Owner] = []
     for name in (HELD, CLAIM):
         owner = Owner.from_json(_read(os.path.join(work_dir, name)) or '')
-        if owner is not None and owner not in owners:
+        if owner is not None and owner not in owners and run in ('', owner.run):
             owners.append(owner)
     killed: Set[int] = set()
     for owner in owners:
@@ -443,12 +444,18 @@ def kill(work_dir: str, grace: float = KILL_SECONDS) -> str:
             _wait_gone(left, .25)
         if left:
             raise LockStuck(f'process {min(left)} cannot be killed')
+    if run and not owners:
+        return 'no workers'
     with _mutex(work_dir):
         holder = _holder(work_dir)
+        if holder is not None and run not in ('', holder.run):
+            return 'no workers'
         if holder is not None:
             raise LockStuck(f'still held by {holder} (worker {holder.worker_pid} on '
                             f'{holder.worker_host})')
-        _remove_claim(work_dir)
+        claimed = Owner.from_json(_read(os.path.join(work_dir, CLAIM)) or '')
+        if not run or (claimed is not None and claimed.run == run):
+            _remove_claim(work_dir)
         with open(os.path.join(work_dir, HELD), 'w', encoding='utf-8'):
             pass
     if not killed:

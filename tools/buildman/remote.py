@@ -18,8 +18,8 @@ import threading
 import time
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from buildman import blobs, collect, events, lock, machine, protocol
-from buildman.boss import BUILD_TIMEOUT, BossError, RemoteWorker
+from buildman import blobs, boss, collect, events, lock, machine, protocol, scripts
+from buildman.boss import BUILD_TIMEOUT, BossError, RemoteWorker, WorkerBusy
 from buildman.errors import BuildmanError
 from buildman.joblog import WorkerLog
 from buildman.outcome import Outcome
@@ -34,6 +34,9 @@ MAX_IMAGES = 300
 
 # Bytes of a file from outside the tree that travel in one message
 BLOB_PIECE = 1 << 20
+
+# Seconds to end what a lost worker left on its machine
+FREE_TIME = 2.5
 
 # Seconds that a worker gets for each answer while it starts
 ANSWER_TIME = 600.0
@@ -116,6 +119,8 @@ class RemoteMachine:
         self._log = WorkerLog(os.path.join(shipment.log_dir, f'worker-{mach.name}.log'))
         self._gone = threading.Event()
         self._gone_lock = threading.Lock()
+        self._freed = threading.Event()
+        self._claimed = False
         self._prepared = threading.Event()
         self._quit = threading.Event()
         self._answers: Dict[str, protocol.Message] = {}
@@ -148,7 +153,12 @@ class RemoteMachine:
             raise BossError(f'not used: {mach.reason}')
         self._find_toolchains()
         self._step(f'init in {mach.work_dir}')
-        worker.init_git(mach.work_dir)
+        self._claimed = True
+        try:
+            worker.init_git(mach.work_dir)
+        except WorkerBusy:
+            self._claimed = False
+            raise
         self._step(f'push {len(ship.commits)} commits')
         ship.push(worker)
         self._step('start')
@@ -266,9 +276,7 @@ class RemoteMachine:
         self._log.error(reason)
         if not closing:
             self._post(events.WorkerGone(self.name, reason))
-        self.worker.close()
-        with contextlib.suppress(BossError):
-            self.worker.remove_lock()
+        self._free()
         self._drop_images()
 
     def _said(self, text: str) -> None:
@@ -328,12 +336,31 @@ class RemoteMachine:
             self._end(2.0)
         self._log.close()
 
+    def cleaned(self, seconds: float) -> None:
+        """Wait until nothing of a lost worker is left there, or it cannot be helped."""
+        if self._gone.is_set():
+            self._freed.wait(seconds)
+
     def _free(self) -> None:
-        """Free the machine's lock, which may be ours although no worker runs"""
+        """End what is left there of a worker that did not end in peace, and free the lock.
+
+        It may be stopped, or cut off and not know yet; and the machine may be
+        claimed although no worker was started.
+        """
         worker = self.worker
-        worker.work_dir = worker.work_dir or self._machine.work_dir
+        was_started = worker.process is not None
+        work_dir = worker.work_dir or self._machine.work_dir
+        closer = threading.Thread(target=worker.close, daemon=True)
+        closer.start()
         with contextlib.suppress(BossError):
-            worker.remove_lock()
+            if was_started:
+                boss._run_ssh(worker.address,
+                              scripts.kill_script(work_dir, worker.owner.run), FREE_TIME)
+            elif self._claimed:
+                worker.work_dir = work_dir
+                worker.remove_lock()
+        closer.join(FREE_TIME)
+        self._freed.set()
 
     def _end(self, seconds: float) -> None:
         """Ask the worker to end, wait for its answer, then close"""
@@ -350,11 +377,11 @@ class RemoteMachine:
             if self._gone.is_set():
                 return
             self._gone.set()
-        self.worker.close()
-        if not self._quit.is_set():
-            # It may have died with the lock, or never have had the time to run
-            with contextlib.suppress(BossError):
-                self.worker.remove_lock()
+        if self._quit.is_set():
+            self.worker.close()
+        else:
+            self._free()
+        self._freed.set()
         self._drop_images()
         self._log.close()
 

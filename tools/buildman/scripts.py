@@ -111,9 +111,14 @@ def remove_lock_script(work_dir: str, run: str = '') -> str:
     return f'if grep -qsF {mark} {claim}; then rm -f {claim}; fi'
 
 
-def kill_script(work_dir: str) -> str:
-    """Return the command that ends what is left of a worker; prints one line."""
-    return module_command(['lock', 'farside'], ['kill', work_dir])
+def kill_script(work_dir: str, run: str = '') -> str:
+    """Return the command that ends what is left of a worker; prints one line.
+
+    Args:
+        work_dir: folder there
+        run: leave the worker of any other run alone; '' for whatever run
+    """
+    return module_command(['lock', 'farside'], ['kill', work_dir, *([run] if run else [])])
 
 
 def clean_script(work_dir: str) -> str:

@@ -347,6 +347,10 @@ class Transport:
     def __repr__(self) -> str:
         return f'<{self.kind} {self.hostname}>'
 
+    def same_way(self, other: 'Transport') -> bool:
+        """Return whether another one leads to the same place."""
+        return self.argv('') == other.argv('')
+
     def argv(self, remote_cmd: str) -> List[str]:
         """Return the command that has the machine's shell run `remote_cmd`."""
         return ['ssh', *SSH_OPTS, *self.options, self.hostname, '--', remote_cmd]
