@@ -147,8 +147,8 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
     group.add_argument('-i', '--in-tree', action='store_true',
                        help='build in the source folder rather than one of its own')
     group.add_argument('-N', '--no-subdirs', action='store_true',
-                       help='without -b and with one board: put the results in the output '
-                            'folder itself')
+                       help="put the results in the output folder itself, without a folder for "
+                            "the branch (or 'current')")
     group.add_argument('-P', '--per-board-out-dir', action='store_true',
                        help='keep a build folder (O=) for each board, not for each thread')
     group.add_argument('-T', '--threads', type=_count, default=None, metavar='N',
