@@ -10,18 +10,16 @@ import os
 import queue
 import shutil
 import sys
-from typing import Callable, Dict, List, Optional, Sequence, TextIO, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, TextIO, Tuple
 
 from buildman import (
     boards,
     bsettings,
     buildenv,
     commits,
-    dist,
     engine,
     limit,
     listing,
-    summary_show,
     toolchain,
 )
 from buildman.builder import Builder, LocalWorker, Report, Worker, exit_status
@@ -38,6 +36,9 @@ from buildman.places import Places, check_disk, find_places, work_area
 from buildman.plan import Board, BoardJob, Commit, Plan, Settings, Toolchain
 from buildman.results import OutputLock, ResultTree
 from buildman.status import Describer, Status
+
+if TYPE_CHECKING:
+    from buildman.dist import Fleet
 
 
 def split_names(values: Optional[Sequence[str]]) -> List[str]:
@@ -236,6 +237,7 @@ def run(args: argparse.Namespace) -> int:
         if args.dist:
             local = local_toolchains(args, selection.boards)
             threads, _ = thread_counts(args, len(selection.boards))
+            from buildman import dist
             for line in dist.describe_shares(args, selection.boards, threads, local):
                 print(line, file=out)
         return EXIT_OK
@@ -257,6 +259,7 @@ def show_summary(args: argparse.Namespace, places: Places,
     tree = ResultTree(places.base, series.commits if series else None, args.work_in_output,
                       not args.no_subdirs)
     threads, jobs = thread_counts(args, len(selected))
+    from buildman import summary_show
     return summary_show.show_summary(summary_show.SummaryRequest(
         folder=places.base if series else tree.commit_dir(0),
         commits=series.commits if series else None, boards=tuple(selected), threads=threads,
@@ -296,6 +299,7 @@ def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
     Returns:
         exit status
     """
+    from buildman import dist
     if args.kill_workers:
         return dist.kill_workers(args)
     if args.clean_workers:
@@ -310,7 +314,11 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
     Returns:
         exit status
     """
-    fleet = dist.Fleet(args) if args.dist else None
+    fleet: Optional[Fleet] = None
+    if args.dist:
+        # Loaded when it is needed only, as the summary is: most runs do without
+        from buildman import dist
+        fleet = dist.Fleet(args)
     if not args.no_local:
         check_make()
     chains = toolchain.Toolchains(args.override_toolchain or '')
@@ -374,7 +382,7 @@ def make_status(args: argparse.Namespace, selected: Sequence[Board],
 
 
 def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,
-               status: Status, fleet: Optional[dist.Fleet] = None) -> Report:
+               status: Status, fleet: Optional[Fleet] = None) -> Report:
     """Build what is missing in the tree.
 
     Args:
@@ -392,7 +400,7 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
             workers: List[Worker] = []
             if not fleet or fleet.use_local:
                 workers.append(make_local_worker(args, places, plan, tree, builder, events.put,
-                                                 sorted(local) if fleet else None))
+                                                 sorted(local), fleet))
             if fleet:
                 workers += fleet.make_workers(plan, tree, places.source, local, events.put)
                 fleet.attach(builder, tree.base_dir)
@@ -413,20 +421,15 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
 
 def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,
                       builder: Builder, post: Callable[[Event], None],
-                      archs: Optional[Sequence[str]]) -> LocalWorker:
+                      archs: Sequence[str], fleet: Optional[Fleet]) -> LocalWorker:
     """Return this machine as a worker"""
     threads, _ = thread_counts(args, len(plan.jobs))
     config = engine.EngineConfig(
         work_dir=work_area(tree.base_dir), source_dir=places.source, commits=plan.commits,
         settings=plan.settings, slots=min(threads, builder.pending()),
-        tokens=max(threads, engine.cpu_count()), env=local_environment(),
+        tokens=max(threads, engine.cpu_count()), env={**engine.clean_env(os.environ), **(fleet.environment if fleet else {})},
         results_dir=tree.base_dir)
-    return LocalWorker(engine.Engine(config, post), archs)
-
-
-def local_environment() -> Dict[str, str]:
-    """Return the environment for builds here, with what [worker-env] sets"""
-    return {**engine.clean_env(os.environ), **dist.build_environment()}
+    return LocalWorker(engine.Engine(config, post), archs if fleet else None)
 
 
 def tell_unbuilt(report: Report, choice: Choice, count: int, status: Status) -> None:

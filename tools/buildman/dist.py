@@ -118,6 +118,11 @@ class Fleet:
         """Return the name of this machine, for the results."""
         return socket.gethostname()
 
+    @property
+    def environment(self) -> Dict[str, str]:
+        """Return what builds get of our environment, on this machine and all others."""
+        return build_environment()
+
     def make_workers(self, plan: Plan, tree: ResultTree, source_dir: str,
                      local: Mapping[str, Toolchain],
                      post: Callable[[events.Event], None]) -> List[RemoteMachine]:
