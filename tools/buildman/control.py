@@ -427,7 +427,8 @@ def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree
     config = engine.EngineConfig(
         work_dir=work_area(tree.base_dir), source_dir=places.source, commits=plan.commits,
         settings=plan.settings, slots=min(threads, builder.pending()),
-        tokens=max(threads, engine.cpu_count()), env={**engine.clean_env(os.environ), **(fleet.environment if fleet else {})},
+        tokens=max(threads, engine.cpu_count()),
+        env={**engine.clean_env(os.environ), **(fleet.environment if fleet else {})},
         results_dir=tree.base_dir)
     return LocalWorker(engine.Engine(config, post), archs if fleet else None)
 
