@@ -51,6 +51,7 @@ class EnvironmentTest(unittest.TestCase):
     def test_cross_compiler(self) -> None:
         """The compiler is found by its prefix, and messages are in English."""
         self.assertEqual({'HOME': '/home/me', 'PATH': '/bin:/opt/arm/bin', 'LC_ALL': 'C',
+                          'LANG': 'C.UTF-8',
                           'CROSS_COMPILE': 'arm-linux-'}, self.env())
 
     def test_full_path(self) -> None:
@@ -60,9 +61,10 @@ class EnvironmentTest(unittest.TestCase):
 
     def test_host(self) -> None:
         """A CROSS_COMPILE left in the user's shell must not reach sandbox."""
-        self.assertEqual({'HOME': '/home/me', 'PATH': '/usr/bin:/bin', 'LC_ALL': 'C'},
+        self.assertEqual({'HOME': '/home/me', 'PATH': '/usr/bin:/bin', 'LC_ALL': 'C',
+                          'LANG': 'C.UTF-8'},
                          self.env(HOST, {**BASE, 'PATH': '/usr/bin:/bin', 'LANGUAGE': 'de',
-                                         'LC_ALL': 'de_DE', 'CROSS_COMPILE': 'x-'}))
+                                         'LC_CTYPE': 'de_DE', 'LC_ALL': 'de_DE', 'CROSS_COMPILE': 'x-'}))
 
     def test_surrounding_make_does_not_leak(self) -> None:
         """Called from a Makefile, the build must not talk to that make's job server."""

@@ -66,11 +66,13 @@ def make_environment(toolchain: Toolchain, settings: Settings, base_env: Mapping
         SetupError: ccache or dtc is asked for and not installed
     """
     env = {name: value for name, value in base_env.items()
-           if name not in _DROPPED and name not in _STALE}
+           if name not in _DROPPED and name not in _STALE
+           and not name.startswith(('LANG', 'LC_'))}
     path = env.get('PATH', os.defpath)
     # Messages are compared between machines, so they must be in one language
+    # and with the same quotes. U-Boot's Makefile removes LC_ALL for its children.
     env['LC_ALL'] = 'C'
-    env.pop('LANGUAGE', None)
+    env['LANG'] = 'C.UTF-8'
     if toolchain.cross:
         env['CROSS_COMPILE'] = cross_compile(toolchain, settings)
     elif settings.ccache and not toolchain.override:

@@ -42,7 +42,9 @@ _NOT_IMAGES = ('*.cmd', '*.o', '*.d', '*.su', '*.tmp')
 # Where the default environment may be, in this order
 ENV_OBJECTS = ('env/common.o', 'env/built-in.o', 'env/built-in.a')
 
-_RODATA = re.compile(rb'^ *\d+ \.rodata +([0-9a-fA-F]+)', re.MULTILINE)
+# One section in what `objdump -h` prints: number, name, size; flags below
+_SECTION = re.compile(
+    rb'^ *(\d+) (\S+) +([0-9a-f]{8,}) .*\n +([A-Z][A-Z_, ]*[A-Z])(?=[^\n]*\n)', re.MULTILINE)
 
 
 # Files of a result that are neither text of ours nor images, as patterns
@@ -109,16 +111,40 @@ def collect_elf(build_dir: str, cross: str,
         if names:
             files[stem + '.sizes'] = names + b' '
         dump = _tool([cross + 'objdump', '-h', image], build_dir, env)
-        rodata = ''
         if dump:
             files[stem + '.objdump'] = dump + b' '
-            match = _RODATA.search(dump)
-            if match:
-                rodata = match.group(1).decode()
-        sizes = _tool([cross + 'size', image], build_dir, env)
-        rows = sizes.decode('utf-8', 'replace').splitlines()[1:]
-        lines += [f'{row} {rodata}' for row in rows]
+            lines.append(sizes_line(dump, image))
     return ''.join(f'{line}\n' for line in lines), files
+
+
+def sizes_line(dump: bytes, image: str) -> str:
+    """Return what `size` prints for an image, with the size of .rodata added.
+
+    It is worked out from the sections, as `size` does it (text: what is
+    loaded and code or read-only; data: other contents; bss: the rest), since
+    a process for each image of each build is not cheap.
+
+    Args:
+        dump: what `objdump -h` prints
+        image: the name to show
+    """
+    text = data = bss = 0
+    rodata = ''
+    for _, name, size_text, flag_text in _SECTION.findall(dump):
+        flags = flag_text.split(b', ')
+        size = int(size_text, 16)
+        if name == b'.rodata' and not rodata:
+            rodata = size_text.decode()
+        if b'ALLOC' not in flags:
+            continue
+        if b'CODE' in flags or b'READONLY' in flags:
+            text += size
+        elif b'CONTENTS' in flags:
+            data += size
+        else:
+            bss += size
+    total = text + data + bss
+    return f'{text:7}\t{data:7}\t{bss:7}\t{total:7}\t{total:7x}\t{image} {rodata}'
 
 
 def collect_config(build_dir: str) -> Dict[str, bytes]:
