@@ -16,6 +16,7 @@ import os
 import shutil
 import threading
 import time
+import uuid
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from buildman import blobs, boss, collect, events, lock, machine, protocol, scripts
@@ -51,7 +52,7 @@ class Shipment:
         candidates, wanted: compilers to look for, see machine.compiler_spec()
         local: arch -> compiler of this machine
         tools: returns the versions of the tools here
-        owner: of the locks of all machines
+        owner: of the locks of all machines, but for the run
         push: pushes the source to a machine that init was done on
         commits: hashes to be built there, oldest first
         versions: text of `.scmversion` for each, '' for none
@@ -108,7 +109,9 @@ class RemoteMachine:
         self.boards_done = 0
         self.results = 0
         self.worker = RemoteWorker(mach.hostname, name=mach.name)
-        self.worker.owner = shipment.owner
+        # A run of its own: two machines may share a host, and what is left of
+        # one is known by its run
+        self.worker.owner = dataclasses.replace(shipment.owner, run=uuid.uuid4().hex)
         self.worker.max_boards = mach.max_boards
         self.worker.on_stderr = self._said
         self.worker.heartbeat = shipment.heartbeat

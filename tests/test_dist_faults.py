@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Machines die, hang and are cut off; bosses are killed: nothing is lost, nothing stays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from typing import Any, ClassVar, Dict, List
+
+TESTS = os.path.dirname(os.path.abspath(__file__))
+for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+import support  # noqa: E402
+from dist_support import DistCase, joblog, read  # noqa: E402
+
+from buildman import lock  # noqa: E402
+
+# Seconds within which all has to be gone after a signal
+GONE_TIME = 5
+
+
+class FaultCase(DistCase):
+    """Board `rocket` stops at the third commit until the test lets it go on"""
+
+    settings = '[distributed]\nheartbeat = 1\n'
+    knob_dir: ClassVar[str]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.knob_dir = tempfile.mkdtemp(prefix='buildman-knobs-')
+        cls.addClassCleanup(subprocess.run, ['rm', '-rf', cls.knob_dir], check=False)
+        knobs: Dict[Any, List[str]] = {(2, 'rocket'): [
+            f'signal {cls.knob_dir}/begun', f'wait {cls.knob_dir}/go']}
+        cls.sample_args = dict(boards=4, commits=3, knobs=knobs)
+        super().setUpClass()
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.go()
+        self.ref, self.ref_status = self.local()
+        for name in ('go', 'begun'):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(self.knob_dir, name))
+        self.addCleanup(self.go)
+
+    def go(self) -> None:
+        """Let rocket go on"""
+        with open(os.path.join(self.knob_dir, 'go'), 'wb'):
+            pass
+
+    def wait_begun(self) -> str:
+        """Wait until rocket is at the third commit; return the machine that has it"""
+        support.wait_for(os.path.join(self.knob_dir, 'begun'))
+        return support.wait_until(lambda: self.hosts().get((1, 'rocket')),
+                                  name='the second result of rocket')
+
+    def other(self, name: str) -> str:
+        """Return the other machine"""
+        return next(other for other in self.names if other != name)
+
+    def check(self, proc: 'subprocess.Popen[bytes]') -> str:
+        """Wait for the end: everything is there, once; return what was printed"""
+        self.assertEqual(self.ref_status, proc.wait(support.TIMEOUT),
+                         self.stdout() + self.errors())
+        self.assert_same(self.ref)
+        self.assert_once()
+        self.assertEqual(16, len(self.hosts()))
+        self.assert_clean(self.errors())
+        return self.stdout()
+
+    def assert_freed(self) -> None:
+        """Fail if a machine is locked"""
+        support.wait_until(lambda: not any(lock.who(self.work_dir(name)) for name in self.names),
+                           GONE_TIME, 'the locks to be free')
+
+
+class TestLost(FaultCase):
+    """A machine goes away while it builds"""
+
+    def lose(self, sig: int) -> None:
+        """Send a signal to the worker that has rocket, and see what becomes of it"""
+        proc = self.start_dist('--no-local')
+        name = self.wait_begun()
+        os.kill(self.worker_pid(name), sig)
+        support.wait_until(lambda: f'[{name}] lost: ' in self.stdout(), name='the loss to be told')
+        self.go()
+        text = self.check(proc)
+        # (Unless the other machine had begun it, too, having nothing else to do)
+        self.assertRegex(text, rf'(?m)^\[{name}\] lost: \w.*(given away again: .*rocket)?$')
+        hosts = self.hosts()
+        self.assertEqual([name, name], [hosts[upto, 'rocket'] for upto in (0, 1)],
+                         'what had come was not kept')
+        self.assertEqual({self.other(name)}, {hosts[upto, 'rocket'] for upto in (2, 3)})
+        self.assertIn('!! ', read(self.results(), f'worker-{name}.log'))
+        self.assert_freed()
+
+    def test_killed(self) -> None:
+        """FAULT: SIGKILL in the middle of a board"""
+        self.lose(signal.SIGKILL)
+
+    def test_stopped(self) -> None:
+        """FAULT: a worker that is stopped is noticed, and ended"""
+        self.lose(signal.SIGSTOP)
+
+    def test_all_lost(self) -> None:
+        """Without any machine left this one completes the rest"""
+        proc = self.start_dist()
+        self.wait_begun()
+        for name in self.names:
+            pid = support.wait_until(lambda name=name: self.worker_pid(name) or
+                                     f'[{name}] lost' in self.stdout(), name=name)
+            if pid is not True:
+                os.kill(pid, signal.SIGKILL)
+        self.go()
+        text = self.check(proc)
+        for name in self.names:
+            self.assertIn(f'[{name}] lost: ', text)
+
+    def test_nobody_left(self) -> None:
+        """With --no-local what was not built is named, and the next run completes it"""
+        proc = self.start_dist('--no-local', '--use-machines', 'alpha')
+        self.assertEqual('alpha', self.wait_begun())
+        os.kill(self.worker_pid('alpha'), signal.SIGKILL)
+        self.assertEqual(100, proc.wait(60), self.stdout())
+        self.assertRegex(self.stdout(), r'(?m)^Not built: .*rocket.*: no machine is left')
+        self.assert_no_processes()
+        before = {key: os.stat(path).st_mtime_ns for key, path in self.done_files().items()}
+        self.go()
+        done = self.dist('--no-local')
+        self.assertEqual(self.ref_status, done.returncode, done)
+        self.assert_same(self.ref)
+        after = self.done_files()
+        for key, when in before.items():
+            self.assertEqual(when, os.stat(after[key]).st_mtime_ns, f'{key} was built again')
+
+    def done_files(self) -> Dict[str, str]:
+        """Return the `done` files of the tree"""
+        found = {}
+        for folder, _, names in os.walk(self.results()):
+            if 'done' in names and '.bm-work' not in folder:
+                found[os.path.relpath(folder, self.results())] = os.path.join(folder, 'done')
+        return found
+
+
+class TestBosses(FaultCase):
+    """More than one boss, and bosses that end"""
+
+    def test_two(self) -> None:
+        """The second boss is told who has a machine, and goes on without it"""
+        proc = self.start_dist('--no-local', '--use-machines', 'alpha')
+        self.wait_begun()
+        done = self.dist('-o', self.out('second'), 'sandbox')
+        self.assertEqual(0, done.returncode, done)
+        self.assertRegex(done.stdout, rf'(?m)^\[alpha\] .*busy.*@.*, pid {proc.pid}, since ')
+        self.assertNotIn('alpha', self.hosts(self.out('second/feature')).values())
+        done = self.dist('-o', self.out('third'), '--no-local', '--use-machines', 'alpha',
+                         'sandbox')
+        self.assertEqual(100, done.returncode, done)
+        self.assertIn('Not built: sandbox', done.stdout)
+        self.go()
+        self.check(proc)
+
+    def test_at_once(self) -> None:
+        """Of two at the same instant exactly one gets the machine; both trees are whole"""
+        self.go()
+        outs = [self.out('one'), self.out('two')]
+        procs = [subprocess.Popen(
+            self.argv('-b', 'feature', '-o', out, '--dist', '--use-machines', 'alpha', 'anvil'),
+            cwd=self.tree.path, env=self.env(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for out in outs]
+        texts = [proc.communicate(timeout=support.TIMEOUT)[0].decode() for proc in procs]
+        self.assertEqual([100, 100], [proc.returncode for proc in procs], texts)
+        ref, _ = self.local('anvil')
+        for out in outs:
+            self.assert_same(ref, os.path.join(out, 'feature'))
+
+    def interrupt(self, sig: int, want: int) -> None:
+        """Send a signal to the boss in the middle of a board; then complete"""
+        proc = self.start_dist()
+        self.wait_begun()
+        before = {key for key in self.hosts()}
+        proc.send_signal(sig)
+        sent = time.monotonic()
+        self.assertEqual(want, proc.wait(30), self.errors())
+        support.assert_no_processes(self.marker, max(0.1, sent + GONE_TIME - time.monotonic()))
+        self.assert_freed()
+        self.assert_clean(self.errors())
+        self.go()
+        done = self.dist()
+        self.assertEqual(self.ref_status, done.returncode, done)
+        self.assert_same(self.ref)
+        again = {(int(job['commit']), job['board']) for job in joblog(self.results())}
+        self.assertFalse(before & again, 'built again')
+
+    def test_sigint(self) -> None:
+        """FAULT: Ctrl-C"""
+        self.interrupt(signal.SIGINT, 130)
+
+    def test_sigterm(self) -> None:
+        """FAULT: SIGTERM"""
+        self.interrupt(signal.SIGTERM, 143)
+
+    def test_sigkill(self) -> None:
+        """FAULT: a killed boss cannot clean up; its workers do"""
+        self.interrupt(signal.SIGKILL, -9)
+
+    def test_kill_workers(self) -> None:
+        """--kill-workers ends exactly the workers of the machines' locks"""
+        proc = self.start_dist('--no-local', '--use-machines', 'alpha')
+        self.wait_begun()
+        # Another folder's worker, and a process that looks like one
+        bystander = subprocess.Popen(['sh', '-c', 'read x', '--worker'],
+                                     stdin=self._pipe(), env=self.env())
+        self.addCleanup(bystander.wait)
+        self.addCleanup(bystander.kill)
+        pid = self.worker_pid('alpha')
+        done = self.run_buildman('--kill-workers')
+        self.assertEqual(0, done.returncode, done)
+        self.assertRegex(done.stdout, rf'(?m)^alpha: killed .*\b{pid}\b')
+        self.assertRegex(done.stdout, r'(?m)^beta: no workers$')
+        self.assertIsNone(bystander.poll())
+        bystander.kill()
+        bystander.wait()
+        self.assertEqual(100, proc.wait(60))
+        self.assertRegex(self.stdout(), r'(?m)^Not built: .*rocket')
+        self.assert_freed()
+
+    def _pipe(self) -> int:
+        """Return the end to read from of a pipe that stays open"""
+        ends = os.pipe()
+        for end in ends:
+            self.addCleanup(os.close, end)
+        return ends[0]
+
+    def test_clean_workers(self) -> None:
+        """--clean-workers removes work folders, but none that is in use"""
+        proc = self.start_dist('--no-local', '--use-machines', 'alpha')
+        self.wait_begun()
+        os.makedirs(os.path.join(self.work_dir('beta'), '.git'), exist_ok=True)
+        done = self.run_buildman('--clean-workers')
+        self.assertEqual(1, done.returncode, done)
+        self.assertRegex(done.stdout, rf'(?m)^alpha: in use by .*pid {proc.pid}')
+        self.go()
+        self.check(proc)
+        done = self.run_buildman('--clean-workers', '--use-machines', 'alpha')
+        self.assertEqual(0, done.returncode, done)
+        self.assertRegex(done.stdout, r'(?m)^alpha: removed ')
+        self.assertFalse(os.path.exists(self.work_dir('alpha')))
+
+
+if __name__ == '__main__':
+    unittest.main()
