@@ -75,6 +75,7 @@ class Link:
         # A class that is a stand-in is no class at all
         return (isinstance(boss.RemoteWorker, type)
                 and isinstance(self.worker, boss.RemoteWorker)
+                and type(self.worker).recv is boss.RemoteWorker.recv
                 and 'recv' not in vars(self.worker))
 
     @property

@@ -310,7 +310,8 @@ class PoolRun:
             targets.append(handout.target)
             link.sent += len(handout.commits)
             if not self._sched.owed(link.key) - {handout.target}:
-                link.last_result = time.monotonic()
+                # It had no reason to say anything before
+                link.last_heard = link.last_result = time.monotonic()
             try:
                 self._submit(link, handout)
             except _ERRORS as exc:
