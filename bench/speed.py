@@ -49,8 +49,7 @@ class Cost(NamedTuple):
 
 def run(command: str, args: argparse.Namespace, out: str) -> Cost:
     """Build once into a fresh folder; ends the program when nothing was built."""
-    words = [command, *(['-G', args.config] if args.config else []), '-b', args.branch, '-r',
-             '-o', out]
+    words = [command, *(['-G', args.config] if args.config else []), '-b', args.branch, '-o', out]
     if args.boards:
         words += ['--boards', args.boards]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -60,7 +59,7 @@ def run(command: str, args: argparse.Namespace, out: str) -> Cost:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     match = re.search(r'Completed: (\d+) total built', done.stdout)
     shutil.rmtree(out, ignore_errors=True)
-    if not match or not int(match.group(1)):
+    if not match or not int(match.group(1)) or 'exception' in done.stdout:
         sys.exit(f"{' '.join(words)}\nbuilt nothing:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return Cost(int(match.group(1)), wall,
                 after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)

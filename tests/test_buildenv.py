@@ -64,7 +64,8 @@ class EnvironmentTest(unittest.TestCase):
         self.assertEqual({'HOME': '/home/me', 'PATH': '/usr/bin:/bin', 'LC_ALL': 'C',
                           'LANG': 'C.UTF-8'},
                          self.env(HOST, {**BASE, 'PATH': '/usr/bin:/bin', 'LANGUAGE': 'de',
-                                         'LC_CTYPE': 'de_DE', 'LC_ALL': 'de_DE', 'CROSS_COMPILE': 'x-'}))
+                                         'LC_CTYPE': 'de_DE', 'LC_ALL': 'de_DE',
+                                         'CROSS_COMPILE': 'x-'}))
 
     def test_surrounding_make_does_not_leak(self) -> None:
         """Called from a Makefile, the build must not talk to that make's job server."""

@@ -193,7 +193,7 @@ def stage_images(build_dir: str, stage_dir: str) -> Dict[str, str]:
         OSError: no space
     """
     found: List[str] = []
-    for folder in ('',) + IMAGE_FOLDERS:
+    for folder in ('', *IMAGE_FOLDERS):
         try:
             entries = sorted(entry.name for entry in os.scandir(
                 os.path.join(build_dir, folder)) if entry.is_file())
