@@ -25,7 +25,7 @@ COMMAND = os.path.join(PACKAGE, 'buildman')
 ROOMS = (
     ('plan', 'outcome', 'events', 'errors', 'bsettings', 'boards', 'boardscan', 'commits',
      'toolchain', 'buildenv', 'worktree'),
-    ('engine', 'makejob', 'buildfolder', 'collect', 'jobserver', 'process'),
+    ('engine', 'makejob', 'messages', 'buildfolder', 'collect', 'jobserver', 'process'),
     ('results', 'resultreader', 'summary', 'status', 'listing', 'limit'),
     ('scheduler', 'builder'),
     ('ssh', 'channel', 'protocol', 'wire', 'lock', 'farside', 'machine', 'scripts', 'source',

@@ -31,6 +31,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 from buildman import buildenv, collect
 from buildman.buildfolder import BuildFolder
 from buildman.jobserver import JobServer
+from buildman.messages import Tidier, infra_reason
 from buildman.outcome import Outcome
 from buildman.plan import BoardJob, Commit, Settings
 from buildman.process import ProcessGroups
@@ -39,46 +40,8 @@ from buildman.worktree import ChangedFiles, SlotSource
 # A log or error text longer than this many bytes is cut in the middle
 MAX_TEXT = 32 << 20
 
-# make says this when one of its parallel jobs failed, depending on what else
-# was running at that moment; with one job it never does
-_UNFINISHED = re.compile(r'^make(\[\d+\])?: \*\*\* Waiting for unfinished jobs\.*\n?',
-                         re.MULTILINE)
-
-# Where a path begins with the way from the build folder up to the source
-_UP = re.compile(r'(?<![\w./-])\.\./(?=\w)')
-
-# Failures that speak of the machine rather than of the source
-_INFRA = (
-    (re.compile(r'No space left on device'), 'no space left'),
-    (re.compile(r'(?:Disk quota exceeded)'), 'disk quota exceeded'),
-    (re.compile(r'(?:Cannot allocate memory|virtual memory exhausted|out of memory allocating)'),
-     'out of memory'),
-    (re.compile(r'(?:\bKilled(?: signal terminated program)?\b|Terminated signal terminated)'),
-     'a compiler was killed'),
-    (re.compile(r'(\S+): (?:command )?not found\s*$', re.MULTILINE), 'a command was not found'),
-    (re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'"), 'a Python module is missing'),
-    (re.compile(r'Read-only file system|Input/output error'), 'the disk fails'),
-)
-
-
-def infra_reason(return_code: int, stderr: str) -> str:
-    """Tell whether a failed build speaks of the machine, not of the source.
-
-    Returns:
-        what is wrong, '' when this is a verdict on the source
-    """
-    if return_code == 0:
-        return ''
-    if return_code in (126, 127):
-        return 'make cannot be run'
-    if return_code > 128:
-        return f'make was ended by signal {return_code - 128}'
-    for regex, reason in _INFRA:
-        match = regex.search(stderr)
-        if match:
-            detail = f' ({match.group(1)})' if match.groups() else ''
-            return reason + detail
-    return ''
+# What binutils need of the environment
+_TOOL_ENV = ('PATH', 'HOME', 'LC_ALL', 'LANG', 'LD_LIBRARY_PATH', 'TMPDIR')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +104,7 @@ class MakeJob:
         self._shown: Dict[str, str] = {}
         self._job: Optional[BoardJob] = None
         self._folder = BuildFolder('', False)
+        self._tidier = Tidier(dirs.source, '', False)
         self._out_arg: List[str] = []
         self._prev: Optional[int] = None
         self._env: Dict[str, str] = {}
@@ -171,6 +135,7 @@ class MakeJob:
             self._out_arg = [f'O={path}']
         if self._folder.path != path:
             self._folder = BuildFolder(path, own)
+            self._tidier = Tidier(dirs.source, path, own)
 
     @property
     def _in_slot_tree(self) -> bool:
@@ -258,8 +223,8 @@ class MakeJob:
         self._noisy = bool(err)
         outcome = Outcome(
             target=job.board.target, commit_upto=upto, return_code=code,
-            stdout=self._tidy(out, self._settings.verbose_build),
-            stderr=_UNFINISHED.sub('', self._tidy(err)),
+            stdout=self._tidier.said(out, self._settings.verbose_build),
+            stderr=self._tidier.complaints(err),
             reconfigured=configure and not first)
         outcome.infra = infra_reason(code, outcome.stderr)
         self._collect(outcome)
@@ -284,7 +249,7 @@ class MakeJob:
         folder, settings = self._folder, self._settings
         parallel = settings.jobs > 1 or (self._jobs is not None and self._jobs.tokens > 1)
         got = self._attempt(configure)
-        sources = folder.note_diagnosed(self._tidy(got[2]))
+        sources = folder.note_diagnosed(self._tidier.said(got[2]))
         if got[0] == 0 and parallel and sources > 1:
             folder.remove_images(False)
             folder.remove_diagnosed()
@@ -302,7 +267,7 @@ class MakeJob:
             folder.remove_diagnosed()
             configure = True
             got = self._attempt(True, serial=parallel and not emptied)
-            folder.note_diagnosed(self._tidy(got[2]))
+            folder.note_diagnosed(self._tidier.said(got[2]))
             parallel = parallel and emptied
         if 0 < got[0] < 126 and parallel and self._configured:
             folder.remove_diagnosed()
@@ -492,30 +457,6 @@ class MakeJob:
 
     # -- what is left over -------------------------------------------------
 
-    def _without_folders(self, text: str) -> str:
-        """Return text without the slot's own folders.
-
-        The same text comes from every slot and every machine then.
-        """
-        path = self._folder.path
-        if self._folder.own:
-            for folder in (path, os.path.realpath(path)):
-                text = text.replace(folder, 'build')
-        for folder in (self._dirs.source, os.path.realpath(self._dirs.source)):
-            text = text.replace(folder + '/', '')
-            text = re.sub(re.escape(folder) + r'(?![\w.-])', '.', text)
-        return text
-
-    def _tidy(self, data: bytes, commands: bool = False) -> str:
-        """Return output with paths relative to the source.
-
-        Args:
-            data: what make wrote
-            commands: it has commands, which only make sense as they are
-        """
-        text = self._without_folders(data.decode('utf-8', 'replace'))
-        return text if commands else _UP.sub('', text)
-
     def _collect(self, outcome: Outcome) -> None:
         """Add the files of the result"""
         assert self._job is not None
@@ -529,10 +470,10 @@ class MakeJob:
             files.update(collect.collect_config(self._folder.path))
         if outcome.return_code or settings.config_only:
             return
-        outcome.sizes, elf_files = collect.collect_elf(
-            self._folder.path, self._prefix, self._env)
+        env = {name: self._env[name] for name in _TOOL_ENV if name in self._env}
+        outcome.sizes, elf_files = collect.collect_elf(self._folder.path, self._prefix, env)
         files.update(elf_files)
-        text = collect.default_env(self._folder.path, self._prefix, self._env)
+        text = collect.default_env(self._folder.path, self._prefix, env)
         if text:
             files['uboot.env'] = text
         if settings.keep_outputs:
@@ -561,4 +502,4 @@ class MakeJob:
         if self._configured:
             cmds.append(self._command(*self._build_targets()))
         text = ''.join(' '.join(words) + '\n' for words in cmds)
-        return self._without_folders(text).encode('utf-8', 'surrogateescape')
+        return self._tidier.text(text).encode('utf-8', 'surrogateescape')

@@ -38,8 +38,20 @@ def clean_git_env(env: Mapping[str, str]) -> Dict[str, str]:
     return {key: val for key, val in env.items() if key not in _GIT_VARS}
 
 
-def run_git(cwd: str, *args: str) -> bytes:
+def git_env() -> Dict[str, str]:
+    """Return the environment for a git that is to work in the folder it is run in."""
+    env = clean_git_env(os.environ)
+    env['LC_ALL'] = 'C'
+    return env
+
+
+def run_git(cwd: str, *args: str, env: Optional[Mapping[str, str]] = None) -> bytes:
     """Run git in a folder.
+
+    Args:
+        cwd: the folder
+        args: the command
+        env: what git_env() returned, for who calls often
 
     Returns:
         what it wrote to stdout
@@ -47,12 +59,11 @@ def run_git(cwd: str, *args: str) -> bytes:
     Raises:
         GitError: it failed, with its last line of stderr; or there is no git
     """
-    env = clean_git_env(os.environ)
-    env['LC_ALL'] = 'C'
     try:
         done = subprocess.run(
-            ['git', *args], cwd=cwd, env=env, stdin=subprocess.DEVNULL,
-            capture_output=True, timeout=GIT_TIMEOUT, start_new_session=True, check=False)
+            ['git', *args], cwd=cwd, env=git_env() if env is None else env,
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_TIMEOUT,
+            start_new_session=True, check=False)
     except FileNotFoundError as exc:
         if exc.filename != 'git':
             raise GitError(f"no such folder: '{cwd}'") from exc
@@ -131,6 +142,10 @@ class SlotSource:
         self.commit = ''
         self._origin = origin
         self._keep = keep
+        # As little as git needs: it is started for every build
+        self._env = {name: val for name, val in git_env().items()
+                     if name in ('PATH', 'HOME', 'LC_ALL', 'LD_LIBRARY_PATH')
+                     or name.startswith(('GIT_', 'XDG_'))}
 
     def prepare(self, commit: str, version: Optional[str] = None) -> None:
         """Make the working tree, or take over what an earlier run left.
@@ -211,7 +226,7 @@ class SlotSource:
             False when it did not work
         """
         try:
-            run_git(self.path, 'read-tree', '-u', '--reset', commit)
+            run_git(self.path, 'read-tree', '-u', '--reset', commit, env=self._env)
         except GitError:
             return False
         self._write(os.path.join(self.path, '.git', 'HEAD'), commit.encode() + b'\n')
