@@ -255,7 +255,7 @@ class RemoteWorker:
         try:
             self._wait_ready()
         except BaseException:
-            self.close()
+            self._end()
             raise
         if self.version:
             threading.Thread(target=self._ping, args=(self._proc,), daemon=True,
@@ -478,6 +478,10 @@ class RemoteWorker:
     def close(self) -> None:
         """End the connection: ask, terminate, kill. Never hangs; may be called twice."""
         self.closing = True
+        self._end()
+
+    def _end(self) -> None:
+        """End the process, for whatever reason"""
         # A second caller waits until the first has done it
         with self._ending:
             proc, self._proc = self._proc, None

@@ -286,6 +286,7 @@ class RemoteWorkerTest(BossCase):
                     boss.BossError, 'closed connection.*ssh: refused'):
                 wrk.start()
             self.assertIsNone(wrk._proc)
+            self.assertFalse(wrk.closing, 'nobody has asked for this end')
         for nothing in (None, io.BytesIO(b''), mock.MagicMock()):
             self.procs.append(FakeProc([b'banner\n', b''], stderr=nothing))
             with self.assertRaisesRegex(boss.BossError, 'closed connection'):
