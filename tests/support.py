@@ -308,7 +308,8 @@ def tree_differences(left: str, right: str, ignore: Iterable[str] = ('host',)) -
         left, right: folders, each `OUT/BRANCH`
         ignore: names of files that do not count
     """
-    skip = set(ignore)
+    # The note that goes with boards.cfg tells times; it is there if Kconfig was read
+    skip = {*ignore, '.boards.cfg.stamp'}
     trees = [{path: _comparable(path, data) for path, data in read_tree(top).items()
               if os.path.basename(path) not in skip} for top in (left, right)]
     out = [f'only in {left}: {path}' for path in sorted(trees[0].keys() - trees[1].keys())]
