@@ -14,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from typing import Any, ClassVar, Dict, List, Optional, Tuple
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
@@ -27,6 +28,9 @@ from buildman import lock, sample  # noqa: E402
 
 # What a distributed build writes beside the results, or only it
 LOGS = ('host', 'joblog')
+
+# Seconds within which all has to be gone after a signal
+GONE_TIME = 5
 
 
 def joblog(out_dir: str) -> List[Dict[str, str]]:
@@ -180,3 +184,60 @@ class DistCase(support.SampleCase):
         """Fail if what a user sees has a traceback."""
         self.assertNotIn('Traceback', text)
         self.assertIsNone(re.search(r'^Exception in', text, re.M), text)
+
+
+class FaultCase(DistCase):
+    """Board `rocket` stops at the third commit until the test lets it go on"""
+
+    settings = '[distributed]\nheartbeat = 1\n'
+    knob_dir: ClassVar[str]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.knob_dir = tempfile.mkdtemp(prefix='buildman-knobs-')
+        cls.addClassCleanup(subprocess.run, ['rm', '-rf', cls.knob_dir], check=False)
+        # Machines may be other users
+        os.chmod(cls.knob_dir, 0o777)
+        knobs: Dict[Any, List[str]] = {(2, 'rocket'): [
+            f'signal {cls.knob_dir}/begun', f'wait {cls.knob_dir}/go']}
+        cls.sample_args = dict(boards=4, commits=3, knobs=knobs)
+        super().setUpClass()
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.go()
+        self.ref, self.ref_status = self.local()
+        for name in ('go', 'begun'):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(self.knob_dir, name))
+        self.addCleanup(self.go)
+
+    def go(self) -> None:
+        """Let rocket go on"""
+        with open(os.path.join(self.knob_dir, 'go'), 'wb'):
+            pass
+
+    def wait_begun(self) -> str:
+        """Wait until rocket is at the third commit; return the machine that has it"""
+        support.wait_for(os.path.join(self.knob_dir, 'begun'))
+        return support.wait_until(lambda: self.hosts().get((1, 'rocket')),
+                                  name='the second result of rocket')
+
+    def other(self, name: str) -> str:
+        """Return the other machine"""
+        return next(other for other in self.names if other != name)
+
+    def check(self, proc: 'subprocess.Popen[bytes]') -> str:
+        """Wait for the end: everything is there, once; return what was printed"""
+        self.assertEqual(self.ref_status, proc.wait(support.TIMEOUT),
+                         self.stdout() + self.errors())
+        self.assert_same(self.ref)
+        self.assert_once()
+        self.assertEqual(16, len(self.hosts()))
+        self.assert_clean(self.errors())
+        return self.stdout()
+
+    def assert_freed(self) -> None:
+        """Fail if a machine is locked"""
+        support.wait_until(lambda: not any(lock.who(self.work_dir(name)) for name in self.names),
+                           GONE_TIME, 'the locks to be free')
