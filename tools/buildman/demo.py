@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0+
-"""--demo: the main job on a small tree, on a machine with just git, make and gcc."""
+"""--demo: the main job on a small tree, on a machine with just git, make and gcc.
+
+The build is a distributed one: two machines are workers on this one, which need
+no sshd, in folders of their own.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,9 @@ from typing import TextIO
 
 from buildman import cmdline, control, sample
 from buildman.errors import SetupError
+
+# Machines of the demo
+MACHINES = ('north', 'south')
 
 
 def run(folder: str, out: TextIO) -> int:
@@ -41,12 +48,21 @@ def run(folder: str, out: TextIO) -> int:
     tree = sample.make_sample(os.path.join(folder, 'tree'))
     chains = sample.make_toolchains(os.path.join(folder, 'toolchains'))
     config = os.path.join(folder, 'config')
-    sample.write_config(config, chains)
+    sample.write_config(config, chains, extra=_machines(folder))
     results = os.path.join(folder, 'out')
-    words = ['-G', config, '-g', tree.path, '-b', tree.branch, '-o', results]
+    words = ['-G', config, '-g', tree.path, '-b', tree.branch, '-o', results, '--dist']
     print(f"$ buildman {' '.join(words)}", file=out, flush=True)
     status = control.run(cmdline.parse(words))
     return _tell(tree, os.path.join(results, tree.branch), status, out)
+
+
+def _machines(folder: str) -> str:
+    """Return the configuration of two machines that are this one"""
+    text = '[machines]\n' + ''.join(f'{name} = localhost\n' for name in MACHINES)
+    for name in MACHINES:
+        text += (f'[machine:{name}]\ntransport = local\n'
+                 f"work_dir = {os.path.join(folder, 'machines', name)}\n")
+    return text
 
 
 def _tell(tree: sample.SampleTree, base: str, status: int, out: TextIO) -> int:
@@ -67,7 +83,8 @@ def _tell(tree: sample.SampleTree, base: str, status: int, out: TextIO) -> int:
         for row in range(0, len(cells), 4):
             print('    ' + '  '.join(f'{cell:{width + 5}}' for cell in cells[row:row + 4]).rstrip(),
                   file=out)
-    print(f'\nThe results are in {base}\nThe tree is in    {tree.path}', file=out)
+    print(f'\nThe results are in {base}, the logs of the machines, too\n'
+          f'The tree is in     {tree.path}', file=out)
     if wrong:
         print(f'{wrong} results are not what the sample should give', file=out)
         return status or 1
