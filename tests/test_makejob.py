@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Parts of a build: what is said, what is left in a folder, what is measured."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+TESTS = os.path.dirname(os.path.abspath(__file__))
+for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+from support import needs  # noqa: E402
+
+from buildman import collect  # noqa: E402
+from buildman.buildfolder import BuildFolder  # noqa: E402
+from buildman.messages import Tidier, infra_reason  # noqa: E402
+from buildman.plan import Toolchain  # noqa: E402
+from buildman.worktree import Origin, SlotSource, run_git  # noqa: E402
+
+TOOL = Toolchain('arm', '/usr/bin/gcc', '/usr/bin', 'arm-')
+
+
+class FolderCase(unittest.TestCase):
+    """Has a temporary folder"""
+
+    def setUp(self) -> None:
+        temp = tempfile.TemporaryDirectory()
+        self.addCleanup(temp.cleanup)
+        self.dir = temp.name
+
+    def touch(self, *names: str) -> None:
+        """Make files"""
+        for name in names:
+            path = os.path.join(self.dir, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, 'w', encoding='ascii') as outf:
+                outf.write(name)
+
+    def files(self) -> 'set[str]':
+        """Return the files that are there"""
+        return {os.path.relpath(os.path.join(top, name), self.dir)
+                for top, _, names in os.walk(self.dir) for name in names}
+
+
+class TestMessages(unittest.TestCase):
+    """What a build says"""
+
+    def test_folders(self) -> None:
+        """The same error from two slots must be one error"""
+        tidy = Tidier('/o/.bm-work/00', '/o/.bm-work/00/build', True)
+        for said, text in (
+                ('/o/.bm-work/00/a/b.c:1: error: x', 'a/b.c:1: error: x'),
+                ('../a/b.c:1: error: x', 'a/b.c:1: error: x'),
+                ('In file included from ../a.h:1,\n                 from ../b.c:2:',
+                 'In file included from a.h:1,\n                 from b.c:2:'),
+                ('cc -I../include -o /o/.bm-work/00/build/x', 'cc -I../include -o build/x'),
+                ("make: Entering directory '/o/.bm-work/00'", "make: Entering directory '.'"),
+                ('/o/.bm-work/001/a', '/o/.bm-work/001/a'),
+                ('make[2]: *** [../scripts/x:3: a.o] Error 1',
+                 'make[2]: *** [scripts/x:3: a.o] Error 1'),
+                ('a/../b.c: x', 'a/../b.c: x')):
+            self.assertEqual(tidy.said(said.encode()), text)
+        self.assertEqual(tidy.complaints(
+            b'make[1]: *** Waiting for unfinished jobs....\na\n'), 'a\n')
+        self.assertEqual(tidy.said(b'caf\xc3\xa9 \xff'), 'café \ufffd')
+
+    def test_infra(self) -> None:
+        """A full disk must not be taken for a broken board, nor the reverse"""
+        for code, text, reason in (
+                (0, 'No space left on device', ''),
+                (2, 'a.c:1: error: x', ''),
+                (2, 'cc1: fatal error: x: No space left on device', 'no space left'),
+                (2, 'gcc: fatal error: Killed signal terminated program cc1', 'was killed'),
+                (2, '/bin/sh: 1: bison: not found', 'a command was not found (bison)'),
+                (2, "ModuleNotFoundError: No module named 'elftools'", '(elftools)'),
+                (137, '', 'signal 9'), (127, '', 'make cannot be run')):
+            got = infra_reason(code, text)
+            self.assertTrue(reason in got and bool(reason) == bool(got), (text, got))
+
+
+class TestBuildFolder(FolderCase):
+    """What is true of a build folder between two builds"""
+
+    def test_sound(self) -> None:
+        """Objects of a build that was cut short are not built upon"""
+        folder = BuildFolder(os.path.join(self.dir, 'b'), True)
+        folder.enter(TOOL)
+        self.touch('b/include/x', 'b/a.o')
+        folder.leave()
+        folder.enter(TOOL)
+        self.assertIn('b/a.o', self.files())
+        self.assertTrue(folder.used)
+        # The run ends here, without leave()
+        folder = BuildFolder(os.path.join(self.dir, 'b'), True)
+        folder.enter(TOOL)
+        self.assertEqual(self.files(), set())
+
+    def test_other_compiler(self) -> None:
+        """Nor are those of another compiler for the same architecture"""
+        folder = BuildFolder(os.path.join(self.dir, 'b'), True)
+        folder.enter(TOOL)
+        self.touch('b/a.o')
+        folder.leave()
+        folder.enter(Toolchain('arm', '/bin/sh', '/bin', 'other-'))
+        self.assertEqual(self.files(), set())
+
+    def test_images(self) -> None:
+        """A board without SPL must not show the SPL of the one before it"""
+        self.touch('u-boot', 'u-boot.bin', '.u-boot.cmd', 'u-boot.cfg', '.config', 'Makefile',
+                   'spl/u-boot-spl', 'spl/u-boot.cfg', 'spl/include/autoconf.mk', 'common/a.o',
+                   'env/built-in.a', 'include/config/auto.conf')
+        folder = BuildFolder(self.dir, True)
+        folder.remove_images(False)
+        kept = {'.config', 'Makefile', 'common/a.o', 'include/config/auto.conf'}
+        self.assertEqual(self.files(), kept | {'u-boot.cfg', 'spl/u-boot.cfg',
+                                               'spl/include/autoconf.mk'})
+        folder.remove_images(True)
+        self.assertEqual(self.files(), kept)
+        # Older than .config, so that what is made of it is made again
+        self.assertEqual(os.stat(os.path.join(self.dir, 'include/config/auto.conf')).st_mtime, 0)
+
+    def test_diagnosed(self) -> None:
+        """A file that a compiler warned of is compiled again, or the warning is lost"""
+        self.touch('drivers/a.o', 'spl/drivers/a.o', 'drivers/b.o', 'arch/x.dtb', 'tools/gen')
+        folder = BuildFolder(self.dir, True)
+        count = folder.note_diagnosed('drivers/a.c:3:5: warning: unused\n'
+                                      'arch/x.dtb: Warning (reg): no reg\n'
+                                      'tools/gen.c:1:1: warning: y\n/etc/passwd.c: x\n'
+                                      '../../../etc/x.c:1: x\n')
+        self.assertGreaterEqual(count, 3)
+        folder.remove_diagnosed()
+        self.assertEqual(self.files(), {'drivers/b.o'})
+
+    def test_not_ours(self) -> None:
+        """The user's own folder is never emptied"""
+        self.touch('u-boot', 'a.c')
+        folder = BuildFolder(self.dir, False)
+        folder.enter(TOOL)
+        folder.remove_images(True)
+        self.assertEqual(self.files(), {'u-boot', 'a.c'})
+
+
+class TestCollect(FolderCase):
+    """What is measured"""
+
+    def test_sizes(self) -> None:
+        """Sizes worked out from the sections are what `size` says"""
+        needs('gcc', 'size', 'objdump', 'nm')
+        source = ('const char text[] = "read-only"; int data[7] = {1}; char bss[100];\n'
+                  'int main(void) { return data[0] + bss[1] + text[2]; }\n')
+        subprocess.run(['gcc', '-x', 'c', '-', '-o', 'u-boot'], input=source.encode(),
+                       cwd=self.dir, check=True)
+        images = ['u-boot']
+        for number, name in enumerate(('ls', 'sh', 'git')):
+            path = shutil.which(name)
+            if path and number < len(collect.PHASES):
+                phase = collect.PHASES[number]
+                os.makedirs(os.path.join(self.dir, phase))
+                shutil.copy(path, os.path.join(self.dir, phase, f'u-boot-{phase}'))
+                images.append(f'{phase}/u-boot-{phase}')
+        want = subprocess.run(['size', *images], cwd=self.dir, check=True, capture_output=True,
+                              text=True).stdout.splitlines()[1:]
+        sizes, files = collect.collect_elf(self.dir, '', dict(os.environ))
+        got = sizes.splitlines()
+        self.assertEqual([line.rpartition(' ')[0] for line in got], want)
+        self.assertRegex(got[0], r' [0-9a-f]{8,16}\Z')
+        names = subprocess.run(['nm', '--size-sort', 'u-boot'], cwd=self.dir, check=True,
+                               capture_output=True).stdout
+        self.assertEqual(files['u-boot.sizes'], names + b' ')
+        dump = subprocess.run(['objdump', '-h', 'u-boot'], cwd=self.dir, check=True,
+                              capture_output=True).stdout
+        self.assertEqual(files['u-boot.objdump'], dump + b' ')
+
+    def test_no_elf(self) -> None:
+        """An image that binutils cannot read leaves no files, and no error"""
+        self.touch('u-boot')
+        self.assertEqual(collect.collect_elf(self.dir, '', dict(os.environ)), ('', {}))
+        self.assertEqual(collect.collect_elf(self.dir, '/nonexistent/x-', {}), ('', {}))
+
+
+class TestSlotSource(FolderCase):
+    """The working tree of a slot"""
+
+    def setUp(self) -> None:
+        super().setUp()
+        needs('git')
+        self.repo = os.path.join(self.dir, 'repo')
+        os.mkdir(self.repo)
+        run_git(self.repo, 'init', '-q')
+        self.commits = []
+        for text in ('one', 'two'):
+            self.touch('repo/f', f'repo/{text}')
+            with open(os.path.join(self.repo, 'f'), 'w', encoding='ascii') as outf:
+                outf.write(text)
+            run_git(self.repo, 'add', '-A')
+            run_git(self.repo, '-c', 'user.name=A', '-c', 'user.email=a@b', 'commit', '-q', '-m',
+                    text)
+            self.commits.append(run_git(self.repo, 'rev-parse', 'HEAD').decode().strip())
+
+    def state(self, slot: SlotSource) -> 'tuple[str, str, str]':
+        """Return what a slot holds: content, commit, what git thinks of it"""
+        with open(os.path.join(slot.path, 'f'), encoding='ascii') as inf:
+            text = inf.read()
+        return (text, run_git(slot.path, 'rev-parse', 'HEAD').decode().strip(),
+                run_git(slot.path, 'status', '--porcelain', '-uno').decode())
+
+    def test_switch(self) -> None:
+        """Each commit is there whole, whatever a build did to tracked files"""
+        slot = SlotSource(os.path.join(self.dir, 'slot'), Origin.read(self.repo))
+        slot.prepare(self.commits[0])
+        for number, text in ((1, 'two'), (0, 'one'), (1, 'two')):
+            with open(os.path.join(slot.path, 'f'), 'w', encoding='ascii') as outf:
+                outf.write('spoilt')
+            slot.checkout(self.commits[number])
+            self.assertEqual(self.state(slot), (text, self.commits[number], ''))
+            self.assertEqual(os.path.exists(os.path.join(slot.path, 'two')), text == 'two')
+
+    def test_leftovers(self) -> None:
+        """A slot that a killed run left is taken over, lock files and all"""
+        path = os.path.join(self.dir, 'slot')
+        slot = SlotSource(path, Origin.read(self.repo))
+        slot.prepare(self.commits[1])
+        self.touch('slot/.git/index.lock', 'slot/junk', 'slot/build/a.o')
+        os.unlink(os.path.join(path, 'f'))
+        slot = SlotSource(path, Origin.read(self.repo))
+        slot.prepare(self.commits[0])
+        self.assertEqual(self.state(slot), ('one', self.commits[0], ''))
+        self.assertFalse(os.path.exists(os.path.join(path, 'junk')))
+        self.assertTrue(os.path.exists(os.path.join(path, 'build/a.o')))
+
+
+if __name__ == '__main__':
+    unittest.main()

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Children of a build: run, ended, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+from typing import List
+
+TESTS = os.path.dirname(os.path.abspath(__file__))
+TOOLS = os.path.join(TESTS, '..', 'tools')
+for folder in (TESTS, TOOLS):
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+from support import wait_until  # noqa: E402
+
+from buildman.process import ProcessGroups  # noqa: E402
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process is there and no zombie."""
+    try:
+        with open(f'/proc/{pid}/stat', encoding='utf-8') as inf:
+            return inf.read().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return False
+
+
+class TestProcess(unittest.TestCase):
+    """Real shells in a temporary folder"""
+
+    def setUp(self) -> None:
+        temp = tempfile.TemporaryDirectory()
+        self.addCleanup(temp.cleanup)
+        self.dir = temp.name
+        self.groups = ProcessGroups()
+        self.addCleanup(self.groups.close)
+
+    def run_sh(self, script: str, tag: str = 'a') -> int:
+        """Run a shell script to its end"""
+        return self.groups.run(['sh', '-c', script], cwd=self.dir, env=dict(os.environ),
+                               stdout=self.path('out'), stderr=self.path('err'), tag=tag)
+
+    def path(self, name: str) -> str:
+        """Return a path in the folder"""
+        return os.path.join(self.dir, name)
+
+    def pids(self, name: str, count: int = 1) -> List[int]:
+        """Wait for the process numbers that a script wrote"""
+        def get() -> List[int]:
+            try:
+                with open(self.path(name), encoding='ascii') as inf:
+                    return [int(word) for word in inf.read().split()]
+            except OSError:
+                return []
+        wait_until(lambda: len(get()) >= count)
+        return get()
+
+    def test_status(self) -> None:
+        """The verdict on a board is make's exit status"""
+        self.assertEqual(self.run_sh('echo hi; echo ho >&2; exit 3'), 3)
+        self.assertEqual(self.run_sh('kill -9 $$'), 137)
+        with open(self.path('out'), encoding='ascii') as inf:
+            self.assertEqual(inf.read(), 'hi\n')
+        code = self.groups.run(['/nonexistent/make'], cwd=self.dir, env={},
+                               stdout=self.path('out'), stderr=self.path('err'))
+        self.assertEqual(code, 127)
+        with open(self.path('err'), encoding='ascii') as inf:
+            self.assertIn('/nonexistent/make: command not found', inf.read())
+
+    def test_orphan(self) -> None:
+        """What a make leaves behind in its group ends with it"""
+        self.assertEqual(self.run_sh('sleep 1000 & echo $! > pid'), 0)
+        pid = self.pids('pid')[0]
+        wait_until(lambda: not alive(pid))
+
+    def test_end_one(self) -> None:
+        """Cancelling one board leaves the others alone, and it may come back"""
+        codes = {}
+
+        def run(tag: str) -> None:
+            codes[tag] = self.run_sh(f'echo $$ > {tag}; while [ ! -e go ]; do sleep 0.05; done',
+                                     tag)
+        threads = [threading.Thread(target=run, args=(tag,)) for tag in 'xy']
+        for thread in threads:
+            thread.start()
+        self.pids('x')
+        self.pids('y')
+        self.groups.end('x')
+        threads[0].join(20)
+        self.assertEqual(codes, {'x': 128 + signal.SIGTERM})
+        self.assertEqual(self.run_sh('exit 0', 'x'), 128 + signal.SIGTERM, 'still refused')
+        self.groups.allow('x')
+        self.assertEqual(self.run_sh('exit 0', 'x'), 0)
+        with open(self.path('go'), 'w', encoding='ascii'):
+            pass
+        threads[1].join(20)
+        self.assertEqual(codes['y'], 0)
+
+    def test_stop_deaf(self) -> None:
+        """A build that ignores SIGTERM is killed, with its children"""
+        thread = threading.Thread(target=self.run_sh, args=(
+            "trap '' TERM; sleep 1000 & echo $$ $! > pid; while :; do sleep 1000; done",))
+        thread.start()
+        pids = self.pids('pid', 2)
+        self.groups.stop()
+        thread.join(20)
+        wait_until(lambda: not any(map(alive, pids)))
+        self.assertEqual(self.run_sh('exit 0'), 128 + signal.SIGTERM)
+
+    def test_killed_parent(self) -> None:
+        """When buildman is killed, a guard ends what it ran"""
+        script = f'''
+import os, signal, sys, threading
+sys.path.insert(0, {TOOLS!r})
+from buildman.process import ProcessGroups
+groups = ProcessGroups()
+def run(num):
+    groups.run(['sh', '-c', "trap '' TERM; sleep 1000 & echo $$ $! > pid%d; wait; wait" % num],
+               cwd={self.dir!r}, env=dict(os.environ), stdout='/dev/null', stderr='/dev/null')
+for num in range(2):
+    threading.Thread(target=run, args=(num,)).start()
+signal.pause()
+'''
+        proc = subprocess.Popen([sys.executable, '-c', script])
+        pids = self.pids('pid0', 2) + self.pids('pid1', 2)
+        self.assertTrue(all(map(alive, pids)))
+        proc.kill()
+        proc.wait()
+        wait_until(lambda: not any(map(alive, pids)), 10)
+
+
+if __name__ == '__main__':
+    unittest.main()
