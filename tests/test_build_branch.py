@@ -20,7 +20,7 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
 
 import support  # noqa: E402
 
-from buildman import sample  # noqa: E402
+from buildman import sample, sample_files  # noqa: E402
 
 # What a board that is built leaves, without those of SPL
 BUILT = {'.config', 'autoconf.h', 'autoconf.mk', 'done', 'log', 'out-cmd', 'out-env', 'sizes',
@@ -198,7 +198,7 @@ class TestStop(BranchCase):
     def setUpClass(cls) -> None:
         cls.gate = tempfile.mkdtemp(prefix='buildman-gate-')
         cls.addClassCleanup(shutil.rmtree, cls.gate, ignore_errors=True)
-        boards = [board for board in sample.sample_files.DEFAULT_BOARDS
+        boards = [board for board in sample_files.DEFAULT_BOARDS
                   if board.target in ('anvil', 'hammock', 'rocket')]
         cls.sample_args = {'boards': boards, 'commits': 4, 'knobs': {
             (2, 'rocket'): [f'signal {cls.gate}/here', f'wait {cls.gate}/go'],

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from typing import ClassVar
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
@@ -43,6 +44,8 @@ FLAGS = re.findall(r'\S+', '''
 
 class TestHelp(unittest.TestCase):
     """--help"""
+
+    text: ClassVar[str]
 
     @classmethod
     def setUpClass(cls) -> None:
