@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import unittest
-from typing import Dict
+from typing import Any, ClassVar, Dict
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
@@ -17,7 +18,7 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
         sys.path.insert(0, folder)
 
 import support  # noqa: E402
-from dist_support import GONE_TIME, FaultCase, joblog, read  # noqa: E402
+from dist_support import GONE_TIME, DistCase, FaultCase, joblog, read  # noqa: E402
 
 
 class TestLost(FaultCase):
@@ -88,6 +89,35 @@ class TestLost(FaultCase):
         return found
 
 
+class TestBadMachine(DistCase):
+    """FAULT: a machine that fails everything at once does not eat the pool"""
+
+    names = ('alpha', 'beta')
+    sample_args: ClassVar[Dict[str, Any]] = {'boards': 12, 'commits': 1}
+
+    def test_put_aside(self) -> None:
+        """Full disk: it is put aside, told, and nothing of it is in the tree"""
+        bad = self.out('bin')
+        os.mkdir(bad)
+        with open(os.path.join(bad, 'make'), 'w', encoding='utf-8') as outf:
+            outf.write('#!/bin/sh\ncase "$*" in *O=*) echo "cannot create x: No space left on '
+                       f'device" >&2; exit 2;; esac\nexec {shutil.which("make")} "$@"\n')
+        os.chmod(os.path.join(bad, 'make'), 0o755)
+        self.ways['beta'] = f'env PATH={bad}:{os.environ["PATH"]} sh -c'
+        self.machines('alpha', 'beta', beta='max_load = 0')
+        ref, status = self.local()
+        done = self.dist('--no-local')
+        self.assertEqual((0, 0), (status, done.returncode), done)
+        self.assert_same(ref)
+        self.assertRegex(done.stdout, r'(?m)^\[beta\] put aside, as \d+ boards in a row failed '
+                                      r'there: .*space')
+        self.assertEqual({'alpha'}, set(self.hosts().values()))
+        bad_jobs = [job for job in joblog(self.results()) if job['machine'] == 'beta']
+        self.assertEqual({'infra'}, {job['status'] for job in bad_jobs})
+        # Those that it had in hand
+        self.assertLessEqual(len(bad_jobs), 12)
+
+
 class TestBosses(FaultCase):
     """More than one boss, and bosses that end"""
 
@@ -95,14 +125,14 @@ class TestBosses(FaultCase):
         """The second boss is told who has a machine, and goes on without it"""
         proc = self.start_dist('--no-local', '--use-machines', 'alpha')
         self.wait_begun()
-        done = self.dist('-o', self.out('second'), 'sandbox')
+        done = self.dist('-o', self.out('second'), '--no-local', 'sandbox')
         self.assertEqual(0, done.returncode, done)
-        self.assertRegex(done.stdout, rf'(?m)^\[alpha\] .*busy.*@.*, pid {proc.pid}, since ')
-        self.assertNotIn('alpha', self.hosts(self.out('second/feature')).values())
+        self.assertEqual({'beta'}, set(self.hosts(self.out('second/feature')).values()))
         done = self.dist('-o', self.out('third'), '--no-local', '--use-machines', 'alpha',
                          'sandbox')
         self.assertEqual(100, done.returncode, done)
         self.assertIn('Not built: sandbox', done.stdout)
+        self.assertRegex(done.stdout, rf'(?m)^\[alpha\] .*busy.*@.*, pid {proc.pid}, since ')
         self.go()
         self.check(proc)
 

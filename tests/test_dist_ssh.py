@@ -299,8 +299,8 @@ class TestReal(SshdCase, FaultCase):
         """FAULT 12: the second boss is told who holds the machine"""
         proc = self.start_dist('--no-local', '--use-machines', 'm1')
         self.wait_begun()
-        done = self.dist('-o', self.out('second'), '--use-machines', 'm1', 'sandbox')
-        self.assertEqual(0, done.returncode, done)
+        done = self.dist('-o', self.out('second'), '--no-local', '--use-machines', 'm1', 'sandbox')
+        self.assertEqual(100, done.returncode, done)
         self.assertTrue(re.search(rf'(?m)^\[m1\] .*busy.*{getpass.getuser()}@.*, pid {proc.pid}, ',
                                   done.stdout), done)
         self.go()

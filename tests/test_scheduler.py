@@ -228,6 +228,29 @@ class TestHistories(unittest.TestCase):
             else:
                 self.assertEqual(got, want)
 
+    def test_refused_then_alone(self):
+        """A board that one machine failed is offered to it again when the other is lost"""
+        sched = Scheduler([Task('a', 'arm', (0,))])
+        sched.add_worker('one', 1)
+        sched.add_worker('two', 1)
+        self.assertEqual('a', sched.next_for('one').target)
+        sched.board_done('one', 'a', 'no space')
+        self.assertIsNone(sched.next_for('one'))
+        sched.lost('two')
+        self.assertTrue(sched.reoffer())
+        self.assertEqual('a', sched.next_for('one').target)
+
+    def test_refused_waits(self):
+        """While another machine is to come, a board waits for it"""
+        sched = Scheduler([Task('a', 'arm', (0,))])
+        sched.expecting = True
+        sched.add_worker('one', 1)
+        sched.next_for('one')
+        sched.board_done('one', 'a', 'no space')
+        self.assertIsNone(sched.next_for('one'))
+        sched.add_worker('two', 1)
+        self.assertEqual('a', sched.next_for('two').target)
+
     def test_histories(self):
         """Thousands of them"""
         for seed in range(1500):

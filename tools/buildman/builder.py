@@ -25,6 +25,10 @@ from buildman.results import ResultTree
 from buildman.scheduler import Scheduler, Task
 from buildman.status import Counts, Status
 
+# Boards that fail in a row because of the machine, not of the source, until it
+# gets no more of them, if there is another machine
+MAX_BAD_BOARDS = 3
+
 
 class Worker(Protocol):
     """Anything that carries out boards: this machine or another one.
@@ -147,6 +151,7 @@ class Builder:
         self._tick_seconds = 60.0
         self._before_stop: Callable[[], None] = lambda: None
         self._told: Set[Tuple[str, str]] = set()
+        self._bad_boards: Dict[str, Set[str]] = {}
         self._changed = True
         self.report = Report()
         tasks = self._find_tasks(weights or {})
@@ -217,6 +222,7 @@ class Builder:
         for worker in workers:
             self._workers[worker.name] = worker
             self._joining.add(worker.name)
+        self.scheduler.expecting = bool(self._joining)
         try:
             for worker in workers:
                 worker.start()
@@ -234,6 +240,7 @@ class Builder:
     def _join(self, worker: Worker) -> None:
         """Let a worker that is ready take part"""
         self._joining.discard(worker.name)
+        self.scheduler.expecting = bool(self._joining)
         self.scheduler.add_worker(worker.name, worker.slots, worker.archs, worker.speed,
                                   ahead=1)
         self._fill(worker.name)
@@ -242,8 +249,10 @@ class Builder:
         """Handle events until nothing is open"""
         next_tick = time.monotonic() + self._tick_seconds
         while True:
-            if self._changed and not self._joining:
+            while self._changed and not self._joining:
                 self._changed = False
+                if self.scheduler.reoffer():
+                    self._fill_all()
                 self.scheduler.give_up_stranded('no machine is left that can build it')
             if self.scheduler.finished:
                 return
@@ -268,6 +277,7 @@ class Builder:
             if self.scheduler.board_done(event.worker, event.target, event.reason):
                 if event.reason:
                     self._note(event.worker, f"'{event.target}' not finished: {event.reason}")
+                    self._bad_board(event.worker, event.target, event.reason)
                 self._fill_all()
             self._fill(event.worker)
         elif isinstance(event, WorkerGone):
@@ -314,10 +324,13 @@ class Builder:
             self._note_once(event.worker, f'failed as {outcome.infra}; tried again',
                             outcome.target)
             self._discard(outcome)
+            self._bad_board(event.worker, outcome.target, outcome.infra)
             return 'infra'
         if not self.scheduler.result(event.worker, outcome.target, outcome.commit_upto):
             self._discard(outcome)
             return 'dropped'
+        if not outcome.infra:
+            self._bad_boards.pop(event.worker, None)
         if self._host:
             outcome.files['host'] = f'{event.worker or self._host}\n'.encode()
         self._tree.write(outcome)
@@ -333,6 +346,21 @@ class Builder:
         self._status.progress(name)
         return ''
 
+    def _bad_board(self, name: str, target: str, reason: str) -> None:
+        """Count boards that a machine fails; put it aside when it fails them all
+
+        It would eat the pool by being fast: nothing is as quick as a failure.
+        """
+        bad = self._bad_boards.setdefault(name, set())
+        bad.add(target)
+        if len(bad) < MAX_BAD_BOARDS or not self.scheduler.can_do_without(name):
+            return
+        self.scheduler.set_aside(name)
+        self._note(name, f'put aside, as {len(bad)} boards in a row failed there: {reason}')
+        for owed in sorted(self.scheduler.owed(name)):
+            self._workers[name].cancel(owed)
+        self._changed = True
+
     @staticmethod
     def _discard(outcome: Outcome) -> None:
         """Remove the staged images of a result that nobody wants"""
@@ -344,6 +372,7 @@ class Builder:
         self._workers.pop(event.worker)
         self.report.lost[event.worker] = event.reason
         self._joining.discard(event.worker)
+        self.scheduler.expecting = bool(self._joining)
         back = self.scheduler.lost(event.worker)
         text = f'lost: {event.reason}'
         if back:

@@ -84,6 +84,8 @@ class Scheduler:
 
     Attributes:
         max_attempts: see MAX_ATTEMPTS
+        expecting: more workers are to come, so a board that a worker could not
+            go on with waits for them
     """
 
     def __init__(self, tasks: Sequence[Task], max_attempts: int = MAX_ATTEMPTS) -> None:
@@ -96,6 +98,7 @@ class Scheduler:
             ValueError: a board is in there twice
         """
         self.max_attempts = max_attempts
+        self.expecting = False
         self._boards: Dict[str, _Board] = {}
         self._workers: Dict[str, _Worker] = {}
         self._pools: Dict[str, List[Tuple[float, int, str]]] = {}
@@ -139,6 +142,12 @@ class Scheduler:
     def set_aside(self, name: str) -> None:
         """Give a worker nothing more; it may finish what it has."""
         self._workers[name].accepting = False
+
+    def can_do_without(self, name: str) -> bool:
+        """Return whether a worker takes boards and is not the last one that does."""
+        worker = self._workers.get(name)
+        return worker is not None and worker.accepting and any(
+            other.accepting for other in self._workers.values() if other is not worker)
 
     def lost(self, name: str) -> List[str]:
         """Forget a worker; what it owed goes back to the pool or is given up.
@@ -308,12 +317,32 @@ class Scheduler:
         if not board.todo or board.owners or board.given_up:
             return False
         worker.refused.add(target)
-        if not any(other.accepting and target not in other.refused and self._may(other, board)
-                   for other in self._workers.values()):
-            for other in self._workers.values():
-                other.refused.discard(target)
+        if not self.expecting:
+            self._forgive(board)
         self._failed(board, reason or f"worker '{name}' did not finish it")
         return True
+
+    def _forgive(self, board: _Board) -> bool:
+        """Offer a board again to those that failed it, if there is nobody else for it"""
+        able = [worker for worker in self._workers.values()
+                if worker.accepting and self._may(worker, board)]
+        target = board.task.target
+        if not able or any(target not in worker.refused for worker in able):
+            return False
+        for worker in able:
+            worker.refused.discard(target)
+        return True
+
+    def reoffer(self) -> bool:
+        """Offer boards again to workers that failed them, as nobody else is left.
+
+        To be called when a worker has gone, was set aside or does not come.
+
+        Returns:
+            True when there are such boards
+        """
+        return any([self._forgive(board) for board in self._boards.values()
+                    if self._waiting(board.task.target)])
 
     @staticmethod
     def _may(worker: _Worker, board: _Board) -> bool:
