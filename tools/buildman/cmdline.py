@@ -15,7 +15,6 @@ NOT_YET = (
     (('--lines',), False),
     (('--lines-debug',), False),
     (('--lines-code',), False),
-    (('--skip-unaffected',), False),
     (('--shared-dtc',), False),
     (('--full-check',), False),
     (('-t', '--test'), False),
@@ -131,8 +130,13 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
                        help="use the system's dtc instead of building one for each board")
     group.add_argument('--ccache', action='store_true',
                        help='use ccache for the cross and host compilers')
-    group.add_argument('--no-skip-unaffected', action='store_true',
-                       help='build every commit for every board (this version always does)')
+    group.add_argument('--no-skip-unaffected', dest='skip_unaffected', default=True,
+                       action='store_false',
+                       help='build every commit for every board, also where the commit changes '
+                            'nothing that the last build of the board read')
+    group.add_argument('--skip-unaffected', dest='skip_unaffected', default=True,
+                       action='store_true',
+                       help='carry the result forward there (the default)')
 
 
 def _add_where(parser: argparse.ArgumentParser) -> None:

@@ -67,6 +67,7 @@ def make_settings(args: argparse.Namespace) -> Settings:
         force_build_failures=args.force_build_failures,
         kconfig_check=args.kconfig_check,
         force_reconfig=args.force_reconfig,
+        skip_unaffected=args.skip_unaffected,
         ccache=args.ccache,
         keep_outputs=args.keep_outputs,
         quick=args.quick,

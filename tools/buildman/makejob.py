@@ -28,7 +28,7 @@ import shutil
 import time
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
-from buildman import buildenv, collect
+from buildman import buildenv, collect, unaffected
 from buildman.buildfolder import BuildFolder
 from buildman.jobserver import JobServer
 from buildman.messages import Tidier, infra_reason
@@ -112,6 +112,8 @@ class MakeJob:
         self._args: List[str] = []
         self._configured = False
         self._noisy = False
+        self._last: Optional[Outcome] = None
+        self._notes: Optional[unaffected.Notes] = None
         self._config_said: Tuple[bytes, bytes] = (b'', b'')
 
     # -- folders -----------------------------------------------------------
@@ -152,6 +154,7 @@ class MakeJob:
         """
         self._job = job
         self._prev = None
+        self._last = None
         self._choose_folder(job)
         self._folder.enter(job.toolchain)
         self._env = buildenv.make_environment(
@@ -205,6 +208,8 @@ class MakeJob:
         assert self._job is not None
         started = time.monotonic()
         job = self._job
+        if self._last and not self._affected(upto):
+            return self._carry(self._last, upto)
         if self._source and self._commits is not None:
             commit = self._commits[upto].hash
             self._source.checkout(commit, self._versions.get(commit))
@@ -229,6 +234,44 @@ class MakeJob:
         outcome.infra = infra_reason(code, outcome.stderr)
         self._collect(outcome)
         outcome.seconds = time.monotonic() - started
+        self._last = outcome if code == 0 and not outcome.infra else None
+        self._notes = None
+        return outcome
+
+    def _affected(self, upto: int) -> bool:
+        """Tell whether a commit may give another result than the last build.
+
+        Args:
+            upto: index of the commit
+        """
+        settings = self._settings
+        if (not settings.skip_unaffected or self._prev is None or self._changed is None
+                or self._commits is None or self._job is None or not self._folder.own
+                or settings.force_reconfig or settings.mrproper or settings.verbose_build
+                or (settings.keep_outputs and not settings.reproducible_builds)):
+            return True
+        old, new = self._commits[self._prev].hash, self._commits[upto].hash
+        changes = self._changed.between(old, new)
+        if self._notes is None:
+            self._notes = unaffected.read_notes(self._folder.path, self._dirs.source)
+            if self._notes is None:
+                self._last = None
+                return True
+        target = self._job.board.target
+        return unaffected.matters(changes, self._notes, target, self._includes(target)) or (
+            not unaffected.same_length(self._version(old), self._version(new)))
+
+    def _version(self, commit: str) -> str:
+        """Return what an image says of a commit, or what that is made from"""
+        assert self._changed is not None
+        return self._versions.get(commit) or self._changed.describe(commit)
+
+    def _carry(self, last: Outcome, upto: int) -> Outcome:
+        """Return the last result for a commit that cannot have changed it"""
+        outcome = dataclasses.replace(
+            last, commit_upto=upto, files=dict(last.files), images={}, seconds=0.0,
+            reconfigured=False, skipped=True)
+        self._stage(outcome)
         return outcome
 
     def _try(self, configure: bool, had_objects: bool) -> Tuple[bool, Tuple[int, bytes, bytes]]:
@@ -298,14 +341,17 @@ class MakeJob:
             or (name.startswith('configs/') and not name.endswith('_defconfig'))
             for name in names)
         if not again and any(name.startswith('configs/') for name in names):
-            # A defconfig may include another one
-            try:
-                with open(os.path.join(self._dirs.source, 'configs',
-                                       f'{target}_defconfig'), 'rb') as inf:
-                    again = b'#include' in inf.read()
-            except OSError:
-                again = True
+            again = self._includes(target)
         return again, images
+
+    def _includes(self, target: str) -> bool:
+        """Return whether a board's defconfig includes other ones"""
+        try:
+            with open(os.path.join(self._dirs.source, 'configs', f'{target}_defconfig'),
+                      'rb') as inf:
+                return b'#include' in inf.read()
+        except OSError:
+            return True
 
     # -- running make ------------------------------------------------------
 
@@ -476,7 +522,11 @@ class MakeJob:
         text = collect.default_env(self._folder.path, self._prefix, env)
         if text:
             files['uboot.env'] = text
-        if settings.keep_outputs:
+        self._stage(outcome)
+
+    def _stage(self, outcome: Outcome) -> None:
+        """Copy the images of -k to where they can be taken from"""
+        if self._settings.keep_outputs:
             stage = f'{self._dirs.stem}.stage-{outcome.target}-{outcome.commit_upto}'
             shutil.rmtree(stage, ignore_errors=True)
             os.makedirs(stage)

@@ -101,6 +101,7 @@ class Settings:
     target: str = ''                    # --target: what make is to make
     adjust_cfg: Tuple[str, ...] = ()    # -a, one setting each
     fragments: Tuple[str, ...] = ()     # --fragments
+    skip_unaffected: bool = True        # off with --no-skip-unaffected
     jobs: int = 0                       # -j of each make; 0: shared job server
 
     def to_dict(self) -> Dict[str, Any]:

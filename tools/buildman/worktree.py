@@ -15,7 +15,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
-from typing import Dict, FrozenSet, List, Mapping, Optional, Tuple
+from typing import Dict, Mapping, Optional, Tuple
 
 from buildman.errors import GitError
 
@@ -242,18 +242,30 @@ class ChangedFiles:
 
     def __init__(self, git_dir: str) -> None:
         self._git_dir = git_dir
-        self._cache: Dict[Tuple[str, str], FrozenSet[str]] = {}
+        self._cache: Dict[Tuple[str, str], Mapping[str, str]] = {}
+        self._described: Dict[str, str] = {}
 
-    def between(self, old: str, new: str) -> FrozenSet[str]:
-        """Return the names of the files that differ.
+    def between(self, old: str, new: str) -> Mapping[str, str]:
+        """Return the files that differ, each with how: M, A, D or T.
 
         Raises:
             GitError: git refused
         """
         key = (old, new)
         if key not in self._cache:
-            out = run_git(self._git_dir, 'diff-tree', '-r', '-z', '--name-only',
+            out = run_git(self._git_dir, 'diff-tree', '-r', '-z', '--name-status',
                           '--no-renames', old, new)
-            names: List[str] = [os.fsdecode(name) for name in out.split(b'\0') if name]
-            self._cache[key] = frozenset(names)
+            words = [os.fsdecode(word) for word in out.split(b'\0')]
+            self._cache[key] = dict(zip(words[1::2], words[0::2]))
         return self._cache[key]
+
+    def describe(self, commit: str) -> str:
+        """Return what `git describe` makes of a commit; its short hash without a tag.
+
+        Raises:
+            GitError: git refused
+        """
+        if commit not in self._described:
+            self._described[commit] = run_git(
+                self._git_dir, 'describe', '--always', commit).decode('utf-8', 'replace')
+        return self._described[commit]
