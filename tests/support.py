@@ -287,7 +287,7 @@ def read_tree(out_dir: str) -> Dict[str, bytes]:
     return files
 
 
-def _comparable(path: str, data: bytes) -> bytes:
+def comparable(path: str, data: bytes) -> bytes:
     """Return `data` without what may differ between two machines."""
     name = os.path.basename(path)
     if name == 'out-env':
@@ -310,7 +310,7 @@ def tree_differences(left: str, right: str, ignore: Iterable[str] = ('host',)) -
     """
     # The note that goes with boards.cfg tells times; it is there if Kconfig was read
     skip = {*ignore, '.boards.cfg.stamp'}
-    trees = [{path: _comparable(path, data) for path, data in read_tree(top).items()
+    trees = [{path: comparable(path, data) for path, data in read_tree(top).items()
               if os.path.basename(path) not in skip} for top in (left, right)]
     out = [f'only in {left}: {path}' for path in sorted(trees[0].keys() - trees[1].keys())]
     out += [f'only in {right}: {path}' for path in sorted(trees[1].keys() - trees[0].keys())]

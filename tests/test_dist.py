@@ -86,7 +86,8 @@ class TestTree(DistCase):
         found = dict(re.findall(r'(?m)^  (\w+): (\d+) results, sent [\d.]+ \w*B, '
                                 r'received [\d.]+ \w*B$', text))
         self.assertEqual(set(found), {'alpha', 'beta'})
-        self.assertEqual(16, sum(int(count) for count in found.values()))
+        # More, when an idle machine built once more what the other was building
+        self.assertGreaterEqual(sum(int(count) for count in found.values()), 16)
 
     def _second_run(self) -> None:
         """With nothing to build no machine is troubled"""
