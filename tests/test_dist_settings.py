@@ -34,7 +34,8 @@ FLAGS = {
     '-Z': 'kconfig_check', '-C': 'force_reconfig', '--ccache': 'ccache', '-k': 'keep_outputs',
     '-Q': 'quick', '-i': 'in_tree', '-P': 'per_board_out_dir', '-p': 'full_path',
     '-w': 'work_in_output', '--dtc-skip': 'dtc_skip', '--target=u-boot.bin': 'target',
-    '-a=LTO': 'adjust_cfg', '--fragments=quiet.config': 'fragments', '-j=3': 'jobs'}
+    '--no-skip-unaffected': 'skip_unaffected', '-a=LTO': 'adjust_cfg',
+    '--fragments=quiet.config': 'fragments', '-j=3': 'jobs'}
 
 
 class TestSettings(DistCase):
