@@ -18,7 +18,7 @@ from typing import Callable, Dict, Iterable, List, Optional, Protocol, Sequence,
 
 from buildman.engine import Engine
 from buildman.errors import EXIT_ERRORS, EXIT_OK, EXIT_WARNINGS
-from buildman.events import BoardDone, Built, Event, Said, Started, WorkerGone, WorkerReady
+from buildman.events import BoardDone, Built, Crashed, Event, Said, Started, WorkerGone, WorkerReady
 from buildman.outcome import Outcome
 from buildman.plan import BoardJob, Plan
 from buildman.results import ResultTree
@@ -280,6 +280,8 @@ class Builder:
                     self._bad_board(event.worker, event.target, event.reason)
                 self._fill_all()
             self._fill(event.worker)
+        elif isinstance(event, Crashed):
+            raise event.error
         elif isinstance(event, WorkerGone):
             self._lost(event)
         elif isinstance(event, WorkerReady):

@@ -18,7 +18,7 @@ import time
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from buildman.errors import BuildmanError
-from buildman.events import BoardDone, Built, Event, SlotReady, Started, WorkerGone
+from buildman.events import BoardDone, Built, Crashed, Event, SlotReady, Started, WorkerGone
 from buildman.jobserver import JobServer, Stopped
 from buildman.makejob import MakeJob, SlotDirs
 from buildman.plan import BoardJob, Commit, Settings
@@ -113,7 +113,7 @@ class Engine:
             self._changed = ChangedFiles(config.source_dir)
         self._alive = config.slots
         for number in range(config.slots):
-            thread = threading.Thread(target=self._run_slot, args=(number,),
+            thread = threading.Thread(target=self._guard_slot, args=(number,),
                                       name=f'slot-{number}', daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -171,6 +171,17 @@ class Engine:
         return ended
 
     # -- the slots' threads ------------------------------------------------
+
+    def _guard_slot(self, number: int) -> None:
+        """Run a slot; an error that nobody thought of ends the run, not just a thread.
+
+        Without this, the loop would wait for ever for a board that nobody builds.
+        """
+        try:
+            self._run_slot(number)
+        except Exception as exc:
+            if not self._stopping:
+                self._post(Crashed(self._config.name, exc))
 
     def _run_slot(self, number: int) -> None:
         """Prepare a slot and build boards in it until told to end"""

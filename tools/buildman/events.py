@@ -76,4 +76,17 @@ class WorkerGone:
     reason: str
 
 
-Event = Union[SlotReady, Started, Built, BoardDone, WorkerReady, Said, WorkerGone]
+@dataclasses.dataclass(frozen=True)
+class Crashed:
+    """A thread met something that nobody thought of; the run cannot be trusted.
+
+    Attributes:
+        error: what it met, to be raised where the run is owned
+    """
+
+    worker: str
+    error: Exception
+
+
+Event = Union[SlotReady, Started, Built, BoardDone, WorkerReady, Said, WorkerGone,
+              Crashed]

@@ -157,7 +157,7 @@ def python_command(source: bytes, args: Sequence[str] = ()) -> str:
     words = ' '.join(shlex.quote(word) for word in ['-c', boot, *args])
     script = (f'command -v python3 >/dev/null 2>&1 || {{ echo "{PROBLEM} no-python python3 is not '
               f'installed there; buildman needs 3.9 or later" >&2; exit 1; }}; '
-              f'exec python3 {words}')
+              f'exec python3 -I {words}')
     return 'exec sh -c ' + shlex.quote(script)
 
 

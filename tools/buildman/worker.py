@@ -404,6 +404,8 @@ class Worker:
             self._result(event.outcome)
         elif isinstance(event, events.BoardDone):
             self._board_done(event)
+        elif isinstance(event, events.Crashed):
+            raise event.error
         elif isinstance(event, events.WorkerGone):
             self._error(event.reason)
             self._channel.writer.flush(FLUSH_TIME)
