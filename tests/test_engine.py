@@ -9,11 +9,11 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from buildman import engine, events  # noqa: E402
-from buildman.builder import Builder, LocalWorker  # noqa: E402
-from buildman.plan import Board, BoardJob, Plan, Settings, Toolchain  # noqa: E402
-from buildman.results import ResultTree  # noqa: E402
-from buildman.status import Status  # noqa: E402
+from buildman import engine, events
+from buildman.builder import Builder, LocalWorker
+from buildman.plan import Board, BoardJob, Plan, Settings, Toolchain
+from buildman.results import ResultTree
+from buildman.status import Status
 
 
 class Broken(engine.Engine):
