@@ -138,7 +138,27 @@ def explain_missing(path: str, who: str, theirs: Dict[str, bytes],
     return None
 
 
-def compare(top_theirs: str, top_ours: str) -> Tuple[Reasons, List[str]]:
+def config_mistakes(repo: str, commit: str, board: str, config: bytes) -> int:
+    """Return how many lines of a board's defconfig are not in its configuration."""
+    text = subprocess.run(['git', 'show', f'{commit}:configs/{board}_defconfig'], cwd=repo,
+                          capture_output=True, check=False).stdout
+    have = set(config.splitlines())
+    return sum(line.startswith(b'CONFIG_') and line not in have for line in text.splitlines())
+
+
+def not_configured(repo: str, folder: str, theirs: Dict[str, bytes],
+                   ours: Dict[str, bytes]) -> bool:
+    """Return whether theirs has the configuration of an earlier commit for a board."""
+    match = re.match(r'\d+_g([0-9a-f]+)', folder)
+    path = os.path.join(folder, '.config')
+    if not match or path not in theirs or path not in ours or theirs[path] == ours[path]:
+        return False
+    left, right = (config_mistakes(repo, match.group(1), os.path.basename(folder), files[path])
+                   for files in (theirs, ours))
+    return left > right
+
+
+def compare(repo: str, top_theirs: str, top_ours: str) -> Tuple[Reasons, List[str]]:
     """Compare two trees.
 
     Returns:
@@ -164,6 +184,8 @@ def compare(top_theirs: str, top_ours: str) -> Tuple[Reasons, List[str]]:
                 one.decode('utf-8', 'replace').splitlines(),
                 two.decode('utf-8', 'replace').splitlines(), 'theirs', 'ours',
                 lineterm='', n=0))[:20])
+        if not reason and not_configured(repo, os.path.dirname(path), theirs, ours):
+            reason = 'theirs was not configured again although the defconfig changed'
         if reason:
             known[reason] += 1
         else:
@@ -218,7 +240,7 @@ def main() -> int:
         for name, command in (('theirs', [os.path.abspath(args.other)]), ('ours', [OURS])):
             build(command, args.config, args, os.path.join(work, name))
             tops.append(os.path.join(work, name, args.branch.replace('/', '_')))
-        known, unknown = compare(tops[0], tops[1])
+        known, unknown = compare(args.repo, tops[0], tops[1])
     finally:
         if not args.keep:
             shutil.rmtree(work, ignore_errors=True)
