@@ -152,6 +152,8 @@ class Builder:
         self._before_stop: Callable[[], None] = lambda: None
         self._told: Set[Tuple[str, str]] = set()
         self._bad_boards: Dict[str, Set[str]] = {}
+        # (worker, board) -> how often it was submitted and not told to be done
+        self._submitted: Dict[Tuple[str, str], int] = {}
         self._changed = True
         self.report = Report()
         tasks = self._find_tasks(weights or {})
@@ -274,12 +276,7 @@ class Builder:
         if isinstance(event, Built):
             fate = self._built(event)
         elif isinstance(event, BoardDone):
-            if self.scheduler.board_done(event.worker, event.target, event.reason):
-                if event.reason:
-                    self._note(event.worker, f"'{event.target}' not finished: {event.reason}")
-                    self._bad_board(event.worker, event.target, event.reason)
-                self._fill_all()
-            self._fill(event.worker)
+            self._board_done(event)
         elif isinstance(event, Crashed):
             raise event.error
         elif isinstance(event, WorkerGone):
@@ -294,6 +291,21 @@ class Builder:
         for listener in self._listeners:
             listener(event, fate)
 
+    def _board_done(self, event: BoardDone) -> None:
+        """See what has become of a board on a worker"""
+        key = event.worker, event.target
+        left = self._submitted.get(key, 1) - 1
+        self._submitted[key] = left
+        # Taken away and given back before that was told: the next one counts
+        if left <= 0:
+            del self._submitted[key]
+            if self.scheduler.board_done(event.worker, event.target, event.reason):
+                if event.reason:
+                    self._note(event.worker, f"'{event.target}' not finished: {event.reason}")
+                    self._bad_board(event.worker, event.target, event.reason)
+                self._fill_all()
+        self._fill(event.worker)
+
     def _fill(self, name: str) -> None:
         """Hand out boards to a worker until its hands are full"""
         while True:
@@ -303,6 +315,8 @@ class Builder:
             job = self._jobs[handout.target]
             if handout.taken_from:
                 self._workers[handout.taken_from].cancel(handout.target)
+            key = name, handout.target
+            self._submitted[key] = self._submitted.get(key, 0) + 1
             self._workers[name].submit(dataclasses.replace(job, commits=handout.commits))
 
     def _fill_all(self) -> None:
@@ -375,6 +389,8 @@ class Builder:
         self.report.lost[event.worker] = event.reason
         self._joining.discard(event.worker)
         self.scheduler.expecting = bool(self._joining)
+        for key in [key for key in self._submitted if key[0] == event.worker]:
+            del self._submitted[key]
         back = self.scheduler.lost(event.worker)
         text = f'lost: {event.reason}'
         if back:

@@ -128,6 +128,8 @@ class RemoteMachine:
         self._quit = threading.Event()
         self._answers: Dict[str, protocol.Message] = {}
         self._owed: Dict[str, Set[int]] = {}
+        self._again: Dict[str, int] = {}
+        self._owed_lock = threading.Lock()
         self._reasons: Dict[str, str] = {}
         self._images: Dict[Tuple[str, int], Dict[str, _Image]] = {}
         self._thread = threading.Thread(target=self._run, daemon=True,
@@ -294,7 +296,11 @@ class RemoteMachine:
         """Build a board there."""
         target = job.board.target
         tool = self._toolchains[job.board.arch]
-        self._owed[target] = set(job.commits)
+        with self._owed_lock:
+            if target in self._owed:
+                # It was taken away, which the worker has not told of yet
+                self._again[target] = self._again.get(target, 0) + 1
+            self._owed[target] = set(job.commits)
         self._reasons.pop(target, None)
         self.boards_sent += 1
         self._send(protocol.BuildBoard(
@@ -424,8 +430,13 @@ class RemoteMachine:
 
     def _board_done(self, target: str) -> None:
         """Tell the loop that the worker is through with a board"""
-        if self._owed.pop(target, None) is None:
-            return
+        with self._owed_lock:
+            if target not in self._owed:
+                return
+            if self._again.get(target):
+                self._again[target] -= 1
+            else:
+                del self._owed[target]
         self.boards_done += 1
         self._post(events.BoardDone(self.name, target, (), self._reasons.pop(target, '')))
 
