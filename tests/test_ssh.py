@@ -245,7 +245,8 @@ class TestPython(StubCase):
         with open(fake, 'w', encoding='utf-8') as outf:
             # Our Python, told to believe that it is another
             outf.write(f'#!{sys.executable}\nimport sys\nsys.version_info = (3, 6, 8)\n'
-                       'code = sys.argv[2]\ndel sys.argv[1:2]\nexec(code)\n')
+                       'at = sys.argv.index("-c")\ncode = sys.argv[at + 1]\n'
+                       'del sys.argv[1:at + 1]\nexec(code)\n')
         os.chmod(fake, 0o755)
         self.control(f'path {bindir}')
         exc = self.failing(ssh.python_command(b'print(1)'))
