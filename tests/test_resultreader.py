@@ -179,7 +179,7 @@ class TestCommitReader(unittest.TestCase):
         other = '03_g' + 'a' * 40 + '_subject'
         for name in ('01_gmine', other, 'junk'):
             os.mkdir(os.path.join(self.folder, name))
-        for name in ('boards.cfg', 'worker-box.log', '.buildman.log'):
+        for name in ('boards.cfg', 'joblog', 'worker-box.log', '.buildman.log'):
             self.put(name, b'')
         names = [os.path.basename(prob.path)
                  for prob in rr.check_branch_folder(self.folder, ['01_gmine'])]
