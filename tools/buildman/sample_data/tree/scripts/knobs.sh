@@ -50,8 +50,8 @@ turn() {
 	sleep)	sleep "$arg" ;;
 	noise)	noise "$arg"
 		noise "$arg" >&2 ;;
-	signal)	echo $$ > "$arg.tmp"
-		mv "$arg.tmp" "$arg" ;;
+	signal)	echo $$ > "$arg.$$"
+		mv "$arg.$$" "$arg" ;;
 	wait)	while [ ! -e "$arg" ]; do
 			sleep 0.05
 		done ;;
