@@ -7,7 +7,7 @@ import argparse
 import os
 from typing import Optional, Sequence, TextIO
 
-from buildman import boards, bsettings, buildenv, commits, toolchain
+from buildman import boards, buildenv, commits, toolchain
 from buildman.errors import EXIT_OK, SetupError
 from buildman.plan import Board
 
