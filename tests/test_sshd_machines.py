@@ -113,7 +113,7 @@ class TestRealSsh(unittest.TestCase):
     def start_holder(self, mach, run):
         """Start a process there that holds the lock; return it and its child's pid."""
         work_dir = self.init(mach, run).work_dir
-        texts = [('lock', lock_source()), ('holder', HOLDER)]
+        texts = [('buildman.lock', lock_source()), ('buildman.holder', HOLDER)]
         cmd = ssh.python_command(f'MODULES = {texts!r}\n{scripts._LOADER}'.encode(),
                                  [work_dir, run])
         proc = subprocess.Popen(mach.transport.argv(cmd), stdin=subprocess.PIPE,

@@ -22,6 +22,7 @@ from buildman import (
     bsettings,
     buildenv,
     events,
+    fetchside,
     joblog,
     machine,
     machine_probe,
@@ -37,9 +38,7 @@ from buildman.remote import RemoteMachine, Shipment, collect_files
 from buildman.results import ResultTree
 from u_boot_pylib import command
 
-# What is sent to a machine for --machines-fetch-arch, and its time in seconds
-FETCH_MODULES = ('errors', 'plan', 'bsettings', 'toolchain', 'toolchain_unpack',
-                 'toolchain_fetch')
+# Seconds for a machine to download toolchains
 FETCH_TIME = 3600.0
 
 # Seconds that lost machines get, at the end of a run, to be freed of what is left there
@@ -297,8 +296,8 @@ def show_machines(args: argparse.Namespace, local: Mapping[str, Toolchain],
 def _fetch(mach: machine.Machine, archs: Sequence[str]) -> None:
     """Install toolchains on a machine (--machines-fetch-arch)"""
     url = bsettings.get_value('toolchain-fetch', 'url')
-    mach.transport.run(scripts.module_command(FETCH_MODULES, ['--fetch', url, *archs]), FETCH_TIME,
-                       doing='fetching toolchains')
+    mach.transport.run(scripts.module_command(fetchside.MODULES, [url, *archs]),
+                       FETCH_TIME, doing='fetching toolchains')
 
 
 def kill_workers(args: argparse.Namespace) -> int:

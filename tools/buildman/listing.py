@@ -7,7 +7,7 @@ import argparse
 import os
 from typing import Optional, Sequence, TextIO
 
-from buildman import boards, buildenv, commits, toolchain
+from buildman import boards, bsettings, buildenv, commits, toolchain
 from buildman.errors import EXIT_OK, SetupError
 from buildman.plan import Board
 
@@ -81,7 +81,9 @@ def toolchains(args: argparse.Namespace, out: TextIO) -> int:
 
 def fetch(names: Sequence[str], out: TextIO) -> int:
     """Download toolchains (--fetch-arch)."""
-    raise SetupError("not yet")
+    # Loads an HTTP client, which no other command needs
+    from buildman import toolchain_fetch
+    return toolchain_fetch.fetch(names, bsettings.settings, out)
 
 
 def dry_run(headline: str, shown_dir: str, series: Optional[commits.Series],

@@ -26,13 +26,14 @@ DEFAULT_WORK_DIR = '~/dev/.bm-worker'
 # Makes modules of the sources in MODULES, then runs the last one as a program
 _LOADER = '''
 import sys, types
-package = sys.modules['buildman'] = types.ModuleType('buildman')
-package.__path__ = []
+for name in ('buildman', 'u_boot_pylib'):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = []
 for name, text in MODULES:
-    module = types.ModuleType('buildman.' + name)
-    sys.modules['buildman.' + name] = module
-    setattr(package, name, module)
-    exec(compile(text, name + '.py', 'exec'), module.__dict__)
+    module = sys.modules[name] = types.ModuleType(name)
+    package, _, short = name.partition('.')
+    setattr(sys.modules[package], short, module)
+    exec(compile(text, short + '.py', 'exec'), module.__dict__)
 sys.exit(module.main())
 '''
 
@@ -41,12 +42,15 @@ def module_command(modules: Sequence[str], args: Sequence[str]) -> str:
     """Return a remote command that calls main() of the last of these modules.
 
     Args:
-        modules: names below `buildman`, each before those that import it
+        modules: names below `buildman`, or with their package, each before
+            those that import it
         args: arguments that the program sees in sys.argv[1:]
     """
     texts: List[Tuple[str, str]] = []
     for name in modules:
-        data = pkgutil.get_data('buildman', f'{name}.py')
+        name = name if '.' in name else f'buildman.{name}'
+        package, _, short = name.partition('.')
+        data = pkgutil.get_data(package, f'{short}.py')
         assert data is not None
         texts.append((name, data.decode('utf-8')))
     return ssh.python_command(f'MODULES = {texts!r}\n{_LOADER}'.encode(), args)

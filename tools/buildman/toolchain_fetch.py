@@ -390,6 +390,31 @@ def _configure(folder: str, out: TextIO) -> None:
         bsettings.set_item('toolchain', 'download', pattern)
 
 
+def install_archs(names: Sequence[str], settings: configparser.ConfigParser, out: TextIO,
+                  machine: str = '') -> Iterator[Tuple[str, str]]:
+    """Download compilers and unpack them below FOLDER; the configuration stays as it is.
+
+    Args:
+        names: archs, or 'all'
+        settings: the configuration
+        out: where to say what is done
+        machine: what the compilers are to run on; default this machine
+
+    Yields:
+        (arch, path of its compiler), each when it is there and runs
+
+    Raises:
+        UsageError: an arch needs no download
+        ToolchainError: there is none for an arch, or it does not run
+        SetupError: the tree cannot be reached, or the disk refuses
+    """
+    base = settings.get('toolchain-fetch', 'url', fallback='') or DEFAULT_URL
+    tree = Tree(base, machine or platform.machine(), out)
+    for archive in _resolve(names, tree, settings):
+        print(f"\nDownloading toolchain for arch '{archive.arch}'", file=out, flush=True)
+        yield archive.arch, install(archive, os.path.expanduser(FOLDER), out)
+
+
 def fetch(names: Sequence[str], settings: configparser.ConfigParser, out: TextIO,
           machine: str = '') -> int:
     """Download compilers, or list which there are (--fetch-arch).
@@ -412,20 +437,17 @@ def fetch(names: Sequence[str], settings: configparser.ConfigParser, out: TextIO
     names = [name.strip() for name in names if name.strip()]
     if not names:
         raise UsageError("--fetch-arch: name an arch, 'all', or 'list' for those that there are")
-    base = settings.get('toolchain-fetch', 'url', fallback='') or DEFAULT_URL
-    tree = Tree(base, machine or platform.machine(), out)
     if 'list' in names:
+        base = settings.get('toolchain-fetch', 'url', fallback='') or DEFAULT_URL
+        tree = Tree(base, machine or platform.machine(), out)
         print(f"Available architectures: {' '.join(sorted(tree.all()))}", file=out)
         return EXIT_OK
-    folder = os.path.expanduser(FOLDER)
-    for archive in _resolve(names, tree, settings):
-        print(f"\nDownloading toolchain for arch '{archive.arch}'", file=out, flush=True)
-        gcc = install(archive, folder, out)
-        _configure(folder, out)
+    for arch, gcc in install_archs(names, settings, out, machine):
+        _configure(os.path.expanduser(FOLDER), out)
         chains = toolchain.Toolchains()
         chains.scan(strict=False)
-        used = chains.select(archive.arch)
+        used = chains.select(arch)
         if os.path.realpath(used.gcc) != os.path.realpath(gcc):
-            print(f"Note: '{used.gcc}' is preferred for {archive.arch}; to use the new one, add "
-                  f"'{archive.arch} = {gcc[:-3]}' to [toolchain-prefix]", file=out)
+            print(f"Note: '{used.gcc}' is preferred for {arch}; to use the new one, add "
+                  f"'{arch} = {gcc[:-3]}' to [toolchain-prefix]", file=out)
     return EXIT_OK
