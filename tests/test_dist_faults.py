@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import signal
@@ -94,6 +95,23 @@ class TestBadMachine(DistCase):
 
     names = ('alpha', 'beta')
     sample_args: ClassVar[Dict[str, Any]] = {'boards': 12, 'commits': 1}
+
+    def test_damaged_repository(self) -> None:
+        """A repository there that was damaged is begun anew; it used to cost the machine"""
+        self.machines('alpha')
+        args = ('--no-local', '--boards', 'anvil')
+        self.assertEqual(0, self.dist(*args).returncode)
+        git_dir = os.path.join(self.work_dir('alpha'), '.git')
+        packs = glob.glob(os.path.join(git_dir, 'objects', 'pack', '*.pack'))
+        self.assertTrue(packs)
+        for path, size in [*((pack, 50) for pack in packs),
+                           (os.path.join(git_dir, 'packed-refs'), 0)]:
+            with open(path, 'ab') as outf:
+                outf.truncate(size)
+                outf.write(b'' if size else b'garbage\n')
+            done = self.dist(*args, '-f')
+            self.assertEqual(0, done.returncode, done)
+            self.assertEqual({'alpha'}, set(self.hosts().values()))
 
     def test_put_aside(self) -> None:
         """Full disk: it is put aside, told, and nothing of it is in the tree"""

@@ -176,18 +176,19 @@ class RemoteWorker:
 
     # -- before it runs ----------------------------------------------------
 
-    def init_git(self, work_dir: str = scripts.DEFAULT_WORK_DIR) -> None:
+    def init_git(self, work_dir: str = scripts.DEFAULT_WORK_DIR, fresh: bool = False) -> None:
         """Make or reuse the repository there, and claim the machine.
 
         Args:
             work_dir: folder there; a leading ~ is the home folder
+            fresh: begin the repository anew: for one into which git cannot push
 
         Raises:
             WorkerBusy: another boss holds it
             BossError: it cannot be reached or used
         """
-        text = _run_ssh(self.address, scripts.init_script(work_dir, self.owner),
-                        self._timeout + COMMAND_TIME)
+        script = scripts.init_script(work_dir, self.owner, fresh=fresh)
+        text = _run_ssh(self.address, script, self._timeout + COMMAND_TIME)
         answer = scripts.parse_init(text)
         if answer.busy:
             who = f': used by {answer.owner}' if answer.owner else ''

@@ -19,8 +19,8 @@ import time
 import uuid
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from buildman import blobs, boss, collect, events, lock, machine, protocol, scripts
-from buildman.boss import BUILD_TIMEOUT, BossError, RemoteWorker, WorkerBusy
+from buildman import blobs, boss, collect, events, lock, machine, protocol, scripts, ssh
+from buildman.boss import BossError, RemoteWorker, WorkerBusy
 from buildman.errors import BuildmanError
 from buildman.joblog import WorkerLog
 from buildman.outcome import Outcome
@@ -106,6 +106,7 @@ class RemoteMachine:
         self.speed = 1.0
         self.load = 0.0
         self.boards_sent = 0
+        self._handed_out = float('-inf')
         self.boards_done = 0
         self.results = 0
         self.worker = RemoteWorker(mach.hostname, name=mach.name)
@@ -159,13 +160,9 @@ class RemoteMachine:
         self._find_toolchains()
         self._step(f'init in {mach.work_dir}')
         self._claimed = True
-        try:
-            worker.init_git(mach.work_dir)
-        except WorkerBusy:
-            self._claimed = False
-            raise
+        self._init()
         self._step(f'push {len(ship.commits)} commits')
-        ship.push(worker)
+        self._push()
         self._step('start')
         worker.start()
         self._step('configure')
@@ -244,13 +241,39 @@ class RemoteMachine:
                         break
             worker.expect(protocol.BlobDone)
 
+    def _init(self) -> None:
+        """Claim the machine; a repository that is damaged is begun anew"""
+        worker, folder = self.worker, self._machine.work_dir
+        try:
+            worker.init_git(folder)
+        except WorkerBusy:
+            self._claimed = False
+            raise
+        except BossError as exc:
+            if getattr(exc.__cause__, 'kind', '') != 'failed':
+                raise
+            self._step(f'init again, of a new repository: {exc}')
+            worker.init_git(folder, fresh=True)
+
+    def _push(self) -> None:
+        """Push the source; a repository that takes no push is begun anew, once"""
+        try:
+            self._shipment.push(self.worker)
+        except ssh.RemoteError as exc:
+            if exc.kind in ('turned-away', 'cut', 'denied', 'no-space', 'stopped', 'timeout'):
+                raise
+            self._step(f'push again, to a new repository: {exc}')
+            self.worker.init_git(self._machine.work_dir, fresh=True)
+            self._shipment.push(self.worker)
+
     def _silent_too_long(self) -> str:
         """Return why a worker that says nothing is lost, '' when it is not"""
-        silence = self.worker.silence
+        # An older worker that had nothing to do had nothing to say
+        silence = min(self.worker.silence, time.monotonic() - self._handed_out)
         if self.worker.heartbeat_interval:
             limit = MISSED_HEARTBEATS * self.worker.heartbeat_interval
         elif self._owed or not self._prepared.is_set():
-            limit = float(BUILD_TIMEOUT)
+            limit = float(boss.BUILD_TIMEOUT)
         else:
             return ''
         return f'no sign of life for {silence:.0f} s' if silence > limit else ''
@@ -303,6 +326,8 @@ class RemoteMachine:
             self._owed[target] = set(job.commits)
         self._reasons.pop(target, None)
         self.boards_sent += 1
+        if not self.worker.heartbeat_interval:
+            self._handed_out = time.monotonic()
         self._send(protocol.BuildBoard(
             target, job.board.arch, job.commits, job.make_args,
             {key: str(val) for key, val in dataclasses.asdict(tool).items()}))
@@ -461,7 +486,8 @@ class RemoteMachine:
         else:
             self._post(events.Built(self.name, Outcome(
                 target=msg.board, commit_upto=msg.commit_upto, return_code=msg.return_code,
-                stdout=msg.stdout, stderr=msg.stderr, sizes=msg.sizes, files=dict(msg.files),
+                stdout=msg.stdout, stderr=msg.stderr, files=dict(msg.files),
+                sizes=msg.sizes + '\n' if msg.sizes and msg.sizes[-1] != '\n' else msg.sizes,
                 images={name: image.path for name, image in images.items()},
                 seconds=msg.seconds, reconfigured=msg.reconfigured, skipped=msg.skipped,
                 infra=msg.infra, machine=self.name)))
