@@ -476,12 +476,16 @@ class RemoteWorker:
             _run_ssh(self.address, scripts.remove_lock_script(self.work_dir, self.owner.run),
                      self._timeout)
 
-    def close(self) -> None:
-        """End the connection: ask, terminate, kill. Never hangs; may be called twice."""
-        self.closing = True
-        self._end()
+    def close(self, seconds: float = END_TIME) -> None:
+        """End the connection: ask, terminate, kill. Never hangs; may be called twice.
 
-    def _end(self) -> None:
+        Args:
+            seconds: for each of these steps
+        """
+        self.closing = True
+        self._end(seconds)
+
+    def _end(self, seconds: float = END_TIME) -> None:
         """End the process, for whatever reason"""
         # A second caller waits until the first has done it
         with self._ending:
@@ -489,9 +493,9 @@ class RemoteWorker:
             channel, stderr = self._channel, self._stderr
             self._inbox.close()
             if channel:
-                channel.writer.close(0.5)
+                channel.writer.close(min(0.5, seconds))
             if proc is not None:
-                _end_process(proc)
+                _end_process(proc, seconds)
             if channel:
                 channel.reader.close()
                 self._sent, self._received = channel.bytes_sent, channel.bytes_received
@@ -503,7 +507,7 @@ class RemoteWorker:
                     stream.close()  # type: ignore[union-attr]
 
 
-def _end_process(proc: 'subprocess.Popen[bytes]') -> None:
+def _end_process(proc: 'subprocess.Popen[bytes]', seconds: float) -> None:
     """Close its input, then terminate it, then kill it"""
     with contextlib.suppress(OSError, AttributeError):
         proc.stdin.close()  # type: ignore[union-attr]
@@ -512,7 +516,7 @@ def _end_process(proc: 'subprocess.Popen[bytes]') -> None:
             with contextlib.suppress(OSError):
                 act()
         try:
-            proc.wait(timeout=END_TIME)
+            proc.wait(timeout=seconds)
             break
         except subprocess.TimeoutExpired:
             continue

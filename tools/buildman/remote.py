@@ -39,6 +39,9 @@ BLOB_PIECE = 1 << 20
 # Seconds to end what a lost worker left on its machine
 FREE_TIME = 2.5
 
+# Seconds for each step of ending a connection when everything is to end at once
+STOP_STEP = 0.4
+
 # Seconds that a worker gets for each answer while it starts
 ANSWER_TIME = 600.0
 
@@ -107,6 +110,7 @@ class RemoteMachine:
         self.load = 0.0
         self.boards_sent = 0
         self._handed_out = float('-inf')
+        self._grace = float(boss.END_TIME)
         self.boards_done = 0
         self.results = 0
         self.worker = RemoteWorker(mach.hostname, name=mach.name)
@@ -367,7 +371,10 @@ class RemoteMachine:
         if self.worker.process is None:
             self._free()
         else:
-            self._end(2.0)
+            # A worker that is not ready yet cannot answer; all has to be gone
+            # within seconds, on a slow machine as well
+            self._grace = STOP_STEP
+            self._end(2.0 if self.worker.nthreads else 0.0)
         self._log.close()
 
     def cleaned(self, seconds: float) -> None:
@@ -384,7 +391,7 @@ class RemoteMachine:
         worker = self.worker
         was_started = worker.process is not None
         work_dir = worker.work_dir or self._machine.work_dir
-        closer = threading.Thread(target=worker.close, daemon=True)
+        closer = threading.Thread(target=worker.close, args=(self._grace,), daemon=True)
         closer.start()
         with contextlib.suppress(BossError):
             if was_started:
@@ -412,7 +419,7 @@ class RemoteMachine:
                 return
             self._gone.set()
         if self._quit.is_set():
-            self.worker.close()
+            self.worker.close(self._grace)
         else:
             self._free()
         self._freed.set()
