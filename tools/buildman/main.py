@@ -13,6 +13,7 @@ from typing import NoReturn, Optional, Sequence
 
 from buildman import cmdline, control, worker
 from buildman.errors import EXIT_INTERRUPTED, EXIT_USAGE, BuildmanError
+from buildman.worktree import GIT_VARIABLES
 
 # Signals that end a run in an orderly way
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -42,6 +43,9 @@ def main(argv: Sequence[str]) -> int:
         # Before anything can print: stdout belongs to the messages
         return worker.main([word for word in argv if not word.startswith('-')])
     debug = '-D' in argv or '--debug' in argv
+    # Called from a git hook, these would lead every git of ours elsewhere
+    for name in GIT_VARIABLES:
+        os.environ.pop(name, None)
     for num in _SIGNALS:
         if signal.getsignal(num) != signal.SIG_IGN:
             signal.signal(num, _on_signal)

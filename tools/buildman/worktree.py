@@ -24,7 +24,7 @@ from buildman.errors import GitError
 GIT_TIMEOUT = 600
 
 # What a hook or an alias of git sets and what would lead it to another repository
-_GIT_VARS = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE', 'GIT_OBJECT_DIRECTORY',
+GIT_VARIABLES = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE', 'GIT_OBJECT_DIRECTORY',
              'GIT_ALTERNATE_OBJECT_DIRECTORIES', 'GIT_PREFIX', 'GIT_COMMON_DIR',
              'GIT_NAMESPACE', 'GIT_CEILING_DIRECTORIES')
 
@@ -35,7 +35,7 @@ class NoGitError(GitError):
 
 def clean_git_env(env: Mapping[str, str]) -> Dict[str, str]:
     """Return an environment without what leads git to another repository."""
-    return {key: val for key, val in env.items() if key not in _GIT_VARS}
+    return {key: val for key, val in env.items() if key not in GIT_VARIABLES}
 
 
 def git_env() -> Dict[str, str]:
