@@ -109,6 +109,7 @@ class RemoteWorker:
         toolchains: arch -> full path of the compiler there
         git_dir, work_dir: repository and folder there, '' before init_git
         closing: an end was asked for, so the loss of the connection is none
+        refusing: no process is to be started any more
         bytes_sent, bytes_recv: what has travelled
         have: commits that its repository had complete at init
         heartbeat: seconds between the heartbeats of the worker that start()
@@ -133,6 +134,7 @@ class RemoteWorker:
         self.git_dir = ''
         self.work_dir = ''
         self.closing = False
+        self.refusing = False
         self.have: Tuple[str, ...] = ()
         self.version = 0
         self.heartbeat = 0.0
@@ -243,16 +245,20 @@ class RemoteWorker:
             raise BossError(f'{self.name}: its worker is running already')
         transport = ssh.transport_for(self.hostname, self.name)
         remote_cmd = scripts.worker_script(self.work_dir, self.owner.run, self.heartbeat)
-        try:
-            self._proc = subprocess.Popen(
-                transport.argv(remote_cmd), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
-        except OSError as exc:
-            raise BossError(f'Failed to start SSH to {self.hostname}: {exc}') from exc
         if debug:
             self.on_noise = self.on_stderr
         self._last_stderr = ''
-        self._open(self._proc)
+        # So that whoever ends it meets it either whole or not at all
+        with self._ending:
+            if self.refusing:
+                raise BossError(f'{self.name}: stopped before its worker was started')
+            try:
+                self._proc = subprocess.Popen(
+                    transport.argv(remote_cmd), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
+            except OSError as exc:
+                raise BossError(f'Failed to start SSH to {self.hostname}: {exc}') from exc
+            self._open(self._proc)
         try:
             self._wait_ready()
         except BaseException:

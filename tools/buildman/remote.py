@@ -189,7 +189,7 @@ class RemoteMachine:
 
     def _step(self, text: str) -> None:
         """Begin a step of the start-up, unless everything is being stopped"""
-        if self._gone.is_set():
+        if self._gone.is_set() or self.worker.refusing:
             raise BossError('stopped')
         self._log.note(text)
 
@@ -300,6 +300,10 @@ class RemoteMachine:
 
     def _lost(self, reason: str) -> None:
         """Give the machine up, once"""
+        if self.worker.refusing:
+            # Everything is being stopped: stop() frees the machine, when the
+            # commands that do so are not ended themselves any more
+            return
         with self._gone_lock:
             if self._gone.is_set():
                 return
@@ -357,9 +361,7 @@ class RemoteMachine:
     def abandon(self) -> None:
         """Begin nothing more; stop() does the rest."""
         self.worker.closing = True
-        if self.worker.process is None:
-            with self._gone_lock:
-                self._gone.set()
+        self.worker.refusing = True
 
     def join(self, seconds: float) -> None:
         """Wait for the start-up to end, after abandon()."""
@@ -368,13 +370,19 @@ class RemoteMachine:
 
     def stop(self) -> None:
         """End everything there, at once: ask, then close the connection."""
-        if self.worker.process is None:
-            self._free()
+        # All has to be gone within seconds, on a slow machine as well; a worker
+        # that is not ready yet cannot answer
+        self._grace = STOP_STEP
+        with self._gone_lock:
+            is_first = not self._gone.is_set()
+            self._gone.set()
+        if is_first:
+            self._ask_to_quit(2.0 if self.worker.nthreads else 0.0)
+            self._end_connection()
         else:
-            # A worker that is not ready yet cannot answer; all has to be gone
-            # within seconds, on a slow machine as well
-            self._grace = STOP_STEP
-            self._end(2.0 if self.worker.nthreads else 0.0)
+            # It was lost a moment ago, and whoever noticed is at it
+            self._freed.wait(2 * FREE_TIME)
+            self.worker.close(self._grace)
         self._log.close()
 
     def cleaned(self, seconds: float) -> None:
@@ -408,23 +416,30 @@ class RemoteMachine:
         if self._gone.is_set():
             return
         self.worker.closing = True
-        started = self.worker.process is not None
-        if started:
-            with contextlib.suppress(BossError):
-                self.worker.send(protocol.Quit())
-                self._log.sent('quit')
-                self._quit.wait(seconds)
+        self._ask_to_quit(seconds)
         with self._gone_lock:
             if self._gone.is_set():
                 return
             self._gone.set()
+        self._end_connection()
+        self._log.close()
+
+    def _ask_to_quit(self, seconds: float) -> None:
+        """Ask the worker to end and wait for its answer"""
+        if self.worker.process is not None:
+            with contextlib.suppress(BossError):
+                self.worker.send(protocol.Quit())
+                self._log.sent('quit')
+                self._quit.wait(seconds)
+
+    def _end_connection(self) -> None:
+        """Close the connection, and end what a worker that did not answer left there"""
         if self._quit.is_set():
             self.worker.close(self._grace)
         else:
             self._free()
         self._freed.set()
         self._drop_images()
-        self._log.close()
 
     # -- what comes, in the reader's thread --------------------------------
 
