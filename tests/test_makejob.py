@@ -17,11 +17,11 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
 
 from support import needs  # noqa: E402
 
-from buildman import collect  # noqa: E402
+from buildman import collect, git  # noqa: E402
 from buildman.buildfolder import BuildFolder  # noqa: E402
 from buildman.messages import Tidier, infra_reason  # noqa: E402
 from buildman.plan import Toolchain  # noqa: E402
-from buildman.worktree import Origin, SlotSource, run_git  # noqa: E402
+from buildman.worktree import Origin, SlotSource  # noqa: E402
 
 TOOL = Toolchain('arm', '/usr/bin/gcc', '/usr/bin', 'arm-')
 
@@ -192,23 +192,23 @@ class TestSlotSource(FolderCase):
         needs('git')
         self.repo = os.path.join(self.dir, 'repo')
         os.mkdir(self.repo)
-        run_git(self.repo, 'init', '-q')
+        git.run(self.repo, 'init', '-q')
         self.commits = []
         for text in ('one', 'two'):
             self.touch('repo/f', f'repo/{text}')
             with open(os.path.join(self.repo, 'f'), 'w', encoding='ascii') as outf:
                 outf.write(text)
-            run_git(self.repo, 'add', '-A')
-            run_git(self.repo, '-c', 'user.name=A', '-c', 'user.email=a@b', 'commit', '-q', '-m',
+            git.run(self.repo, 'add', '-A')
+            git.run(self.repo, '-c', 'user.name=A', '-c', 'user.email=a@b', 'commit', '-q', '-m',
                     text)
-            self.commits.append(run_git(self.repo, 'rev-parse', 'HEAD').decode().strip())
+            self.commits.append(git.run(self.repo, 'rev-parse', 'HEAD').decode().strip())
 
     def state(self, slot: SlotSource) -> 'tuple[str, str, str]':
         """Return what a slot holds: content, commit, what git thinks of it"""
         with open(os.path.join(slot.path, 'f'), encoding='ascii') as inf:
             text = inf.read()
-        return (text, run_git(slot.path, 'rev-parse', 'HEAD').decode().strip(),
-                run_git(slot.path, 'status', '--porcelain', '-uno').decode())
+        return (text, git.run(slot.path, 'rev-parse', 'HEAD').decode().strip(),
+                git.run(slot.path, 'status', '--porcelain', '-uno').decode())
 
     def test_switch(self) -> None:
         """Each commit is there whole, whatever a build did to tracked files"""

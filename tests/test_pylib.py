@@ -12,7 +12,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from u_boot_pylib import command, gitutil, terminal, tools, tout
+from u_boot_pylib import command, terminal, tools, tout
 
 
 def alive(pid: int) -> bool:
@@ -204,63 +204,12 @@ class ToutTest(unittest.TestCase):
             self.assertEqual(names[:names.index(last) + 1], tuple(err.getvalue().split()))
 
 
-class GitTest(unittest.TestCase):
-    """Asking git, in a repository, a worktree and outside of one."""
-
-    def setUp(self) -> None:
-        tmp = tempfile.TemporaryDirectory()
-        self.addCleanup(tmp.cleanup)
-        self.tmp = os.path.realpath(tmp.name)
-        self.repo = os.path.join(self.tmp, "a 'b\"")
-        os.makedirs(os.path.join(self.repo, 'sub'))
-        gitutil.run('init', '-q', '-b', 'main', self.repo)
-        gitutil.run('-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-q', '--allow-empty',
-                    '-m', 'one', cwd=self.repo)
-
-    def test_places(self) -> None:
-        """Worktrees, sub-folders and odd names are all found."""
-        self.assertEqual(self.repo, gitutil.get_top_level(os.path.join(self.repo, 'sub')))
-        self.assertEqual(os.path.join(self.repo, '.git'), gitutil.get_git_dir(self.repo))
-        tree = os.path.join(self.tmp, 'wt')
-        gitutil.run('worktree', 'add', '-q', tree, '-b', 'other', cwd=self.repo)
-        self.assertEqual(tree, gitutil.get_top_level(tree))
-        self.assertEqual(os.path.join(self.repo, '.git', 'worktrees', 'wt'),
-                         gitutil.get_git_dir(tree))
-        self.assertEqual(os.path.join(self.repo, '.git'), gitutil.get_common_dir(tree))
-        self.assertEqual('one\n', gitutil.run('log', '--format=%s',
-                                              git_dir=os.path.join(self.repo, '.git')))
-
-    def test_no_repository(self) -> None:
-        """Outside of a repository the answer is None, not an error."""
-        for folder in (self.tmp, os.path.join(self.tmp, 'none')):
-            self.assertIsNone(gitutil.get_top_level(folder))
-            self.assertIsNone(gitutil.get_git_dir(folder))
-            self.assertIsNone(gitutil.get_common_dir(folder))
-
-    def test_errors(self) -> None:
-        """One line that names the command and git's own reason."""
-        with self.assertRaisesRegex(gitutil.GitError, "^Error running 'git rev-parse nosuch'.*"):
-            gitutil.run('rev-parse', 'nosuch', cwd=self.repo)
-        self.assertEqual('', gitutil.run('rev-parse', '--verify', '-q', 'nosuch', cwd=self.repo,
-                                         check=False))
-        with self.assertRaisesRegex(gitutil.GitError, 'No such file or directory: .*none'):
-            gitutil.run('status', cwd=os.path.join(self.tmp, 'none'))
-
-    def test_git_is_not_installed(self) -> None:
-        """On a bare machine the message says what to install."""
-        path = os.environ['PATH']
-        self.addCleanup(os.environ.__setitem__, 'PATH', path)
-        os.environ['PATH'] = self.tmp
-        with self.assertRaisesRegex(gitutil.GitError, 'git is not installed'):
-            gitutil.get_top_level(self.tmp)
-
-
 class ImportTest(unittest.TestCase):
     """The library is for other tools too."""
 
     def test_does_not_need_buildman(self) -> None:
         """Importing it must not drag buildman in: a worker and other tools use it alone."""
-        code = ('import sys; from u_boot_pylib import command, gitutil, terminal, tools, tout; '
+        code = ('import sys; from u_boot_pylib import command, terminal, tools, tout; '
                 'sys.exit(any(m.split(".")[0] == "buildman" for m in sys.modules))')
         top = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools')
         self.assertEqual(0, subprocess.run([sys.executable, '-c', code], check=False,

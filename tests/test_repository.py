@@ -24,7 +24,7 @@ COMMAND = os.path.join(PACKAGE, 'buildman')
 # the longest one that fits counts
 ROOMS = (
     ('plan', 'outcome', 'events', 'errors', 'bsettings', 'boards', 'boardscan', 'commits',
-     'toolchain', 'buildenv', 'worktree'),
+     'toolchain', 'buildenv', 'git', 'worktree'),
     ('engine', 'makejob', 'messages', 'buildfolder', 'collect', 'jobserver', 'process'),
     ('results', 'resultreader', 'summary', 'status', 'listing', 'limit'),
     ('scheduler', 'builder'),

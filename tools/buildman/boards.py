@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 from typing import Dict, Iterable, List, NamedTuple, Optional, Pattern, Sequence, Tuple
 
-from buildman import boards_cache, boardscan
+from buildman import boards_cache, boardscan, git
 from buildman.boards_file import (
     Entry,
     format_entries,
@@ -223,14 +222,10 @@ def _tracked_list(source_dir: str) -> Optional[str]:
         return None
     if os.path.exists(os.path.join(source_dir, '.git')):
         try:
-            done = subprocess.run(
-                ['git', '-C', source_dir, 'ls-files', '--error-unmatch', '--', TRACKED],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, check=False)
-        except OSError:
+            if not git.ask(source_dir, 'ls-files', '--', TRACKED):
+                return None
+        except git.NoGitError:
             return path
-        if done.returncode:
-            return None
     return path
 
 

@@ -7,9 +7,9 @@ import dataclasses
 import os
 from typing import FrozenSet, List, Optional, Tuple
 
+from buildman import git
 from buildman.errors import GitError, UsageError
 from buildman.plan import Commit
-from buildman.worktree import NoGitError, run_git
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +43,13 @@ def check_repository(git_dir: str) -> str:
     if not os.path.isdir(git_dir):
         raise GitError(f"no such folder: '{git_dir}' (-g names the repository)")
     try:
-        top = run_git(git_dir, 'rev-parse', '--show-toplevel')
+        top = git.run(git_dir, 'rev-parse', '--show-toplevel')
         return os.fsdecode(top.rstrip(b'\n'))
-    except NoGitError:
+    except git.NoGitError:
         raise
     except GitError:
         try:
-            run_git(git_dir, 'rev-parse', '--git-dir')
+            git.run(git_dir, 'rev-parse', '--git-dir')
         except GitError as exc:
             raise GitError(
                 f"'{git_dir}' is not in a git repository: go into a U-Boot tree "
@@ -62,7 +62,7 @@ def _resolve(git_dir: str, name: str) -> Optional[str]:
     if name.startswith('-'):
         return None
     try:
-        out = run_git(git_dir, 'rev-parse', '--verify', '--quiet', '--end-of-options',
+        out = git.run(git_dir, 'rev-parse', '--verify', '--quiet', '--end-of-options',
                       name + '^{commit}')
     except GitError:
         return None
@@ -86,13 +86,13 @@ def _guess_upstream(git_dir: str, branch: str, tip: str) -> Optional[Tuple[str, 
     Returns:
         (commit, name of that branch), None when there is no such commit
     """
-    refs = run_git(git_dir, 'for-each-ref', '--format=%(objectname) %(refname:short)',
+    refs = git.run(git_dir, 'for-each-ref', '--format=%(objectname) %(refname:short)',
                    'refs/heads', 'refs/remotes').decode('utf-8', 'replace').splitlines()
     names = dict(reversed([line.split(' ', 1) for line in refs]))
     names.pop(tip, None)
     if not names:
         return None
-    history = run_git(git_dir, 'rev-list', '--first-parent', '-n', '10000', tip)
+    history = git.run(git_dir, 'rev-list', '--first-parent', '-n', '10000', tip)
     for commit in history.decode().split()[1:]:
         if commit in names:
             return commit, names[commit]
@@ -104,7 +104,7 @@ def _upstream(git_dir: str, branch: str, tip: str) -> Tuple[str, List[str]]:
     local = branch[len('refs/heads/'):] if branch.startswith('refs/heads/') else branch
     found = _resolve(git_dir, f'{local}@{{upstream}}')
     if found:
-        return run_git(git_dir, 'merge-base', found, tip).decode().strip(), []
+        return git.run(git_dir, 'merge-base', found, tip).decode().strip(), []
     guess = _guess_upstream(git_dir, branch, tip)
     if not guess:
         raise GitError(
@@ -116,7 +116,7 @@ def _upstream(git_dir: str, branch: str, tip: str) -> Tuple[str, List[str]]:
 
 def _log(git_dir: str, *args: str) -> List[Commit]:
     """Return commits of a git log, oldest first"""
-    out = run_git(git_dir, 'log', '--reverse', '--no-show-signature',
+    out = git.run(git_dir, 'log', '--reverse', '--no-show-signature',
                   '--format=%H%x00%s%x00', *args, '--')
     fields = out.decode('utf-8', 'replace').split('\0')
     return [Commit(fields[i].strip(), fields[i + 1])

@@ -11,9 +11,8 @@ import traceback
 from types import FrameType
 from typing import NoReturn, Optional, Sequence
 
-from buildman import cmdline, control, worker
+from buildman import cmdline, control, git, worker
 from buildman.errors import EXIT_INTERRUPTED, EXIT_USAGE, BuildmanError
-from buildman.worktree import GIT_VARIABLES
 
 # Signals that end a run in an orderly way
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -44,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
         return worker.main([word for word in argv if not word.startswith('-')])
     debug = '-D' in argv or '--debug' in argv
     # Called from a git hook, these would lead every git of ours elsewhere
-    for name in GIT_VARIABLES:
+    for name in git.VARIABLES:
         os.environ.pop(name, None)
     for num in _SIGNALS:
         if signal.getsignal(num) != signal.SIG_IGN:

@@ -87,7 +87,7 @@ def init_script(work_dir: str, owner: lock.Owner, min_disk: int = farside.MIN_DI
 # What `worker` imports, each before those that import it; a test holds the two together
 WORKER_MODULES = (
     'errors', 'plan', 'outcome', 'events', 'lock', 'wire', 'protocol', 'channel', 'jobserver',
-    'process', 'worktree', 'buildenv', 'collect', 'buildfolder', 'unaffected', 'messages',
+    'process', 'git', 'worktree', 'buildenv', 'collect', 'buildfolder', 'unaffected', 'messages',
     'makejob', 'engine', 'blobs', 'worker')
 
 

@@ -29,13 +29,12 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import threading
 import zlib
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
-from buildman import lock, ssh
+from buildman import git, lock, ssh
 from buildman.errors import GitError
 from u_boot_pylib import command
 
@@ -69,38 +68,6 @@ _CONFIG = '''\
 '''
 
 
-def _environment(extra: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
-    """Return the environment for git without what ties it to some repository."""
-    drop = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE', 'GIT_OBJECT_DIRECTORY',
-            'GIT_ALTERNATE_OBJECT_DIRECTORIES', 'GIT_COMMON_DIR', 'GIT_NAMESPACE',
-            'GIT_PREFIX', 'GIT_SHALLOW_FILE', 'GIT_GRAFT_FILE', 'GIT_CEILING_DIRECTORIES')
-    env = {key: val for key, val in os.environ.items() if key not in drop}
-    return {**env, 'LC_ALL': 'C', 'GIT_OPTIONAL_LOCKS': '0', **(extra or {})}
-
-
-def _git(folder: str, *args: str, stdin: bytes = b'', env: Optional[Mapping[str, str]] = None,
-         may_fail: bool = False) -> str:
-    """Run git in a folder and return what it prints, '' for one that may fail and does.
-
-    Raises:
-        GitError: it failed, or there is no such folder
-    """
-    try:
-        proc = subprocess.run(['git', *args], cwd=folder, input=stdin, capture_output=True,
-                              env=_environment(env), check=False)
-    except OSError as exc:
-        raise GitError(f"git in '{folder}': {exc.strerror}") from exc
-    if proc.returncode:
-        if may_fail:
-            return ''
-        said = [line for line in proc.stderr.decode('utf-8', 'replace').splitlines()
-                if line.strip() and not line.startswith(('warning:', 'hint:'))]
-        why = said[0] if said else f'exit status {proc.returncode}'
-        verb = next((arg for arg in args if not arg.startswith('-')), 'git')
-        raise GitError(f"git {verb} in '{folder}': {why}")
-    return os.fsdecode(proc.stdout)
-
-
 def _quote_path(path: str) -> str:
     """Return a path as `alternates` has it: plain, or like a string in C."""
     if path.isprintable() and '"' not in path and ':' not in path:
@@ -116,8 +83,8 @@ def object_dirs(folder: str) -> List[str]:
     Raises:
         GitError: it is no repository, or its objects are not named by SHA-1
     """
-    path = _git(folder, 'rev-parse', '--git-path', 'objects').rstrip('\n')
-    kind = _git(folder, 'config', 'extensions.objectFormat', may_fail=True).strip()
+    path = git.text(folder, 'rev-parse', '--git-path', 'objects').rstrip('\n')
+    kind = git.ask(folder, 'config', 'extensions.objectFormat')
     if kind not in ('', 'sha1'):
         raise GitError(f"'{folder}' names its objects by {kind}, which machines do not take")
     return [os.path.join(os.path.abspath(folder), path)]
@@ -142,13 +109,13 @@ def scm_versions(folder: str, commits: Sequence[str]) -> List[str]:
     lines: List[str] = []
     for start in range(0, len(commits), MAX_ARGS):
         # --always for one that no tag describes; --long to tell it from a tag
-        lines += _git(folder, 'describe', '--long', '--always',
+        lines += git.text(folder, 'describe', '--long', '--always',
                       *commits[start:start + MAX_ARGS]).splitlines()
     out = []
     for commit, line in zip(commits, lines):
         found = _DESCRIBED.match(line)
         if found is None:
-            short = _git(folder, 'rev-parse', '--verify', '--short', commit).strip()
+            short = git.text(folder, 'rev-parse', '--verify', '--short', commit).strip()
             out.append(f'-g{short}\n')
         elif int(found.group(1)):
             out.append(f'-{int(found.group(1)):05d}-{found.group(2)}\n')
@@ -163,13 +130,13 @@ def scm_version_here(folder: str) -> str:
     if os.path.exists(path):
         with open(path, encoding='utf-8', errors='surrogateescape') as inf:
             return inf.read()
-    inside = _git(folder, 'rev-parse', '--is-inside-work-tree', may_fail=True).strip() == 'true'
-    head = _git(folder, 'rev-parse', '--verify', 'HEAD', may_fail=True).strip()
+    inside = git.ask(folder, 'rev-parse', '--is-inside-work-tree') == 'true'
+    head = git.ask(folder, 'rev-parse', '--verify', 'HEAD')
     # A folder within some other project has no version of its own
-    if not inside or not head or _git(folder, 'rev-parse', '--show-prefix').strip():
+    if not inside or not head or git.text(folder, 'rev-parse', '--show-prefix').strip():
         return '\n'
     version = scm_versions(folder, [head])[0].strip()
-    status = _git(folder, 'status', '-uno', '--porcelain')
+    status = git.text(folder, 'status', '-uno', '--porcelain')
     if any(not _PACKAGE.match(line) for line in status.splitlines()):
         version += '-dirty'
     return version + '\n'
@@ -189,25 +156,25 @@ def _snapshot_tree(folder: str, objects: str, borrowed: List[str], spare: str,
         exclude: full paths to leave out
     """
     where: Dict[str, str] = {}
-    if _git(folder, 'rev-parse', '--is-inside-work-tree', may_fail=True).strip() == 'true':
+    if git.ask(folder, 'rev-parse', '--is-inside-work-tree') == 'true':
         borrowed += object_dirs(folder)
         index = os.path.join(os.path.abspath(folder),
-                             _git(folder, 'rev-parse', '--git-path', 'index').rstrip('\n'))
+                             git.text(folder, 'rev-parse', '--git-path', 'index').rstrip('\n'))
         # With what it knows of unchanged files, only changed ones are read
         if os.path.exists(index):
             shutil.copy2(index, f'{spare}.index')
     else:
-        _git('/', 'init', '-q', '--bare', f'{spare}.git')
+        git.text('/', 'init', '-q', '--bare', f'{spare}.git')
         where = {'GIT_DIR': f'{spare}.git', 'GIT_WORK_TREE': os.path.abspath(folder)}
     env = {**where, 'GIT_INDEX_FILE': f'{spare}.index', 'GIT_OBJECT_DIRECTORY': objects,
            'GIT_ALTERNATE_OBJECT_DIRECTORIES': ':'.join(_quote_path(path) for path in borrowed)}
-    prefix = _git(folder, 'rev-parse', '--show-prefix', env=env).rstrip('\n')
+    prefix = git.text(folder, 'rev-parse', '--show-prefix', env=env).rstrip('\n')
     before = _gitlinks(folder, env)
     real = os.path.realpath(folder)
     specs = ['.'] + [f':(exclude,literal){os.path.relpath(os.path.realpath(path), real)}'
                      for path in exclude
                      if os.path.realpath(path).startswith(real + os.sep)]
-    _git(folder, '-c', 'core.fsmonitor=false', '-c', 'core.safecrlf=false',
+    git.text(folder, '-c', 'core.fsmonitor=false', '-c', 'core.safecrlf=false',
          '-c', 'advice.addEmbeddedRepo=false', 'add', '-A', '--', *specs, env=env)
     for num, path in enumerate(_gitlinks(folder, env)):
         full = os.path.join(folder, path)
@@ -215,19 +182,19 @@ def _snapshot_tree(folder: str, objects: str, borrowed: List[str], spare: str,
         if path in before and not has:
             continue
         # Of a repository within only a submodule is part of the source
-        _git(folder, 'update-index', '--force-remove', '-z', '--stdin',
+        git.text(folder, 'update-index', '--force-remove', '-z', '--stdin',
              stdin=os.fsencode(path) + b'\0', env=env)
         if has:
             tree = _snapshot_tree(full, objects, borrowed, f'{spare}-{num}', exclude)
             env['GIT_ALTERNATE_OBJECT_DIRECTORIES'] = ':'.join(map(_quote_path, borrowed))
-            _git(folder, 'read-tree', f'--prefix={prefix}{path}/', tree, env=env)
-    return _git(folder, 'write-tree', *([f'--prefix={prefix}'] if prefix else []),
+            git.text(folder, 'read-tree', f'--prefix={prefix}{path}/', tree, env=env)
+    return git.text(folder, 'write-tree', *([f'--prefix={prefix}'] if prefix else []),
                 env=env).strip()
 
 
 def _gitlinks(folder: str, env: Mapping[str, str]) -> List[str]:
     """Return the submodules in the index, relative to the folder."""
-    entries = _git(folder, 'ls-files', '-s', '-z', '--', '.', env=env).split('\0')
+    entries = git.text(folder, 'ls-files', '-s', '-z', '--', '.', env=env).split('\0')
     return [entry.partition('\t')[2] for entry in entries if entry.startswith('160000 ')]
 
 
@@ -297,7 +264,7 @@ class PushPlan:
         """Return those of the commits that are in the repository here."""
         if not commits:
             return []
-        out = _git(os.path.join(self.folder, 'base'), 'cat-file', '--batch-check',
+        out = git.text(os.path.join(self.folder, 'base'), 'cat-file', '--batch-check',
                    stdin='\n'.join(commits).encode() + b'\n')
         return [line.split()[0] for line in out.splitlines() if ' commit ' in line]
 
@@ -310,7 +277,7 @@ class PushPlan:
             mark = os.path.join(self.folder, 'packed')
             if os.path.exists(mark):
                 return
-            _git(os.path.join(self.folder, 'base'), 'pack-objects', '-q', '--revs',
+            git.text(os.path.join(self.folder, 'base'), 'pack-objects', '-q', '--revs',
                  '--delta-base-offset', os.path.join(self.folder, 'objects', 'pack', 'pack'),
                  stdin=self.carrier.encode() + b'\n')
             with open(mark, 'w', encoding='utf-8'):
@@ -364,7 +331,7 @@ def prepare_push(folder: str, commits: Optional[Sequence[str]], run: str,
             borrowed = object_dirs(folder)
             versions = scm_versions(folder, commits)
         _make_repository(base, [objects, *borrowed], commits, '')
-        tree = _git(base, 'rev-parse', '--verify', f'{commits[-1]}^{{tree}}').strip()
+        tree = git.text(base, 'rev-parse', '--verify', f'{commits[-1]}^{{tree}}').strip()
         carrier = _write_commit(objects, tree, commits, 'Commits that buildman builds')
         return PushPlan(tuple(commits), tuple(versions), run, tmp, tuple(borrowed), carrier)
     except BaseException:

@@ -28,14 +28,13 @@ import time
 from types import FrameType
 from typing import Any, Dict, Iterable, List, Mapping, NoReturn, Optional, Tuple, Union
 
-from buildman import blobs, buildenv, events, lock, protocol
+from buildman import blobs, buildenv, events, git, lock, protocol
 from buildman.channel import Channel, ChannelError
 from buildman.engine import Engine, EngineConfig, clean_env, cpu_count
 from buildman.errors import BuildmanError
 from buildman.outcome import Outcome
 from buildman.plan import Board, BoardJob, Commit, Settings, Toolchain
 from buildman.protocol import RESPONSE_PREFIX
-from buildman.worktree import run_git
 
 __all__ = ['RESPONSE_PREFIX', 'Worker', 'main']
 
@@ -274,7 +273,7 @@ class Worker:
         os.makedirs(path, exist_ok=True)
         git_dir = os.path.join(path, '.git')
         if not os.path.isdir(git_dir):
-            run_git(path, 'init', '-q')
+            git.run(path, 'init', '-q')
         self._work_dir = path
         self._blobs = blobs.BlobStore(os.path.join(path, 'blobs'))
         if msg.run and not self._held:
@@ -491,7 +490,7 @@ def _head(work_dir: str) -> str:
     """Return the commit that an older boss has pushed last"""
     for ref in ('refs/heads/work', 'refs/heads/master', 'refs/heads/main', 'HEAD'):
         with contextlib.suppress(BuildmanError):
-            return run_git(work_dir, 'rev-parse', '--verify', '--quiet', ref).decode().strip()
+            return git.run(work_dir, 'rev-parse', '--verify', '--quiet', ref).decode().strip()
     raise ValueError('no source was pushed')
 
 

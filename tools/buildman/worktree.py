@@ -14,75 +14,10 @@ import contextlib
 import dataclasses
 import os
 import shutil
-import subprocess
 from typing import Dict, Mapping, Optional, Tuple
 
+from buildman import git
 from buildman.errors import GitError
-
-# A git that hangs (on a network file system, say) is given up after this many
-# seconds; a checkout of the largest tree takes a few
-GIT_TIMEOUT = 600
-
-# What a hook or an alias of git sets and what would lead it to another repository
-GIT_VARIABLES = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE', 'GIT_OBJECT_DIRECTORY',
-             'GIT_ALTERNATE_OBJECT_DIRECTORIES', 'GIT_PREFIX', 'GIT_COMMON_DIR',
-             'GIT_NAMESPACE', 'GIT_CEILING_DIRECTORIES')
-
-
-class NoGitError(GitError):
-    """There is no git on this machine."""
-
-
-def clean_git_env(env: Mapping[str, str]) -> Dict[str, str]:
-    """Return an environment without what leads git to another repository."""
-    return {key: val for key, val in env.items() if key not in GIT_VARIABLES}
-
-
-def git_env() -> Dict[str, str]:
-    """Return the environment for a git that is to work in the folder it is run in."""
-    env = clean_git_env(os.environ)
-    env['LC_ALL'] = 'C'
-    return env
-
-
-def run_git(cwd: str, *args: str, env: Optional[Mapping[str, str]] = None) -> bytes:
-    """Run git in a folder.
-
-    Args:
-        cwd: the folder
-        args: the command
-        env: what git_env() returned, for who calls often
-
-    Returns:
-        what it wrote to stdout
-
-    Raises:
-        GitError: it failed, with its last line of stderr; or there is no git
-    """
-    try:
-        done = subprocess.run(
-            ['git', *args], cwd=cwd, env=git_env() if env is None else env,
-            stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_TIMEOUT,
-            start_new_session=True, check=False)
-    except FileNotFoundError as exc:
-        if exc.filename != 'git':
-            raise GitError(f"no such folder: '{cwd}'") from exc
-        raise NoGitError('git is not installed (apt-get install git)') from exc
-    except subprocess.TimeoutExpired as exc:
-        raise GitError(f"'git {args[0]}' did not end within {GIT_TIMEOUT} s "
-                       f"in '{cwd}'") from exc
-    except OSError as exc:
-        raise GitError(f"cannot run git in '{cwd}': {exc.strerror}") from exc
-    if done.returncode:
-        lines = done.stderr.decode('utf-8', 'replace').strip().splitlines()
-        why = next((line for line in lines if line.startswith(('fatal:', 'error:'))),
-                   lines[-1] if lines else f'exit status {done.returncode}')
-        with contextlib.suppress(OSError):
-            # git does not always say so
-            if os.statvfs(cwd).f_bavail * os.statvfs(cwd).f_frsize < 1 << 16:
-                why = f'No space left on device ({why})'
-        raise GitError(f"git {args[0]} failed in '{cwd}': {why}")
-    return done.stdout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,11 +45,11 @@ class Origin:
         Raises:
             GitError: it is none
         """
-        paths = run_git(git_dir, 'rev-parse', '--git-path', 'objects',
+        paths = git.run(git_dir, 'rev-parse', '--git-path', 'objects',
                         '--git-path', 'shallow').decode().splitlines()
         objects, shallow_file = (
             os.path.realpath(os.path.join(git_dir, path)) for path in paths)
-        tags = run_git(git_dir, 'for-each-ref', '--format=%(objectname) %(refname)',
+        tags = git.run(git_dir, 'for-each-ref', '--format=%(objectname) %(refname)',
                        'refs/tags')
         shallow = b''
         with contextlib.suppress(FileNotFoundError), open(shallow_file, 'rb') as inf:
@@ -143,7 +78,7 @@ class SlotSource:
         self._origin = origin
         self._keep = keep
         # As little as git needs: it is started for every build
-        self._env = {name: val for name, val in git_env().items()
+        self._env = {name: val for name, val in git.environment().items()
                      if name in ('PATH', 'HOME', 'LC_ALL', 'LD_LIBRARY_PATH')
                      or name.startswith(('GIT_', 'XDG_'))}
 
@@ -158,25 +93,25 @@ class SlotSource:
             GitError: git refused
             OSError: the disk is full or the folder cannot be written
         """
-        git = os.path.join(self.path, '.git')
-        old = os.path.isdir(os.path.join(git, 'objects', 'info'))
+        own = os.path.join(self.path, '.git')
+        old = os.path.isdir(os.path.join(own, 'objects', 'info'))
         if not old:
             # May be a worktree of upstream's, or half of one of ours
-            if os.path.lexists(git):
+            if os.path.lexists(own):
                 shutil.rmtree(self.path)
             os.makedirs(self.path, exist_ok=True)
-            run_git(self.path, 'init', '-q', '--template=')
-            os.makedirs(os.path.join(git, 'objects', 'info'), exist_ok=True)
+            git.run(self.path, 'init', '-q', '--template=')
+            os.makedirs(os.path.join(own, 'objects', 'info'), exist_ok=True)
             for name, val in (('gc.auto', '0'), ('advice.detachedHead', 'false'),
                               ('core.logAllRefUpdates', 'false')):
-                run_git(self.path, 'config', name, val)
+                git.run(self.path, 'config', name, val)
         for name in ('index.lock', 'HEAD.lock', 'shallow.lock'):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(git, name))
-        self._write(os.path.join(git, 'objects', 'info', 'alternates'),
+                os.unlink(os.path.join(own, name))
+        self._write(os.path.join(own, 'objects', 'info', 'alternates'),
                     os.fsencode(self._origin.objects) + b'\n')
-        self._write(os.path.join(git, 'packed-refs'), self._origin.tags)
-        shallow = os.path.join(git, 'shallow')
+        self._write(os.path.join(own, 'packed-refs'), self._origin.tags)
+        shallow = os.path.join(own, 'shallow')
         if self._origin.shallow:
             self._write(shallow, self._origin.shallow)
         else:
@@ -207,7 +142,7 @@ class SlotSource:
         if self.commit != commit:
             known, self.commit = bool(self.commit), ''
             if not known or not self._switch(commit):
-                run_git(self.path, 'checkout', '-q', '-f', '--detach', commit, '--')
+                git.run(self.path, 'checkout', '-q', '-f', '--detach', commit, '--')
             self.commit = commit
         scm = os.path.join(self.path, '.scmversion')
         if version is not None:
@@ -226,7 +161,7 @@ class SlotSource:
             False when it did not work
         """
         try:
-            run_git(self.path, 'read-tree', '-u', '--reset', commit, env=self._env)
+            git.run(self.path, 'read-tree', '-u', '--reset', commit, env=self._env)
         except GitError:
             return False
         self._write(os.path.join(self.path, '.git', 'HEAD'), commit.encode() + b'\n')
@@ -234,7 +169,7 @@ class SlotSource:
 
     def clean(self) -> None:
         """Remove all that is not part of the commit, as before an in-tree build."""
-        run_git(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}', '-e', '/.scmversion')
+        git.run(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}', '-e', '/.scmversion')
 
 
 class ChangedFiles:
@@ -253,7 +188,7 @@ class ChangedFiles:
         """
         key = (old, new)
         if key not in self._cache:
-            out = run_git(self._git_dir, 'diff-tree', '-r', '-z', '--name-status',
+            out = git.run(self._git_dir, 'diff-tree', '-r', '-z', '--name-status',
                           '--no-renames', old, new)
             words = [os.fsdecode(word) for word in out.split(b'\0')]
             self._cache[key] = dict(zip(words[1::2], words[0::2]))
@@ -266,6 +201,6 @@ class ChangedFiles:
             GitError: git refused
         """
         if commit not in self._described:
-            self._described[commit] = run_git(
+            self._described[commit] = git.run(
                 self._git_dir, 'describe', '--always', commit).decode('utf-8', 'replace')
         return self._described[commit]
