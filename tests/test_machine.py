@@ -10,8 +10,9 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from buildman import bsettings, lock, machine, machine_probe, scripts, ssh
+from buildman import bsettings, lock, machine, machine_info, machine_probe, scripts, ssh
 from buildman.errors import UsageError
+from buildman.machine_info import Gcc
 
 STUB = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'stub_ssh')
 
@@ -267,7 +268,7 @@ class TestProbe(MachineCase):
         for text in ('', 'x', machine_probe.MARK + '{', machine_probe.MARK + '[]',
                      machine_probe.MARK + '[' * 100_000):
             with self.assertRaises(ValueError):
-                machine.parse_probe(text)
+                machine_info.parse_probe(text)
         self.answer(mach, arch='\x1b[31mred\x07')
         self.assertEqual(mach.info.arch, 'red')
 
@@ -312,8 +313,8 @@ class TestToolchains(MachineCase):
         os.remove(gcc)
         os.rename(gcc + '-away', gcc)
         mach = machine.Machine('alpha')
-        want = machine.Gcc(gcc, '12.2.0', '(Debian 1) 12.2.0')
-        found = (machine.Gcc(there, '11.1.0', '(Debian 1) 11.1.0'),)
+        want = Gcc(gcc, '12.2.0', '(Debian 1) 12.2.0')
+        found = (Gcc(there, '11.1.0', '(Debian 1) 11.1.0'),)
         self.assertEqual(mach._choose('arm', found, want), '')
         self.assertIn('11.1.0', mach.problems[0])
         self.assertIn('other_gcc = yes in [machine:alpha]', mach.problems[0])
@@ -325,14 +326,14 @@ class TestToolchains(MachineCase):
 
     def test_same_version_first(self):
         mach = machine.Machine('alpha')
-        found = (machine.Gcc('/a', '11.1.0', 'x'), machine.Gcc('/b', '12.2.0', 'other'),
-                 machine.Gcc('/c', '12.2.0', 'same'))
-        self.assertEqual(mach._choose('arm', found, machine.Gcc('/z', '12.2.0', 'same')), '/c')
+        found = (Gcc('/a', '11.1.0', 'x'), Gcc('/b', '12.2.0', 'other'),
+                 Gcc('/c', '12.2.0', 'same'))
+        self.assertEqual(mach._choose('arm', found, Gcc('/z', '12.2.0', 'same')), '/c')
         self.assertEqual(mach.problems, [])
-        self.assertEqual(mach._choose('arm', found[:2], machine.Gcc('/z', '12.2.0', 'same')), '/b')
+        self.assertEqual(mach._choose('arm', found[:2], Gcc('/z', '12.2.0', 'same')), '/b')
         self.assertEqual(mach.problems, ["arm: gcc is 'other', here it is 'same'"])
-        downloaded = machine.Gcc('/x/gcc-12.2.0-nolibc/arm/bin/gcc', '12.2.0', 'same')
-        self.assertEqual(mach._choose('arm', (downloaded,), machine.Gcc('/z', '12.2.0')), '')
+        downloaded = Gcc('/x/gcc-12.2.0-nolibc/arm/bin/gcc', '12.2.0', 'same')
+        self.assertEqual(mach._choose('arm', (downloaded,), Gcc('/z', '12.2.0')), '')
 
     def test_broken_compiler(self):
         """One that does not run is as good as none."""
@@ -388,7 +389,7 @@ class TestReport(MachineCase):
     def test_table(self):
         pool = self.pool('[machines]\nalpha\nbeta\n[machine:alpha]\nmax_boards = 3\n')
         alpha, beta = pool.machines
-        alpha.info = machine.MachineInfo(
+        alpha.info = machine_info.MachineInfo(
             arch='x86_64', cpus=4, threads=8, bogomips=5199.9, load=1.26, mem_avail_mb=23654,
             disk_avail_mb=104857, tools={'git': '2.39', 'dtc': '1.6', 'swig': ''},
             work_dir='/home/a/w', work_mb=120)

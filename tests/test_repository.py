@@ -28,8 +28,8 @@ ROOMS = (
     ('engine', 'makejob', 'messages', 'buildfolder', 'collect', 'jobserver', 'process'),
     ('results', 'resultreader', 'summary', 'status', 'listing', 'limit'),
     ('scheduler', 'builder'),
-    ('ssh', 'channel', 'protocol', 'wire', 'lock', 'farside', 'machine', 'scripts', 'source',
-     'blobs', 'worker', 'remote', 'boss', 'pool', 'hosts', 'inbox', 'joblog', 'dist'),
+    ('oneshot', 'ssh', 'channel', 'protocol', 'wire', 'lock', 'farside', 'machine', 'scripts',
+     'source', 'blobs', 'worker', 'remote', 'boss', 'pool', 'hosts', 'inbox', 'joblog', 'dist'),
     ('main', 'cmdline', 'control', 'places', 'demo', 'sample'),
 )
 

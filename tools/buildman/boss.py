@@ -34,7 +34,7 @@ from typing import (
     Type,
 )
 
-from buildman import protocol, scripts, ssh, wire
+from buildman import oneshot, protocol, scripts, ssh, wire
 from buildman.channel import Channel, ChannelError, Reader
 from buildman.errors import BuildmanError
 from buildman.inbox import Inbox, Sink
@@ -528,7 +528,7 @@ def _end_process(proc: 'subprocess.Popen[bytes]', seconds: float) -> None:
             continue
     if isinstance(proc, _POPEN):
         # What it has started, a ProxyCommand say, is in the same group
-        ssh.kill_group(proc.pid)
+        oneshot.kill_group(proc.pid)
 
 
 def as_received(msg: protocol.Message) -> Dict[str, Any]:

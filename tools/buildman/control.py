@@ -203,9 +203,6 @@ def run(args: argparse.Namespace) -> int:
         BuildmanError: it cannot be done
     """
     out, err = sys.stdout, sys.stderr
-    if args.demo is not None:
-        from buildman import demo
-        return demo.run(args.demo, out)
     if args.full_help:
         return listing.full_help(out)
     bsettings.setup(args.config_file)

@@ -26,6 +26,7 @@ from buildman import (
     joblog,
     machine,
     machine_probe,
+    oneshot,
     protocol,
     scripts,
     source,
@@ -212,12 +213,12 @@ class Fleet:
         """Let no machine begin anything more, and end the commands that run on them."""
         for mach in self._machines:
             mach.abandon()
-        ssh.stop_all()
+        oneshot.stop_all()
         command.end_all()
         deadline = time.monotonic() + ABANDON_TIME
         for mach in self._machines:
             mach.join(max(0.0, deadline - time.monotonic()))
-        ssh.resume()
+        oneshot.resume()
 
     def close(self) -> None:
         """End the logs and remove what was made for the push."""

@@ -200,7 +200,7 @@ def collect(spec: Mapping[str, Any]) -> Dict[str, Any]:
             to candidates, see find_gccs(); `tools`: False to leave out all but
             the toolchains
     Returns:
-        what `machine.MachineInfo` holds, as JSON types
+        what `machine_info.MachineInfo` holds, as JSON types
     """
     out: Dict[str, Any] = {'gccs': {arch: find_gccs(names)
                                     for arch, names in spec.get('toolchains', {}).items()}}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import signal
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         if signal.getsignal(num) != signal.SIG_IGN:
             signal.signal(num, _on_signal)
     try:
-        return control.run(cmdline.parse(argv))
+        return _run(cmdline.parse(argv))
     except BuildmanError as exc:
         if debug:
             traceback.print_exc()
@@ -74,6 +75,14 @@ def main(argv: Sequence[str]) -> int:
         print(f'buildman: unexpected {type(exc).__name__}: {exc} (-D shows where)',
               file=sys.stderr)
         return EXIT_USAGE
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Do what the command line asks for"""
+    if args.demo is not None:
+        from buildman import demo
+        return demo.run(args.demo, sys.stdout)
+    return control.run(args)
 
 
 def entry() -> NoReturn:

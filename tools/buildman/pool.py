@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
 
-from buildman import boss, scripts, ssh
+from buildman import boss, oneshot, scripts
 from buildman.errors import BuildmanError
 from buildman.poolrun import PoolRun
 
@@ -85,9 +85,9 @@ class WorkerPool:
                     print(f'  Worker failed on {_label(self.machines[pos])}: '
                           f"{failures.get(pos, 'it could not be started')}", flush=True)
         except BaseException:
-            ssh.stop_all()
+            oneshot.stop_all()
             _join(threads, INTERRUPT_TIME)
-            ssh.resume()
+            oneshot.resume()
             # For close_all(): they may have a process or a lock
             self.workers = list(workers.values())
             raise

@@ -19,7 +19,18 @@ import time
 import uuid
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from buildman import blobs, boss, collect, events, lock, machine, protocol, scripts, ssh
+from buildman import (
+    blobs,
+    boss,
+    collect,
+    events,
+    lock,
+    machine,
+    machine_info,
+    protocol,
+    scripts,
+    ssh,
+)
 from buildman.boss import BossError, RemoteWorker, WorkerBusy
 from buildman.errors import BuildmanError
 from buildman.joblog import WorkerLog
@@ -69,7 +80,7 @@ class Shipment:
 
     plan: Plan
     candidates: Mapping[str, List[str]]
-    wanted: Mapping[str, machine.Gcc]
+    wanted: Mapping[str, machine_info.Gcc]
     local: Mapping[str, Toolchain]
     tools: Callable[[], Mapping[str, str]]
     owner: lock.Owner

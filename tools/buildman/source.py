@@ -34,7 +34,7 @@ import threading
 import zlib
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
-from buildman import git, lock, ssh
+from buildman import git, lock, oneshot, ssh
 from buildman.errors import GitError
 from u_boot_pylib import command
 
@@ -384,7 +384,7 @@ def push(plan: PushPlan, name: str, transport: ssh.Transport, git_dir: str,
                                   raise_on_error=False, cwd=repo)
         if result.return_code:
             raise ssh.explain(transport.hostname,
-                              ssh.Answer(result.stdout, result.stderr, result.return_code),
+                              oneshot.Answer(result.stdout, result.stderr, result.return_code),
                               'git push')
         return ''
 
