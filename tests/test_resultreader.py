@@ -79,9 +79,9 @@ class TestFormats(unittest.TestCase):
                          {'a': '1', 'b': 'x=y; z', 'c': ''})
 
     def test_host(self) -> None:
-        """The time is told only if it is known."""
-        self.assertEqual(rr.parse_host(b'box\n'), ('box', None))
-        self.assertEqual(rr.parse_host(b'box\n12.5\n'), ('box', 12.5))
+        """Reports name the machine, whatever else is in the file."""
+        self.assertEqual(rr.parse_host(b'box\n'), 'box')
+        self.assertEqual(rr.parse_host(b'box\r\nmore\xff'), 'box')
 
     def test_err_lines(self) -> None:
         """Line ends of any kind end a line, and an empty line is one."""

@@ -21,8 +21,10 @@ from unittest import mock
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
-from buildman import summary_show, summary_work
+from buildman import durations, summary_show, summary_work
 from buildman.errors import SetupError
+from buildman.events import Built
+from buildman.outcome import Outcome
 from buildman.plan import Board, Commit
 from buildman.results import commit_dir_name
 from buildman.summary_show import SummaryRequest, show_result, show_summary
@@ -369,7 +371,10 @@ class TestReports(ShowCase):
     def test_json(self) -> None:
         """A script that reads the outcome must get all of it."""
         self.make_history()
-        self.put(1, 'snow', host='box\n12.5\n')
+        self.put(1, 'snow', host='box\n')
+        recorder = durations.Recorder(self.folder, COMMITS, False)
+        recorder(Built('box', Outcome('snow', 1, 0, seconds=12.5)), '')
+        recorder.close()
         data = self.load(show_sizes=True, bloat=True, show_config=True, show_environment=True)
         self.assertEqual((data['schema'], data['version']), ('buildman-summary', 1))
         self.assertEqual(data['likely_flakes'], ['seaboard'])
@@ -379,6 +384,7 @@ class TestReports(ShowCase):
         snow = second['boards']['snow']
         self.assertEqual((snow['outcome'], snow['before'], snow['machine'], snow['seconds']),
                          ('warning', 'ok', 'box', 12.5))
+        self.assertEqual(data['commits'][2]['boards']['snow']['seconds'], None)
         self.assertEqual(snow['deltas'], {'all': 12, 'text': 12})
         self.assertEqual(snow['sizes']['u-boot']['all'], 1512)
         self.assertEqual(snow['functions']['u-boot'][0], ['new', None, 40])

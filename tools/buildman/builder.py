@@ -14,7 +14,18 @@ import queue
 import shutil
 import threading
 import time
-from typing import Callable, Dict, Iterable, List, Optional, Protocol, Sequence, Set, Tuple
+from typing import (
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Protocol,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from buildman.engine import Engine
 from buildman.errors import EXIT_ERRORS, EXIT_OK, EXIT_WARNINGS
@@ -28,6 +39,10 @@ from buildman.status import Counts, Status
 # Boards that fail in a row because of the machine, not of the source, until it
 # gets no more of them, if there is another machine
 MAX_BAD_BOARDS = 3
+
+
+# Board to number of commits -> board to expected cost, in any unit
+Weigh = Callable[[Mapping[str, int]], Mapping[str, float]]
 
 
 class Worker(Protocol):
@@ -125,7 +140,7 @@ class Builder:
 
     def __init__(self, plan: Plan, tree: ResultTree, status: Status,
                  events: 'queue.Queue[Event]',
-                 weights: Optional[Dict[str, float]] = None, host: str = '') -> None:
+                 weigh: Optional[Weigh] = None, host: str = '') -> None:
         """Set up.
 
         Args:
@@ -133,7 +148,9 @@ class Builder:
             tree: where results go
             status: what is shown
             events: queue that all workers post to
-            weights: expected cost of a build of each board
+            weigh: called if something is to be built, with each board and its
+                number of commits; returns what they are expected to cost. None:
+                all the same
             host: name of this machine, for the `host` file of each result in a
                 distributed build; '' for a local one
         """
@@ -156,8 +173,7 @@ class Builder:
         self._submitted: Dict[Tuple[str, str], int] = {}
         self._changed = True
         self.report = Report()
-        tasks = self._find_tasks(weights or {})
-        self.scheduler = Scheduler(tasks)
+        self.scheduler = Scheduler(self._find_tasks(weigh))
 
     def add_listener(self, listener: Callable[[Event, str], None]) -> None:
         """Have a function called with every event, after it was dealt with.
@@ -176,7 +192,7 @@ class Builder:
         """Have a function called before all workers are stopped at once."""
         self._before_stop = func
 
-    def _find_tasks(self, weights: Dict[str, float]) -> List[Task]:
+    def _find_tasks(self, weigh: Optional[Weigh]) -> List[Task]:
         """Find out what is missing in the tree, and count what is there"""
         settings = self._plan.settings
         todo: Dict[str, List[int]] = {target: [] for target in self._jobs}
@@ -191,8 +207,10 @@ class Builder:
                 else:
                     counts.add(*done)
                     counts.previous += 1
+        open_ones = {target: len(commits) for target, commits in todo.items() if commits}
+        weights = weigh(open_ones) if weigh and open_ones else {}
         return [Task(target, self._jobs[target].board.arch, tuple(commits),
-                     weights.get(target, 0.0) * len(commits))
+                     weights.get(target, 0.0))
                 for target, commits in todo.items()]
 
     @property

@@ -6,21 +6,34 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import os
 import queue
 import shutil
 import sys
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, TextIO, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    TextIO,
+    Tuple,
+)
 
 from buildman import (
     boards,
     bsettings,
     buildenv,
     commits,
+    durations,
     engine,
     limit,
     listing,
     toolchain,
+    weights,
 )
 from buildman.builder import Builder, LocalWorker, Report, Worker, exit_status
 from buildman.errors import (
@@ -269,7 +282,7 @@ def show_summary(args: argparse.Namespace, places: Places,
         filter_migration_warnings=args.filter_migration_warnings,
         preserve_config_y=args.preserve_config_y, show_not_built=args.show_not_built,
         ide=args.ide, step=args.step, json=args.json, junit=args.junit,
-        colour=sys.stdout.isatty()), sys.stdout)
+        colour=sys.stdout.isatty(), times_folder=places.base), sys.stdout)
 
 
 def local_toolchains(args: argparse.Namespace,
@@ -391,9 +404,15 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
     """
     events: 'queue.Queue[Event]' = queue.Queue()
     status.start(len(plan.jobs) * plan.commit_count)
-    builder = Builder(plan, tree, status, events, host=fleet.host if fleet else '')
+    around = os.path.abspath(args.output_dir or '..')
+    builder = Builder(plan, tree, status, events, host=fleet.host if fleet else '',
+                      weigh=functools.partial(weigh_boards, tree.base_dir, around, plan))
+    recorder: Optional[durations.Recorder] = None
     try:
         if not builder.nothing_to_do:
+            recorder = durations.Recorder(tree.base_dir, plan.commits,
+                                          plan.settings.config_only or bool(plan.settings.target))
+            builder.add_listener(recorder)
             local = {job.board.arch: job.toolchain for job in plan.jobs if job.toolchain.gcc}
             workers: List[Worker] = []
             if not fleet or fleet.use_local:
@@ -408,6 +427,8 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
                 raise SetupError(why)
     finally:
         status.end_line()
+        if recorder:
+            recorder.close()
         if fleet:
             fleet.close()
     if not args.ide:
@@ -415,6 +436,22 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
         for line in fleet.transfer_lines() if fleet else ():
             status.say(line)
     return builder.report
+
+
+def weigh_boards(base: str, around: str, plan: Plan,
+                 todo: Mapping[str, int]) -> Dict[str, float]:
+    """Return what boards are expected to cost, from how long earlier builds took.
+
+    Args:
+        base: folder of the results
+        around: holds those of all branches
+        plan: the boards
+        todo: board to number of commits that are to be built
+    """
+    costs = weights.expect(durations.read_all(base, around, todo),
+                           [job.board for job in plan.jobs])
+    return {target: costs[target].of(count) for target, count in todo.items()
+            if target in costs}
 
 
 def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,

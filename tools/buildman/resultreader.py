@@ -25,8 +25,7 @@ Formats:
 `uboot.env`
     `name=value`, each ended by a NUL.
 `host`
-    name of the machine that built the board; a second line, where there is
-    one, is the time that it took, in seconds.
+    name of the machine that built the board.
 """
 
 from __future__ import annotations
@@ -280,14 +279,9 @@ def parse_env(raw: bytes) -> Dict[str, str]:
     return env
 
 
-def parse_host(raw: bytes) -> Tuple[str, Optional[float]]:
-    """Return the machine that built a board, and the seconds it took if told."""
-    lines = decode(raw)[0].split('\n')
-    try:
-        seconds = float(lines[1]) if len(lines) > 1 else None
-    except ValueError:
-        seconds = None
-    return lines[0].strip(), seconds
+def parse_host(raw: bytes) -> str:
+    """Return the machine that built a board."""
+    return decode(raw)[0].split('\n')[0].strip()
 
 
 # ------------------------------------------------------------------ folders

@@ -78,6 +78,11 @@ class _Board:
     attempts: int = 0
     given_up: str = ''
 
+    @property
+    def left(self) -> float:
+        """Return about what is left of its weight."""
+        return self.task.weight * len(self.todo) / max(1, len(self.task.commits))
+
 
 class Scheduler:
     """The pool of boards and the workers that draw from it.
@@ -218,8 +223,7 @@ class Scheduler:
                         or target in worker.refused or not self._may(worker, board)
                         or board.given_up):
                     continue
-                key = (target in other.begun, -board.task.weight * len(board.todo),
-                       board.order)
+                key = (target in other.begun, -board.left, board.order)
                 if best is None or key < best[0]:
                     best = (key, target, other.name)
         if best is None:

@@ -45,7 +45,7 @@ class BoardFacts:
         size_deltas: see diff_sizes()
         functions: image to its symbols, see diff_functions()
         config, env: see diff_config() and diff_env()
-        machine: machine and seconds, when asked for and known
+        host: machine that built it, when asked for and known
     """
 
     statuses: bytes = b''
@@ -58,7 +58,7 @@ class BoardFacts:
     functions: Dict[int, Dict[str, List[Symbol]]] = dataclasses.field(default_factory=dict)
     config: Dict[int, ConfigChanges] = dataclasses.field(default_factory=dict)
     env: Dict[int, Changes] = dataclasses.field(default_factory=dict)
-    machine: Dict[int, Tuple[str, Optional[float]]] = dataclasses.field(default_factory=dict)
+    host: Dict[int, str] = dataclasses.field(default_factory=dict)
 
     def add(self, other: 'BoardFacts') -> None:
         """Append the facts of the boards that come after these."""
@@ -66,7 +66,7 @@ class BoardFacts:
         self.blob_only += other.blob_only
         self.sized += other.sized
         for field in ('messages', 'stderr', 'sizes', 'size_deltas', 'functions', 'config',
-                      'env', 'machine'):
+                      'env', 'host'):
             getattr(self, field).update(getattr(other, field))
 
 
@@ -116,6 +116,7 @@ class CommitSummary:
         config_archs: arch to the changes of its boards
         config_boards: boards that changed alike, and their changes
         not_built: boards without a result
+        seconds: target to how long it took to build, where that is known
     """
 
     upto: int
@@ -131,6 +132,7 @@ class CommitSummary:
     config_archs: Dict[str, ConfigChanges]
     config_boards: List[Tuple[List[int], ConfigChanges]]
     not_built: List[int]
+    seconds: Dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 # Line to the boards that have it, in the order of first appearance

@@ -24,13 +24,15 @@ number)::
           "errors": ["…"], "warnings": ["…"],   lines, each once
           "blobs": ["…"],            lines about missing binaries, in neither
           "sizes": {"IMAGE": {"all": n, "text": n, "data": n, "bss": n,
-                              "rodata": n}},    bytes; 'all' is the sum
+                              "rodata": n}},    bytes; 'all' leaves rodata
+                                                inside the text that it sums
           "deltas": {"REGION": n},   bytes, only what changed; a region of
                                      another image than u-boot is 'IMAGE:REGION'
           "functions": {"IMAGE": [["NAME", before, after]]},  with -B, null:
                                                               was or is not there
           "machine": "…" | null,     null: built on the local machine
-          "seconds": n | null        null: not known
+          "seconds": n | null        null: not known, or nothing was built, as
+                                     the commit does not affect the board
         }},
         "fixed": […], "broken": […], "warned": […],   targets that have become
                                      good, failing or good with warnings
@@ -201,7 +203,6 @@ class JsonReport(Report):
     def _board(self, num: int, summary: CommitSummary) -> Dict[str, Any]:
         facts = summary.facts
         errors, warnings = summary.messages[num]
-        machine, seconds = facts.machine.get(num, (None, None))
         out: Dict[str, Any] = {
             'outcome': STATUS_NAMES[facts.statuses[num]],
             'blob_only': num in facts.blob_only,
@@ -211,7 +212,8 @@ class JsonReport(Report):
             'blobs': [line for line in errors + warnings if is_blob(line)],
             'sizes': facts.sizes.get(num, {}),
             'deltas': facts.size_deltas.get(num, {}),
-            'machine': machine, 'seconds': seconds,
+            'machine': facts.host.get(num),
+            'seconds': summary.seconds.get(self._boards[num].target),
         }
         if num in facts.functions:
             out['functions'] = facts.functions[num]
@@ -267,7 +269,7 @@ class JunitReport(Report):
     def _case(self, num: int, brd: Board, summary: CommitSummary) -> str:
         status = summary.facts.statuses[num]
         text = _xml(summary.facts.stderr.get(num, ''))
-        seconds = summary.facts.machine.get(num, ('', None))[1]
+        seconds = summary.seconds.get(brd.target)
         time = '' if seconds is None else f' time="{seconds:.3f}"'
         head = f'<testcase classname={_attr("buildman." + brd.arch)} name={_attr(brd.target)}{time}'
         if status == UNKNOWN:

@@ -9,6 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Dict, Iterator, List, Optional, Sequence, TextIO, Tuple
 
+from . import durations
 from .plan import Board, Commit
 from .resultreader import CONFIG_FILES, KCONFIG_FILES, Problem, check_branch_folder
 from .results import commit_dir_name
@@ -53,6 +54,7 @@ class SummaryRequest:
         junit: --junit: file to write, or None
         colour: print in colour
         processes: most processes to read with, 0 for one per processor
+        times_folder: folder that has how long builds took; '' for `folder`
     """
 
     folder: str
@@ -78,6 +80,7 @@ class SummaryRequest:
     junit: Optional[str] = None
     colour: bool = False
     processes: int = 0
+    times_folder: str = ''
 
     def selected(self) -> List[Tuple[int, Optional[Commit], str]]:
         """Return index, commit and folder of each commit to show."""
@@ -104,7 +107,7 @@ class SummaryRequest:
             functions=self.bloat and self.show_sizes,
             config=config, config_as_is=self.preserve_config_y,
             env=self.show_environment,
-            machine=report,
+            host=report,
             no_dtb=self.filter_dtb_warnings, no_migration=self.filter_migration_warnings)
 
 
@@ -131,6 +134,9 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
     if request.commits is not None and os.path.isdir(request.folder):
         problems += check_branch_folder(
             request.folder, [commit_dir_name(*item) for item in enumerate(request.commits)])
+    times: Dict[str, Dict[str, float]] = {}
+    if request.json or request.junit:
+        times = durations.by_commit(durations.read(request.times_folder or request.folder))
     was_collecting = gc.isenabled()
     # Nothing that is read here forms cycles
     gc.disable()
@@ -141,6 +147,8 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
         differ = Differ(request.boards)
         found = False
         for summary in _summaries(request, commits, differ, problems):
+            summary.seconds = times.get(
+                summary.commit.hash if summary.commit else durations.CURRENT, {})
             found = found or len(summary.not_built) < len(request.boards)
             printer.commit(summary)
             for report in reports:

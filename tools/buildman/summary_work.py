@@ -69,7 +69,7 @@ class Wanted:
         config: names of the configuration files to compare
         config_as_is: see config_item()
         env: changes of the default environment
-        machine: who built it
+        host: who built it
         no_dtb, no_migration: see err_lines()
     """
 
@@ -81,7 +81,7 @@ class Wanted:
     config: Tuple[str, ...] = ()
     config_as_is: bool = False
     env: bool = False
-    machine: bool = False
+    host: bool = False
     no_dtb: bool = False
     no_migration: bool = False
 
@@ -146,10 +146,10 @@ class SliceReader:
                 self._read_config(reader, num, target, facts)
             if self._wanted.env:
                 self._read_env(reader, num, target, facts)
-            if self._wanted.machine:
+            if self._wanted.host:
                 raw = reader.read(f'{target}/host')
                 if raw:
-                    facts.machine[num] = resultreader.parse_host(raw)
+                    facts.host[num] = resultreader.parse_host(raw)
         facts.statuses = bytes(statuses)
         if self._everyone is not None:
             reader.problems += reader.foreign(self._everyone)
