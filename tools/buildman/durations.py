@@ -180,7 +180,7 @@ class Recorder:
             # If the last run was killed in the middle of a line, that goes
             start = max(0, self._file.seek(0, os.SEEK_END) - 1000)
             self._file.seek(start)
-            tail = self._file.read()
+            tail = self._file.read(1000)
             if not tail.endswith(b'\n'):
                 self._file.truncate(start + tail.rfind(b'\n') + 1)
 
