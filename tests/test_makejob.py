@@ -184,6 +184,34 @@ class TestCollect(FolderCase):
         self.assertEqual(collect.collect_elf(self.dir, '/nonexistent/x-', {}), ('', {}))
 
 
+    def test_environment(self) -> None:
+        """The default environment is found; for root, objcopy must not remove a device"""
+        script = os.path.join(self.dir, 'x-objcopy')
+        self.touch('env/common.o', 'env/built-in.a')
+        with open(script, 'w', encoding='ascii') as outf:
+            # Like the real one when it fails: what it was to write goes away
+            outf.write('#!/bin/sh\nfor out; do :; done\ncase "$*" in\n'
+                       f'*built-in*) printf a=b > "$out" ;;\n*) echo "$out" >> {self.dir}/gone\n'
+                       'esac\n')
+        os.chmod(script, 0o755)
+        self.assertEqual(collect.default_env(self.dir, os.path.join(self.dir, 'x-'),
+                                             dict(os.environ)), b'a=b')
+        with open(os.path.join(self.dir, 'gone'), encoding='ascii') as inf:
+            self.assertNotIn('/dev/', inf.read())
+        self.assertEqual(self.files(), {'env/common.o', 'env/built-in.a', 'x-objcopy', 'gone'})
+
+    def test_real_environment(self) -> None:
+        """The text is what the object has, byte for byte"""
+        needs('gcc', 'objcopy')
+        source = ('const char env[] __attribute__((section(".rodata.default_environment"))) = '
+                  '"baud=9600\\0x=1\\0";\n')
+        os.mkdir(os.path.join(self.dir, 'env'))
+        subprocess.run(['gcc', '-x', 'c', '-', '-c', '-o', 'env/common.o'], input=source.encode(),
+                       cwd=self.dir, check=True)
+        self.assertEqual(collect.default_env(self.dir, '', dict(os.environ)),
+                         b'baud=9600\0x=1\0\0')
+
+
 class TestSlotSource(FolderCase):
     """The working tree of a slot"""
 

@@ -24,8 +24,9 @@ COMMAND = os.path.join(PACKAGE, 'buildman')
 # the longest one that fits counts
 ROOMS = (
     ('plan', 'outcome', 'events', 'errors', 'bsettings', 'boards', 'boardscan', 'commits',
-     'toolchain', 'buildenv', 'git', 'worktree'),
-    ('engine', 'makejob', 'messages', 'buildfolder', 'collect', 'jobserver', 'process'),
+     'toolchain', 'buildenv', 'git', 'seed', 'worktree'),
+    ('engine', 'makejob', 'makerun', 'messages', 'buildfolder', 'collect', 'jobserver',
+     'process'),
     ('results', 'resultreader', 'durations', 'summary', 'status', 'listing', 'limit'),
     ('scheduler', 'weights', 'builder'),
     ('oneshot', 'ssh', 'channel', 'protocol', 'wire', 'lock', 'farside', 'machine', 'scripts',

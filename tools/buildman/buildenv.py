@@ -93,6 +93,30 @@ def make_environment(toolchain: Toolchain, settings: Settings, base_env: Mapping
     return env
 
 
+def hide_folders(env: Dict[str, str], folders: Sequence[Tuple[str, str]]) -> Dict[str, str]:
+    """Keep the folders of a slot out of debug information.
+
+    Their lengths would show in the section sizes of `*.objdump`, so the same
+    board would differ from slot to slot and machine to machine. KCPPFLAGS, as
+    it reaches both C and assembler and -E uses KCFLAGS.
+
+    Args:
+        env: gets what does that
+        folders: (folder, what to show instead)
+
+    Returns:
+        the values that results are to show instead of the new ones
+    """
+    pairs = [*folders, *((os.path.realpath(path), name) for path, name in folders)]
+    if any(re.search(r'[^\w./+@%:,-]', path) for path, _ in pairs):
+        # make would take such a path apart
+        return {}
+    maps = dict.fromkeys(f'-fdebug-prefix-map={path}={name}' for path, name in pairs)
+    old = env.get('KCPPFLAGS', '')
+    env['KCPPFLAGS'] = ' '.join([*([old] if old else []), *maps])
+    return {'KCPPFLAGS': old}
+
+
 def cross_compile(toolchain: Toolchain, settings: Settings) -> str:
     """Return the value of CROSS_COMPILE: wrappers and prefix."""
     words = ['ccache'] if settings.ccache else []

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -41,6 +42,9 @@ _NOT_IMAGES = ('*.cmd', '*.o', '*.d', '*.su', '*.tmp')
 
 # Where the default environment may be, in this order
 ENV_OBJECTS = ('env/common.o', 'env/built-in.o', 'env/built-in.a')
+
+# Where the environment is put for a moment, below the build folder
+_ENV_FILE = '.buildman-env'
 
 # The format in what `objdump -h` prints
 _FORMAT = re.compile(rb'file format ([\w.-]+)')
@@ -174,11 +178,17 @@ def default_env(build_dir: str, cross: str, env: Mapping[str, str]) -> bytes:
     """
     for obj in ENV_OBJECTS:
         if os.path.exists(os.path.join(build_dir, obj)):
-            data = _tool([cross + 'objcopy', '-O', 'binary', '-j',
-                          '.rodata.default_environment', obj, '/dev/stdout'],
-                         build_dir, env)
-            if data:
-                return data
+            # Not to /dev/stdout: an objcopy that fails removes what it was to
+            # write, and for root that is the device
+            _tool([cross + 'objcopy', '-O', 'binary', '-j', '.rodata.default_environment', obj,
+                   _ENV_FILE], build_dir, env)
+            with contextlib.suppress(FileNotFoundError):
+                path = os.path.join(build_dir, _ENV_FILE)
+                with open(path, 'rb') as inf:
+                    data = inf.read()
+                os.unlink(path)
+                if data:
+                    return data
     return b''
 
 

@@ -23,6 +23,7 @@ from buildman.jobserver import JobServer, Stopped
 from buildman.makejob import MakeJob, SlotDirs
 from buildman.plan import BoardJob, Commit, Settings
 from buildman.process import ProcessGroups
+from buildman.seed import Seed, remove_leftovers
 from buildman.worktree import ChangedFiles, Origin, SlotSource
 
 
@@ -86,9 +87,13 @@ class Engine:
         self._cancelled: Set[str] = set()
         self._running: Dict[str, int] = {}
         self._stopping = False
+        self._finishing = False
         self._alive = 0
         self._origin: Optional[Origin] = None
         self._changed: Optional[ChangedFiles] = None
+        self._seed: Optional[Seed] = None
+        # One after the other, so that the first is ready soon
+        self._gate = threading.Semaphore(cpu_count())
 
     @property
     def slots(self) -> int:
@@ -108,15 +113,36 @@ class Engine:
         for entry in list(os.scandir(config.work_dir)):
             if '.stage-' in entry.name:
                 shutil.rmtree(entry.path)
+        remove_leftovers(config.work_dir)
         if config.commits is not None:
             self._origin = Origin.read(config.source_dir)
             self._changed = ChangedFiles(config.source_dir)
+            self._seed = self._plant(self._origin)
         self._alive = config.slots
         for number in range(config.slots):
             thread = threading.Thread(target=self._guard_slot, args=(number,),
                                       name=f'slot-{number}', daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def _slot_path(self, number: int) -> str:
+        """Return the folder for the source of a slot"""
+        return os.path.join(self._config.work_dir, f'{number:02}')
+
+    @property
+    def _alone(self) -> bool:
+        """Whether builds write into the source, so that slots must not share it"""
+        return self._config.settings.in_tree or self._config.settings.work_in_output
+
+    def _plant(self, origin: Origin) -> Optional[Seed]:
+        """Return what new slots are made from; None when there are not several"""
+        config = self._config
+        new = sum(not os.path.lexists(self._slot_path(number)) for number in range(config.slots))
+        if not config.commits or self._alone or new < 2:
+            return None
+        first = config.commits[0].hash
+        return Seed(config.work_dir, new,
+                    lambda path: SlotSource(path, origin).prepare(first), self._gate)
 
     def submit(self, job: BoardJob) -> None:
         """Queue a board; its results come as events."""
@@ -135,6 +161,9 @@ class Engine:
 
     def finish(self) -> None:
         """Let the slots end when the queue is empty."""
+        self._finishing = True
+        if self._seed:
+            self._seed.stop()
         for _ in self._threads:
             self._queue.put(None)
 
@@ -188,6 +217,8 @@ class Engine:
         config = self._config
         try:
             maker = self._make_slot(number)
+        except Stopped:
+            return
         except (OSError, BuildmanError) as exc:
             with self._lock:
                 self._alive -= 1
@@ -204,19 +235,34 @@ class Engine:
             self._run_board(maker, job)
 
     def _make_slot(self, number: int) -> MakeJob:
-        """Get the source of a slot ready"""
+        """Get the source of a slot ready
+
+        Raises:
+            GitError, OSError: it cannot be
+            Stopped: it is not needed any more
+        """
         config = self._config
         source: Optional[SlotSource] = None
         path = config.source_dir
         if self._origin and config.commits:
-            path = os.path.join(config.work_dir, f'{number:02}')
+            path = self._slot_path(number)
             source = SlotSource(path, self._origin)
-            first = config.commits[0].hash
-            source.prepare(first, config.versions.get(first))
+            self._prepare(source, config.commits[0].hash)
         dirs = SlotDirs(path, config.work_dir, number, config.results_dir)
         return MakeJob(dirs, source, config.commits, config.settings, self._groups,
                        self._server, self._changed, config.env, config.versions,
                        config.shown_env)
+
+    def _prepare(self, source: SlotSource, commit: str) -> None:
+        """Make the working tree of a slot, or take over that of an earlier run"""
+        version = self._config.versions.get(commit)
+        if self._seed and not os.path.lexists(source.path) and self._seed.fill(source.path):
+            source.adopt(commit, version)
+            return
+        with self._gate:
+            if self._finishing:
+                raise Stopped
+            source.prepare(commit, version, alone=self._alone)
 
     def _is_cancelled(self, target: str) -> bool:
         """Return whether a board was dropped"""

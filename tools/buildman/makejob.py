@@ -20,10 +20,8 @@ which are out of date; four rules make that safe:
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import re
 import shutil
 import time
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
@@ -31,14 +29,12 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 from buildman import buildenv, collect, unaffected
 from buildman.buildfolder import BuildFolder
 from buildman.jobserver import JobServer
+from buildman.makerun import MakeRunner
 from buildman.messages import Tidier, infra_reason
 from buildman.outcome import Outcome
 from buildman.plan import BoardJob, Commit, Settings
 from buildman.process import ProcessGroups
 from buildman.worktree import ChangedFiles, SlotSource
-
-# A log or error text longer than this many bytes is cut in the middle
-MAX_TEXT = 32 << 20
 
 # What binutils need of the environment
 _TOOL_ENV = ('PATH', 'HOME', 'LC_ALL', 'LANG', 'LD_LIBRARY_PATH', 'TMPDIR')
@@ -95,8 +91,8 @@ class MakeJob:
         self._source = source
         self._commits = commits
         self._settings = settings
-        self._groups = groups
-        self._jobs = jobs
+        self._make = MakeRunner(dirs.source, dirs.stem, settings, groups, jobs)
+        self._jobs = settings.jobs if jobs is None else 0
         self._changed = changed
         self._base_env = base_env
         self._versions = versions or {}
@@ -107,14 +103,10 @@ class MakeJob:
         self._tidier = Tidier(dirs.source, '', False)
         self._out_arg: List[str] = []
         self._prev: Optional[int] = None
-        self._env: Dict[str, str] = {}
         self._prefix = ''
-        self._args: List[str] = []
-        self._configured = False
         self._noisy = False
         self._last: Optional[Outcome] = None
         self._notes: Optional[unaffected.Notes] = None
-        self._config_said: Tuple[bytes, bytes] = (b'', b'')
 
     # -- folders -----------------------------------------------------------
 
@@ -157,31 +149,16 @@ class MakeJob:
         self._last = None
         self._choose_folder(job)
         self._folder.enter(job.toolchain)
-        self._env = buildenv.make_environment(
+        env = buildenv.make_environment(
             job.toolchain, self._settings, self._base_env, self._dirs.work)
+        self._shown = {}
         if self._folder.own or self._source:
-            self._hide_folders()
+            self._shown = buildenv.hide_folders(
+                env, ((self._dirs.source, '.'), (self._folder.path, './build')))
         self._prefix = buildenv.cross_prefix(job.toolchain)
-        self._args = buildenv.make_arguments(
-            job.toolchain, self._settings, job.make_args,
-            jobs=self._settings.jobs if self._jobs is None else 0)
-
-    def _hide_folders(self) -> None:
-        """Keep the slot's folders out of debug information.
-
-        Their lengths would show in the section sizes of `*.objdump`, so the
-        same board would differ from slot to slot and machine to machine.
-        KCPPFLAGS, as it reaches both C and assembler and -E uses KCFLAGS.
-        """
-        pairs = [(self._dirs.source, '.'), (self._folder.path, './build')]
-        pairs += [(os.path.realpath(path), name) for path, name in pairs]
-        if any(re.search(r'[^\w./+@%:,-]', path) for path, _ in pairs):
-            # make would take such a path apart
-            return
-        maps = dict.fromkeys(f'-fdebug-prefix-map={path}={name}' for path, name in pairs)
-        old = self._env.get('KCPPFLAGS', '')
-        self._shown = {'KCPPFLAGS': old}
-        self._env['KCPPFLAGS'] = ' '.join([*([old] if old else []), *maps])
+        words = buildenv.make_arguments(
+            job.toolchain, self._settings, job.make_args, jobs=self._jobs)
+        self._make.start_board(job.board.target, self._folder.path, [*self._out_arg, *words], env)
 
     def end_board(self) -> None:
         """Keep the build folder for the next board.
@@ -205,11 +182,25 @@ class MakeJob:
             OSError, GitError: this machine cannot do it
             jobserver.Stopped: everything is being stopped
         """
-        assert self._job is not None
         started = time.monotonic()
-        job = self._job
         if self._last and not self._affected(upto):
             return self._carry(self._last, upto)
+        outcome = self._build(upto)
+        if self._source and self._source.spoiled():
+            # A build, this one or another slot's, wrote to what they share. From
+            # now on this one has files of its own, and this result does not count.
+            self._drop_images(outcome)
+            self._source.unshare()
+            self._folder.empty()
+            self._prev = None
+            outcome = dataclasses.replace(self._build(upto), reconfigured=outcome.reconfigured)
+        outcome.seconds = time.monotonic() - started
+        return outcome
+
+    def _build(self, upto: int) -> Outcome:
+        """Bring the source to a commit and build the board, whatever there is already"""
+        assert self._job is not None
+        job = self._job
         if self._source and self._commits is not None:
             commit = self._commits[upto].hash
             self._source.checkout(commit, self._versions.get(commit))
@@ -224,7 +215,7 @@ class MakeJob:
         self._folder.remove_diagnosed()
         had_objects = not first or self._folder.used
         configure, (code, out, err) = self._try(configure, had_objects)
-        self._prev = upto if self._configured else None
+        self._prev = upto if self._make.configured else None
         self._noisy = bool(err)
         outcome = Outcome(
             target=job.board.target, commit_upto=upto, return_code=code,
@@ -233,7 +224,6 @@ class MakeJob:
             reconfigured=configure and not first)
         outcome.infra = infra_reason(code, outcome.stderr)
         self._collect(outcome)
-        outcome.seconds = time.monotonic() - started
         self._last = outcome if code == 0 and not outcome.infra else None
         self._notes = None
         return outcome
@@ -287,34 +277,33 @@ class MakeJob:
             had_objects: the folder has objects of earlier builds
 
         Returns:
-            (whether it was configured, what _attempt() returned)
+            (whether it was configured, what MakeRunner.attempt() returned)
         """
-        folder, settings = self._folder, self._settings
-        parallel = settings.jobs > 1 or (self._jobs is not None and self._jobs.tokens > 1)
-        got = self._attempt(configure)
+        folder, settings, parallel = self._folder, self._settings, self._make.parallel
+        got = self._make.attempt(configure)
         sources = folder.note_diagnosed(self._tidier.said(got[2]))
         if got[0] == 0 and parallel and sources > 1:
             folder.remove_images(False)
             folder.remove_diagnosed()
-            return configure, self._attempt(False, serial=True)
+            return configure, self._make.attempt(False, serial=True)
         if got[0] == 0 or got[0] >= 126 or settings.quick:
             return configure, got
         if had_objects or settings.fallback_mrproper:
             emptied = False
             if settings.fallback_mrproper:
-                self._run_target('mrproper')
+                self._make.run('mrproper')
             elif configure and folder.own:
                 folder.empty()
                 emptied = True
             folder.remove_images(True)
             folder.remove_diagnosed()
             configure = True
-            got = self._attempt(True, serial=parallel and not emptied)
+            got = self._make.attempt(True, serial=parallel and not emptied)
             folder.note_diagnosed(self._tidier.said(got[2]))
             parallel = parallel and emptied
-        if 0 < got[0] < 126 and parallel and self._configured:
+        if 0 < got[0] < 126 and parallel and self._make.configured:
             folder.remove_diagnosed()
-            got = self._attempt(False, serial=True)
+            got = self._make.attempt(False, serial=True)
         return configure, got
 
     def _what_changed(self, upto: int) -> Tuple[bool, bool]:
@@ -353,154 +342,6 @@ class MakeJob:
         except OSError:
             return True
 
-    # -- running make ------------------------------------------------------
-
-    @property
-    def _log(self) -> str:
-        """Return the file for what make prints"""
-        return self._dirs.stem + '.log'
-
-    @property
-    def _err(self) -> str:
-        """Return the file for what make complains about"""
-        return self._dirs.stem + '.err'
-
-    def _command(self, *targets: str) -> List[str]:
-        """Return the words of a make command"""
-        if targets == ('mrproper',):
-            return ['make', 'mrproper', *self._out_arg, *self._args]
-        return ['make', *self._out_arg, *self._args, *targets]
-
-    def _config_targets(self) -> List[str]:
-        """Return what make is told in order to configure the board"""
-        assert self._job is not None
-        return [f'{self._job.board.target}_defconfig', *self._settings.fragments]
-
-    def _build_targets(self) -> List[str]:
-        """Return what make is told in order to build"""
-        if self._settings.config_only:
-            return ['cfg']
-        return [self._settings.target] if self._settings.target else []
-
-    def _run_target(self, *targets: str, serial: bool = False) -> int:
-        """Run make with these targets, output added to the slot's files.
-
-        Args:
-            targets: what to make
-            serial: one job at a time
-        """
-        assert self._job is not None
-        env = dict(self._env)
-        fds: Sequence[int] = ()
-        command = self._command(*targets)
-        if self._settings.verbose_build:
-            with open(self._log, 'a', encoding='utf-8') as outf:
-                outf.write(' '.join(command) + '\n')
-        if serial and self._settings.jobs:
-            command.append('-j1')  # the last one counts
-        elif self._jobs and not serial:
-            env['MAKEFLAGS'] = self._jobs.makeflags
-            fds = self._jobs.fds
-        with self._jobs.token() if self._jobs else contextlib.nullcontext():
-            return self._groups.run(
-                command, cwd=self._dirs.source, env=env,
-                stdout=self._log, stderr=self._err, tag=self._job.board.target,
-                pass_fds=fds)
-
-    def _attempt(self, configure: bool, serial: bool = False) -> Tuple[int, bytes, bytes]:
-        """Configure if asked, then build.
-
-        Args:
-            configure: configure first
-            serial: build with one job at a time
-
-        Returns:
-            (exit status, what was printed, what went to stderr)
-        """
-        # What was said when the configuration that holds was made is part of
-        # every result that comes of it, wherever that was
-        said = (b'', b'') if configure else self._config_said
-        for name, text in zip((self._log, self._err), said):
-            with open(name, 'wb') as outf:
-                outf.write(text)
-        code = 0
-        if configure:
-            code = self._configure()
-            self._configured = code == 0
-            self._config_said = self._read(self._log), self._read(self._err)
-        if code == 0:
-            code = self._run_target(*self._build_targets(), serial=serial)
-        return code, self._read(self._log), self._read(self._err)
-
-    def _configure(self) -> int:
-        """Configure the board as its defconfig and the settings say"""
-        if self._settings.mrproper:
-            code = self._run_target('mrproper')
-            if code:
-                return code
-        code = self._run_target(*self._config_targets())
-        wanted = self._adjustments()
-        if code == 0 and wanted:
-            code = self._adjust(wanted)
-        return code
-
-    def _adjustments(self) -> Sequence[str]:
-        """Return what is to be changed in the configuration"""
-        wanted = self._settings.adjust_cfg
-        if self._settings.reproducible_builds and not any(
-                'LOCALVERSION_AUTO' in item for item in wanted):
-            # The hash of the commit in an image is not reproducible by others
-            return (*wanted, '~LOCALVERSION_AUTO')
-        return wanted
-
-    def _adjust(self, wanted: Sequence[str]) -> int:
-        """Change the configuration, and check that Kconfig agrees"""
-        path = os.path.join(self._folder.path, '.config')
-        if not self._settings.adjust_cfg:
-            # Nothing depends on what -r switches off
-            self._edit_config(path, path, wanted)
-            return 0
-        # Changed in the short form, so that defaults which follow from the
-        # change are worked out anew; then completed, as make itself would ask
-        # for what came into reach and there is nobody to answer
-        code = self._run_target('savedefconfig')
-        if code == 0:
-            self._edit_config(os.path.join(self._folder.path, 'defconfig'), path, wanted)
-            code = self._run_target('olddefconfig')
-        if code:
-            return code
-        text = self._read(path).decode('utf-8', 'surrogateescape')
-        problems = buildenv.check_config(text, wanted)
-        if problems:
-            with open(self._err, 'a', encoding='utf-8') as outf:
-                outf.write('\n'.join(problems) + '\n')
-            return 1
-        return 0
-
-    def _edit_config(self, source: str, dest: str, wanted: Sequence[str]) -> None:
-        """Write a configuration with changes, unless that changes nothing"""
-        text = buildenv.adjust_config(
-            self._read(source).decode('utf-8', 'surrogateescape'), wanted)
-        data = text.encode('utf-8', 'surrogateescape')
-        if data != self._read(dest):
-            with open(dest, 'wb') as outf:
-                outf.write(data)
-
-    @staticmethod
-    def _read(path: str) -> bytes:
-        """Return what a make wrote, without the middle when it is too much"""
-        try:
-            with open(path, 'rb') as inf:
-                size = os.fstat(inf.fileno()).st_size
-                if size <= MAX_TEXT:
-                    return inf.read()
-                head = inf.read(MAX_TEXT // 2)
-                inf.seek(size - MAX_TEXT // 2)
-                return head + b'\n[... %d bytes left out ...]\n' % (
-                    size - MAX_TEXT) + inf.read(MAX_TEXT // 2)
-        except FileNotFoundError:
-            return b''
-
     # -- what is left over -------------------------------------------------
 
     def _collect(self, outcome: Outcome) -> None:
@@ -510,19 +351,26 @@ class MakeJob:
         files = outcome.files
         files['toolchain'] = buildenv.toolchain_file(tool, outcome.return_code)
         files['out-env'] = self._shown_environment()
-        files['out-cmd'] = self._commands_text()
+        files['out-cmd'] = self._tidier.text(self._make.commands()).encode(
+            'utf-8', 'surrogateescape')
         # After a failure to configure, what lies there is another board's
-        if self._configured:
+        if self._make.configured:
             files.update(collect.collect_config(self._folder.path))
         if outcome.return_code or settings.config_only:
             return
-        env = {name: self._env[name] for name in _TOOL_ENV if name in self._env}
+        env = {name: self._make.env[name] for name in _TOOL_ENV if name in self._make.env}
         outcome.sizes, elf_files = collect.collect_elf(self._folder.path, self._prefix, env)
         files.update(elf_files)
         text = collect.default_env(self._folder.path, self._prefix, env)
         if text:
             files['uboot.env'] = text
         self._stage(outcome)
+
+    @staticmethod
+    def _drop_images(outcome: Outcome) -> None:
+        """Remove the images of a result that does not count"""
+        for folder in {os.path.dirname(path) for path in outcome.images.values()}:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _stage(self, outcome: Outcome) -> None:
         """Copy the images of -k to where they can be taken from"""
@@ -534,22 +382,7 @@ class MakeJob:
 
     def _shown_environment(self) -> bytes:
         """Return the environment as it was asked for"""
-        env = {**self._env, **self._shown, **self._shown_env}
+        env = {**self._make.env, **self._shown, **self._shown_env}
         if not env.get('KCPPFLAGS'):
             env.pop('KCPPFLAGS', None)
         return buildenv.out_env_file(env)
-
-    def _commands_text(self) -> bytes:
-        """Return the commands that give this result from an empty folder.
-
-        Not the ones that happened to be needed: after an interruption or on
-        another machine those differ, while the result does not.
-        """
-        cmds = []
-        if self._settings.mrproper:
-            cmds.append(self._command('mrproper'))
-        cmds.append(self._command(*self._config_targets()))
-        if self._configured:
-            cmds.append(self._command(*self._build_targets()))
-        text = ''.join(' '.join(words) + '\n' for words in cmds)
-        return self._tidier.text(text).encode('utf-8', 'surrogateescape')

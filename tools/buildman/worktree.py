@@ -18,6 +18,24 @@ from typing import Dict, Mapping, Optional, Tuple
 
 from buildman import git
 from buildman.errors import GitError
+from buildman.seed import SHARED_MARK
+
+# Processes that write files when many have to be checked out; older gits do not know it
+CHECKOUT_WORKERS = 4
+
+# What the repository of a slot is told. Slots share files (see `seed`), and a file's
+# ctime and inode number are no sign of a change there: a link that is made or
+# removed elsewhere sets the one, a copy has another one of the other.
+_SLOT_CONFIG = '''\
+[gc]
+\tauto = 0
+[advice]
+\tdetachedHead = false
+[core]
+\tlogAllRefUpdates = false
+\ttrustctime = false
+\tcheckStat = minimal
+'''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,51 +93,113 @@ class SlotSource:
         """
         self.path = path
         self.commit = ''
+        self._git_dir = os.path.join(path, '.git')
         self._origin = origin
         self._keep = keep
+        self._intact = False
         # As little as git needs: it is started for every build
         self._env = {name: val for name, val in git.environment().items()
                      if name in ('PATH', 'HOME', 'LC_ALL', 'LD_LIBRARY_PATH')
                      or name.startswith(('GIT_', 'XDG_'))}
 
-    def prepare(self, commit: str, version: Optional[str] = None) -> None:
+    def prepare(self, commit: str, version: Optional[str] = None, alone: bool = False) -> None:
         """Make the working tree, or take over what an earlier run left.
 
         Args:
             commit: object name to check out
             version: see checkout()
+            alone: share no file with other slots, since builds are going to
+                write into the tree
 
         Raises:
             GitError: git refused
             OSError: the disk is full or the folder cannot be written
         """
-        own = os.path.join(self.path, '.git')
-        old = os.path.isdir(os.path.join(own, 'objects', 'info'))
+        old = os.path.isdir(os.path.join(self._git_dir, 'objects', 'info'))
         if not old:
-            # May be a worktree of upstream's, or half of one of ours
-            if os.path.lexists(own):
-                shutil.rmtree(self.path)
-            os.makedirs(self.path, exist_ok=True)
-            git.run(self.path, 'init', '-q', '--template=')
-            os.makedirs(os.path.join(own, 'objects', 'info'), exist_ok=True)
-            for name, val in (('gc.auto', '0'), ('advice.detachedHead', 'false'),
-                              ('core.logAllRefUpdates', 'false')):
-                git.run(self.path, 'config', name, val)
+            self._begin()
         for name in ('index.lock', 'HEAD.lock', 'shallow.lock'):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(own, name))
-        self._write(os.path.join(own, 'objects', 'info', 'alternates'),
+                os.unlink(os.path.join(self._git_dir, name))
+        self._borrow()
+        if alone and self.shared:
+            self.unshare()
+        self.checkout(commit, version)
+        if old:
+            self.clean()
+
+    def adopt(self, commit: str, version: Optional[str] = None) -> None:
+        """Take over a working tree that has just been made, at this commit."""
+        self.commit = commit
+        self.checkout(commit, version)
+
+    def _begin(self) -> None:
+        """Make an empty repository"""
+        # There may be a worktree of upstream's, or half of one of ours
+        if os.path.lexists(self._git_dir):
+            shutil.rmtree(self.path)
+        os.makedirs(self.path, exist_ok=True)
+        git.run(self.path, 'init', '-q', '--template=')
+        os.makedirs(os.path.join(self._git_dir, 'objects', 'info'), exist_ok=True)
+        with open(os.path.join(self._git_dir, 'config'), 'a', encoding='ascii') as outf:
+            outf.write(_SLOT_CONFIG)
+
+    def _borrow(self) -> None:
+        """Let the repository have objects, tags and the history's end of the origin"""
+        self._write(os.path.join(self._git_dir, 'objects', 'info', 'alternates'),
                     os.fsencode(self._origin.objects) + b'\n')
-        self._write(os.path.join(own, 'packed-refs'), self._origin.tags)
-        shallow = os.path.join(own, 'shallow')
+        self._write(os.path.join(self._git_dir, 'packed-refs'), self._origin.tags)
+        shallow = os.path.join(self._git_dir, 'shallow')
         if self._origin.shallow:
             self._write(shallow, self._origin.shallow)
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(shallow)
-        self.checkout(commit, version)
-        if old:
-            self.clean()
+
+    # -- files that other slots have as well -------------------------------
+
+    @property
+    def shared(self) -> bool:
+        """Whether other slots may have the same files, so a write shows there."""
+        return os.path.exists(os.path.join(self._git_dir, SHARED_MARK))
+
+    def spoiled(self) -> bool:
+        """Find out, after a build, whether a file that was shared may have been written to.
+
+        By this slot's build or by another one's. Which files were shared while
+        it ran cannot be told afterwards, as the other slot may have left off
+        sharing; so any tracked file that was changed counts.
+
+        Raises:
+            GitError: git refused
+        """
+        if not self.shared:
+            return False
+        self._intact = not git.run(self.path, 'diff-files', '--name-only', env=self._env)
+        return not self._intact
+
+    def _links(self, name: bytes) -> int:
+        """Return how many names a file has, 0 when it is not there"""
+        try:
+            return os.lstat(os.path.join(os.fsencode(self.path), name)).st_nlink
+        except OSError:
+            return 0
+
+    def unshare(self) -> None:
+        """Replace the files that other slots have as well, with those of the commit.
+
+        Raises:
+            GitError: git refused
+            OSError: the disk is full
+        """
+        for name in git.run(self.path, 'ls-files', '-z').split(b'\0'):
+            if name and self._links(name) > 1:
+                os.unlink(os.path.join(os.fsencode(self.path), name))
+        self._intact = False
+        git.run(self.path, 'checkout', '-q', '-f', 'HEAD', '--')
+        os.unlink(os.path.join(self._git_dir, SHARED_MARK))
+
+    # -- moving ------------------------------------------------------------
 
     @staticmethod
     def _write(path: str, data: bytes) -> None:
@@ -142,7 +222,8 @@ class SlotSource:
         if self.commit != commit:
             known, self.commit = bool(self.commit), ''
             if not known or not self._switch(commit):
-                git.run(self.path, 'checkout', '-q', '-f', '--detach', commit, '--')
+                git.run(self.path, '-c', f'checkout.workers={CHECKOUT_WORKERS}', 'checkout', '-q',
+                        '-f', '--detach', commit, '--')
             self.commit = commit
         scm = os.path.join(self.path, '.scmversion')
         if version is not None:
@@ -160,9 +241,13 @@ class SlotSource:
         Returns:
             False when it did not work
         """
-        try:
-            git.run(self.path, 'read-tree', '-u', '--reset', commit, env=self._env)
-        except GitError:
+        # -m looks at each file once, --reset twice
+        intact, self._intact = self._intact, False
+        for how in (('-m', '--reset') if intact else ('--reset',)):
+            with contextlib.suppress(GitError):
+                git.run(self.path, 'read-tree', '-u', how, commit, env=self._env)
+                break
+        else:
             return False
         self._write(os.path.join(self.path, '.git', 'HEAD'), commit.encode() + b'\n')
         return True

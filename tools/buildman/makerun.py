@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Runs make for one slot: how a board is configured, and what was said meanwhile.
+
+What a build needs besides, and whether one attempt is enough, is decided in
+`makejob`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+
+from buildman import buildenv
+from buildman.jobserver import JobServer
+from buildman.plan import Settings
+from buildman.process import ProcessGroups
+
+# A log or error text longer than this many bytes is cut in the middle
+MAX_TEXT = 32 << 20
+
+
+class MakeRunner:
+    """Runs the makes of one slot, for one board after the other.
+
+    Attributes:
+        configured: the build folder has the configuration of this board
+        env: environment that make gets
+    """
+
+    def __init__(self, source: str, stem: str, settings: Settings, groups: ProcessGroups,
+                 jobs: Optional[JobServer]) -> None:
+        """Set up; nothing is touched.
+
+        Args:
+            source: folder that make is started in
+            stem: beginning of the names of the files for what it says
+            settings: how to build
+            groups: runs the makes
+            jobs: job server; None when each make has -j of its own
+        """
+        self._source = source
+        self._log = stem + '.log'
+        self._err = stem + '.err'
+        self._settings = settings
+        self._groups = groups
+        self._jobs = jobs
+        self._target = ''
+        self._build_dir = ''
+        self._words: List[str] = []
+        self._said: Tuple[bytes, bytes] = (b'', b'')
+        self.configured = False
+        self.env: Dict[str, str] = {}
+
+    def start_board(self, target: str, build_dir: str, words: Sequence[str],
+                    env: Mapping[str, str]) -> None:
+        """Take up a board.
+
+        Args:
+            target: the board
+            build_dir: folder that the build goes into
+            words: what each make is told besides its targets
+            env: environment for make
+        """
+        self._target = target
+        self._build_dir = build_dir
+        self._words = list(words)
+        self.env = dict(env)
+
+    @property
+    def parallel(self) -> bool:
+        """Whether a make may have several jobs at a time."""
+        return self._settings.jobs > 1 or (self._jobs is not None and self._jobs.tokens > 1)
+
+    def _command(self, *targets: str) -> List[str]:
+        """Return the words of a make command"""
+        if targets == ('mrproper',):
+            return ['make', 'mrproper', *self._words]
+        return ['make', *self._words, *targets]
+
+    def _config_targets(self) -> List[str]:
+        """Return what make is told in order to configure the board"""
+        return [f'{self._target}_defconfig', *self._settings.fragments]
+
+    def _build_targets(self) -> List[str]:
+        """Return what make is told in order to build"""
+        if self._settings.config_only:
+            return ['cfg']
+        return [self._settings.target] if self._settings.target else []
+
+    def run(self, *targets: str, serial: bool = False) -> int:
+        """Run make with these targets, output added to what was said.
+
+        Args:
+            targets: what to make
+            serial: one job at a time
+        """
+        env = dict(self.env)
+        fds: Sequence[int] = ()
+        command = self._command(*targets)
+        if self._settings.verbose_build:
+            with open(self._log, 'a', encoding='utf-8') as outf:
+                outf.write(' '.join(command) + '\n')
+        if serial and self._settings.jobs:
+            command.append('-j1')  # the last one counts
+        elif self._jobs and not serial:
+            env['MAKEFLAGS'] = self._jobs.makeflags
+            fds = self._jobs.fds
+        with self._jobs.token() if self._jobs else contextlib.nullcontext():
+            return self._groups.run(
+                command, cwd=self._source, env=env,
+                stdout=self._log, stderr=self._err, tag=self._target,
+                pass_fds=fds)
+
+    def attempt(self, configure: bool, serial: bool = False) -> Tuple[int, bytes, bytes]:
+        """Configure if asked, then build.
+
+        Args:
+            configure: configure first
+            serial: build with one job at a time
+
+        Returns:
+            (exit status, what was printed, what went to stderr)
+        """
+        # What was said when the configuration that holds was made is part of
+        # every result that comes of it, wherever that was
+        said = (b'', b'') if configure else self._said
+        for name, text in zip((self._log, self._err), said):
+            with open(name, 'wb') as outf:
+                outf.write(text)
+        code = 0
+        if configure:
+            code = self._configure()
+            self.configured = code == 0
+            self._said = self._read(self._log), self._read(self._err)
+        if code == 0:
+            code = self.run(*self._build_targets(), serial=serial)
+        return code, self._read(self._log), self._read(self._err)
+
+    def _configure(self) -> int:
+        """Configure the board as its defconfig and the settings say"""
+        if self._settings.mrproper:
+            code = self.run('mrproper')
+            if code:
+                return code
+        code = self.run(*self._config_targets())
+        wanted = self._adjustments()
+        if code == 0 and wanted:
+            code = self._adjust(wanted)
+        return code
+
+    def _adjustments(self) -> Sequence[str]:
+        """Return what is to be changed in the configuration"""
+        wanted = self._settings.adjust_cfg
+        if self._settings.reproducible_builds and not any(
+                'LOCALVERSION_AUTO' in item for item in wanted):
+            # The hash of the commit in an image is not reproducible by others
+            return (*wanted, '~LOCALVERSION_AUTO')
+        return wanted
+
+    def _adjust(self, wanted: Sequence[str]) -> int:
+        """Change the configuration, and check that Kconfig agrees"""
+        path = os.path.join(self._build_dir, '.config')
+        if not self._settings.adjust_cfg:
+            # Nothing depends on what -r switches off
+            self._edit_config(path, path, wanted)
+            return 0
+        # Changed in the short form, so that defaults which follow from the
+        # change are worked out anew; then completed, as make itself would ask
+        # for what came into reach and there is nobody to answer
+        code = self.run('savedefconfig')
+        if code == 0:
+            self._edit_config(os.path.join(self._build_dir, 'defconfig'), path, wanted)
+            code = self.run('olddefconfig')
+        if code:
+            return code
+        text = self._read(path).decode('utf-8', 'surrogateescape')
+        problems = buildenv.check_config(text, wanted)
+        if problems:
+            with open(self._err, 'a', encoding='utf-8') as outf:
+                outf.write('\n'.join(problems) + '\n')
+            return 1
+        return 0
+
+    def _edit_config(self, source: str, dest: str, wanted: Sequence[str]) -> None:
+        """Write a configuration with changes, unless that changes nothing"""
+        text = buildenv.adjust_config(
+            self._read(source).decode('utf-8', 'surrogateescape'), wanted)
+        data = text.encode('utf-8', 'surrogateescape')
+        if data != self._read(dest):
+            with open(dest, 'wb') as outf:
+                outf.write(data)
+
+    def commands(self) -> str:
+        """Return the commands that give this result from an empty folder, a line each.
+
+        Not the ones that happened to be needed: after an interruption or on
+        another machine those differ, while the result does not.
+        """
+        cmds = []
+        if self._settings.mrproper:
+            cmds.append(self._command('mrproper'))
+        cmds.append(self._command(*self._config_targets()))
+        if self.configured:
+            cmds.append(self._command(*self._build_targets()))
+        return ''.join(' '.join(words) + '\n' for words in cmds)
+
+    @staticmethod
+    def _read(path: str) -> bytes:
+        """Return what a make wrote, without the middle when it is too much"""
+        try:
+            with open(path, 'rb') as inf:
+                size = os.fstat(inf.fileno()).st_size
+                if size <= MAX_TEXT:
+                    return inf.read()
+                head = inf.read(MAX_TEXT // 2)
+                inf.seek(size - MAX_TEXT // 2)
+                return head + b'\n[... %d bytes left out ...]\n' % (
+                    size - MAX_TEXT) + inf.read(MAX_TEXT // 2)
+        except FileNotFoundError:
+            return b''
