@@ -13,11 +13,16 @@ import tempfile
 import unittest
 from typing import Any, Dict, List, Tuple
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
+TESTS = os.path.dirname(os.path.abspath(__file__))
+for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
 
-from buildman import bsettings, buildenv
-from buildman.errors import SetupError, ToolchainError, UsageError
-from buildman.plan import Settings, Toolchain
+from support import needs  # noqa: E402
+
+from buildman import bsettings, buildenv  # noqa: E402
+from buildman.errors import SetupError, ToolchainError, UsageError  # noqa: E402
+from buildman.plan import Settings, Toolchain  # noqa: E402
 
 ARM = Toolchain('arm', '/opt/arm/bin/arm-linux-gcc', '/opt/arm/bin', 'arm-linux-')
 HOST = Toolchain('sandbox', '/usr/bin/gcc', '/usr/bin', '')
@@ -153,6 +158,34 @@ print(sorted(n for n in env if 'MAKE' in n or n == 'MFLAGS'))
         for flag, name in (('ccache', 'ccache'), ('dtc_skip', 'dtc')):
             with self.assertRaisesRegex(SetupError, f'{name} is not installed'):
                 self.env(ARM, {'PATH': self.tmp}, **{flag: True})
+
+    def test_folders_are_hidden(self) -> None:
+        """Sections of an image are as large wherever it was built, with LTO as well."""
+        needs('gcc', 'objdump')
+        tables = set()
+        for name in ('a', 'a-longer-name'):
+            folder = os.path.join(self.tmp, name)
+            os.makedirs(folder)
+            env = {'PLATFORM_LIBS': '-lm'}
+            shown = buildenv.hide_folders(env, ((folder, '.'),), 'sandbox')
+            self.assertEqual(shown, {'KCPPFLAGS': '', 'PLATFORM_LIBS': '-lm'})
+            source = os.path.join(folder, 'x.c')
+            with open(source, 'w', encoding='utf-8') as outf:
+                outf.write('int main(void) { return 0; }\n')
+            for words in (['-g', *env['KCPPFLAGS'].split(), '-c', source, '-o', 'x.o'],
+                          ['x.o', *env['PLATFORM_LIBS'].split(), '-o', 'x']):
+                subprocess.run(['gcc', '-flto', *words], cwd=folder, check=True)
+            with open(os.path.join(folder, 'x'), 'rb') as inf:
+                self.assertNotIn(os.fsencode(folder), inf.read())
+            tables.add(subprocess.run(['objdump', '-h', 'x'], cwd=folder, check=True,
+                                      capture_output=True).stdout)
+        self.assertEqual(len(tables), 1)
+
+    def test_linker_gets_no_flag_of_the_compiler(self) -> None:
+        """Other archs may hand PLATFORM_LIBS to the linker, which would refuse."""
+        env: Dict[str, str] = {}
+        self.assertEqual(buildenv.hide_folders(env, (('/x', '.'),), 'arm'), {'KCPPFLAGS': ''})
+        self.assertEqual(list(env), ['KCPPFLAGS'])
 
     def test_base_is_not_changed(self) -> None:
         """The environment of one board must not reach the next."""

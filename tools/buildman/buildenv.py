@@ -93,28 +93,36 @@ def make_environment(toolchain: Toolchain, settings: Settings, base_env: Mapping
     return env
 
 
-def hide_folders(env: Dict[str, str], folders: Sequence[Tuple[str, str]]) -> Dict[str, str]:
+def hide_folders(env: Dict[str, str], folders: Sequence[Tuple[str, str]],
+                 arch: str = '') -> Dict[str, str]:
     """Keep the folders of a slot out of debug information.
 
     Their lengths would show in the section sizes of `*.objdump`, so the same
     board would differ from slot to slot and machine to machine. KCPPFLAGS, as
-    it reaches both C and assembler and -E uses KCFLAGS.
+    it reaches both C and assembler and -E uses KCFLAGS. sandbox is linked by
+    the compiler, without these flags: with LTO, which compiles when it links,
+    the folder comes in there. PLATFORM_LIBS reaches that command; for other
+    archs it may go to the linker itself, which does not know the flag.
 
     Args:
         env: gets what does that
         folders: (folder, what to show instead)
+        arch: of the board
 
     Returns:
-        the values that results are to show instead of the new ones
+        the values that results are to show instead of the new ones, '' for a
+        variable that was not there
     """
     pairs = [*folders, *((os.path.realpath(path), name) for path, name in folders)]
     if any(re.search(r'[^\w./+@%:,-]', path) for path, _ in pairs):
         # make would take such a path apart
         return {}
     maps = dict.fromkeys(f'-fdebug-prefix-map={path}={name}' for path, name in pairs)
-    old = env.get('KCPPFLAGS', '')
-    env['KCPPFLAGS'] = ' '.join([*([old] if old else []), *maps])
-    return {'KCPPFLAGS': old}
+    names = ['KCPPFLAGS', *(['PLATFORM_LIBS'] if arch == 'sandbox' else [])]
+    shown = {name: env.get(name, '') for name in names}
+    for name, old in shown.items():
+        env[name] = ' '.join([*([old] if old else []), *maps])
+    return shown
 
 
 def cross_compile(toolchain: Toolchain, settings: Settings) -> str:

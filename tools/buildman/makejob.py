@@ -154,7 +154,8 @@ class MakeJob:
         self._shown = {}
         if self._folder.own or self._source:
             self._shown = buildenv.hide_folders(
-                env, ((self._dirs.source, '.'), (self._folder.path, './build')))
+                env, ((self._dirs.source, '.'), (self._folder.path, './build')),
+                job.board.arch)
         self._prefix = buildenv.cross_prefix(job.toolchain)
         words = buildenv.make_arguments(
             job.toolchain, self._settings, job.make_args, jobs=self._jobs)
@@ -383,6 +384,7 @@ class MakeJob:
     def _shown_environment(self) -> bytes:
         """Return the environment as it was asked for"""
         env = {**self._make.env, **self._shown, **self._shown_env}
-        if not env.get('KCPPFLAGS'):
-            env.pop('KCPPFLAGS', None)
+        for name, shown in self._shown.items():
+            if not shown:
+                del env[name]
         return buildenv.out_env_file(env)
