@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 
-from summary_trees import Tree, random_tree
+from summary_trees import Tree, plain_home, random_tree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -193,6 +193,7 @@ def main():
     args = parser.parse_args()
     comparer = Comparer(args.upstream, args.ours.split())
     with tempfile.TemporaryDirectory() as root:
+        plain_home(root)
         seeds = range(args.first_seed, args.first_seed + args.seeds)
         compare_random(comparer, root, seeds, args.random_flags)
         print(f'{comparer.count} runs of each on {args.seeds} trees: '

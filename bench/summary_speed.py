@@ -7,6 +7,7 @@ processor time (of all processes of a run), peak memory (of all processes
 together, sampled in a run of its own) and the ratios.
 
     bench/summary_speed.py --upstream VENV/bin/buildman
+    bench/summary_speed.py --upstream VENV/bin/buildman --small '' --full '' --large 1547x20
 """
 
 import argparse
@@ -17,17 +18,26 @@ import sys
 import tempfile
 import time
 
-from summary_trees import full_tree, small_tree
+from summary_trees import full_tree, plain_home, small_tree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def run(argv, cwd):
-    """Return wall-clock seconds, processor seconds and output of a program."""
+def run(argv, cwd, watch=0.0):
+    """Run a program.
+
+    Args:
+        argv, cwd: program, and folder to run it in
+        watch: seconds between two looks at its memory, 0 for none
+
+    Returns:
+        seconds on the clock, of processor time, output, MiB at most
+    """
     start = time.monotonic()
     with open(os.path.join(cwd, 'out.txt'), 'w+b') as outf:
         proc = subprocess.Popen(argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=outf,
                                 stderr=subprocess.DEVNULL)
+        peak = _watch(proc.pid, watch) if watch else 0.0
         _, status, usage = os.wait4(proc.pid, 0)
         wall = time.monotonic() - start
         proc.returncode = os.waitstatus_to_exitcode(status)
@@ -35,7 +45,7 @@ def run(argv, cwd):
         out = outf.read()
     if proc.returncode:
         raise SystemExit(f'{argv} failed: exit {proc.returncode}')
-    return wall, usage.ru_utime + usage.ru_stime, out
+    return wall, usage.ru_utime + usage.ru_stime, out, peak
 
 
 def _family(pid):
@@ -50,48 +60,53 @@ def _family(pid):
     return pids
 
 
-def peak_memory(argv, cwd):
-    """Return the most MiB that a program and its children hold together.
+def _watch(pid, pause):
+    """Wait for a process; return the most MiB that it and its children held together.
 
     What processes share is counted once, as proportional set size.
     """
     peak = 0
-    with subprocess.Popen(argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL) as proc:
-        while proc.poll() is None:
-            total = 0
-            for pid in _family(proc.pid):
-                try:
-                    with open(f'/proc/{pid}/smaps_rollup', encoding='ascii') as inf:
-                        total += sum(int(line.split()[1]) for line in inf
-                                     if line.startswith('Pss:'))
-                except (OSError, ProcessLookupError):
-                    continue
-            peak = max(peak, total)
-            time.sleep(.01)
+    while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        total = 0
+        for num in _family(pid):
+            try:
+                with open(f'/proc/{num}/smaps_rollup', encoding='ascii') as inf:
+                    total += sum(int(line.split()[1]) for line in inf
+                                 if line.startswith('Pss:'))
+            except (OSError, ProcessLookupError):
+                continue
+        peak = max(peak, total)
+        time.sleep(pause)
     return peak / 1024
 
 
 def measure(name, tree, flags, commands, rounds):
-    """Time all commands with some flags and print the ratios to the first."""
+    """Time all commands with some flags and print the ratios to the first.
+
+    Args:
+        rounds: how often; 0: once, and memory in the same run, as it takes long
+    """
     args = [*flags.split(), '-b', 'work', '-o', tree.out]
-    times = {label: [] for label, _ in commands}
-    outputs = {}
-    for _, argv in commands:
-        run(argv + args, tree.repo)     # warm the cache
+    results = {label: [] for label, _ in commands}
+    memory = {}
+    for label, argv in commands:
+        # The first one warms the cache
+        first = run(argv + args, tree.repo, .01 if rounds else .1)
+        memory[label] = first[3]
+        if not rounds:
+            results[label].append(first)
     for _ in range(rounds):
         for label, argv in commands:
-            wall, cpu, outputs[label] = run(argv + args, tree.repo)
-            times[label].append((wall, cpu))
-    print(f'{name}, {flags}: output '
-          + ('the same' if len(set(outputs.values())) == 1 else 'DIFFERENT'))
+            results[label].append(run(argv + args, tree.repo))
+    same = len({found[-1][2] for found in results.values()}) == 1
+    print(f"{name}, {flags}: output {'the same' if same else 'DIFFERENT'}")
     base = None
-    for label, argv in commands:
-        wall, cpu = (statistics.median(column) for column in zip(*times[label]))
-        memory = peak_memory(argv + args, tree.repo)
-        base = base or (wall, cpu, memory)
+    for label, found in results.items():
+        wall, cpu = (statistics.median(column) for column in list(zip(*found))[:2])
+        base = base or (wall, cpu, memory[label])
         print(f'  {label:12} wall {wall:6.2f} s (x{base[0] / wall:5.2f})  processor {cpu:6.2f} s'
-              f' (x{base[1] / cpu:5.2f})  memory {memory:6.1f} MiB (x{base[2] / memory:5.2f})')
+              f' (x{base[1] / cpu:5.2f})  memory {memory[label]:6.1f} MiB'
+              f' (x{base[2] / memory[label]:5.2f})', flush=True)
 
 
 def main():
@@ -103,19 +118,32 @@ def main():
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--small', default='1500x20', help='boards x commits of small results')
     parser.add_argument('--full', default='90x20', help='boards x commits of full-size results')
+    parser.add_argument('--large', default='',
+                        help='the same for a large tree, measured once (1547x20)')
     parser.add_argument('--change', type=float, default=.3,
                         help='share of full-size boards that each commit changes')
     args = parser.parse_args()
     commands = (('upstream', [args.upstream]), ('ours', args.ours.split()))
     with tempfile.TemporaryDirectory() as root:
-        boards, commits = map(int, args.small.split('x'))
-        tree = small_tree(os.path.join(root, 'small'), boards, commits)
-        for flags in ('-s', '-sSe'):
-            measure(f'{boards * commits} small results', tree, flags, commands, args.rounds)
-        boards, commits = map(int, args.full.split('x'))
-        tree = full_tree(os.path.join(root, 'full'), boards, commits, args.change)
-        for flags in ('-s', '-sSBKUe'):
-            measure(f'{boards * commits} full-size results', tree, flags, commands, args.rounds)
+        plain_home(root)
+        if args.small:
+            boards, commits = map(int, args.small.split('x'))
+            tree = small_tree(os.path.join(root, 'small'), boards, commits)
+            for flags in ('-s', '-sSe'):
+                measure(f'{boards * commits} small results', tree, flags, commands, args.rounds)
+        if args.full:
+            boards, commits = map(int, args.full.split('x'))
+            tree = full_tree(os.path.join(root, 'full'), boards, commits, args.change)
+            for flags in ('-s', '-sSBKUe'):
+                measure(f'{boards * commits} full-size results', tree, flags, commands,
+                        args.rounds)
+        if args.large:
+            boards, commits = map(int, args.large.split('x'))
+            tree = full_tree(os.path.join(root, 'large'), boards, commits, args.change)
+            # With fewer commits: memory must not grow with their number
+            for flags in ('-s', '-sSe', f'-sSBKUe -c {commits // 4}', '-sSBKUe'):
+                measure(f'{boards} boards x {commits} commits, full size', tree, flags,
+                        commands, 0)
 
 
 if __name__ == '__main__':

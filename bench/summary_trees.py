@@ -55,6 +55,14 @@ def _write(path, text):
         outf.write(text if isinstance(text, bytes) else text.encode())
 
 
+def plain_home(root):
+    """Give what is run from now on a home folder that has a configuration and no more."""
+    home = os.path.join(root, 'home')
+    os.mkdir(home)
+    _write(os.path.join(home, '.buildman'), '[toolchain]\nroot = /usr\n')
+    os.environ['HOME'] = home
+
+
 class Tree:
     """A repository with a branch `work` and an output folder for it.
 
@@ -255,49 +263,80 @@ def small_tree(root, boards, commits):
     return tree
 
 
-def full_tree(root, boards, commits, change=.3):
+def _full_history(rng, commits, change):
+    """Yield the files of a board at each commit; the same object where nothing changed."""
+    symbols = {image: sorted((rng.randrange(4, 2000), rng.choice('tTTTtrRdDbB'),
+                              f'{rng.choice(("dm", "spi", "mmc", "cmd"))}_function_{num}'
+                              + rng.choice(('', '', '', '.0', '.part.1')))
+                             for num in range(count))
+               for image, count in (('u-boot', 1400), ('spl-u-boot-spl', 400))}
+    options = {f'CONFIG_SOME_OPTION_{num}': rng.choice(('y', '1', '0x1000', '"text"'))
+               for num in range(600)}
+    env = {f'variable{num}': 'run something; load mmc 0:1 ${addr} file' for num in range(60)}
+    text, err = 400000, MESSAGES[15]
+    files = None
+    for num in range(commits):
+        if num and rng.random() >= change:
+            yield files
+            continue
+        if num:
+            text += 16
+            for rows in symbols.values():
+                for _ in range(5):
+                    pos = rng.randrange(len(rows))
+                    size, kind, name = rows.pop(pos)
+                    rows.append((size + 4, kind, name))
+                rows.sort()
+            options[f'CONFIG_SOME_OPTION_{rng.randrange(620)}'] = str(num)
+            env[f'variable{rng.randrange(70)}'] = f'new {num}'
+            err = MESSAGES[15] + ''.join(
+                line.format(n=num) for line in rng.sample(MESSAGES, 3))
+        defines = ''.join(f'#define {key} {val}\n' for key, val in options.items())
+        settings = ''.join(f'{key}={val}\n' for key, val in options.items())
+        nm = {f'{image}.sizes': ''.join(f'{size:08x} {kind} {name}\n'
+                                        for size, kind, name in rows)
+              for image, rows in symbols.items()}
+        files = {
+            'err': err, 'log': '', 'toolchain': 'gcc\n', 'out-env': 'PATH=x\n',
+            'sizes': f'{text}\t200\t300\t{text + 500}\t5dc\tu-boot 00000010\n'
+                     f'{text // 8}\t20\t30\t{text // 8 + 50}\t5dc\tspl/u-boot-spl 00000010\n',
+            'u-boot.cfg': defines, 'u-boot-spl.cfg': defines, '.config': settings,
+            'autoconf.mk': settings, 'autoconf.h': defines,
+            'uboot.env': ''.join(f'{key}={val}\0' for key, val in env.items()) + '\0', **nm}
+        yield files
+
+
+def full_tree(root, boards, commits, change=.3, different=90):
     """Return a tree whose files are as long as those of real boards.
 
     Args:
         root: folder to make it in
         boards, commits: how many
         change: share of the boards that a commit changes
+        different: boards with contents of their own; all others have the files
+            of one of these (hard links), so that a large tree fits on a disk
     """
     tree = Tree(root, make_boards(boards), commits)
     rng = random.Random(2)
-    for target, _ in tree.boards:
-        symbols = {image: sorted((rng.randrange(4, 2000), rng.choice('tTTTtrRdDbB'),
-                                  f'{rng.choice(("dm", "spi", "mmc", "cmd"))}_function_{num}'
-                                  + rng.choice(('', '', '', '.0', '.part.1')))
-                                 for num in range(count))
-                   for image, count in (('u-boot', 1400), ('spl-u-boot-spl', 400))}
-        options = {f'CONFIG_SOME_OPTION_{num}': rng.choice(('y', '1', '0x1000', '"text"'))
-                   for num in range(600)}
-        env = {f'variable{num}': 'run something; load mmc 0:1 ${addr} file' for num in range(60)}
-        text, err = 400000, MESSAGES[15]
-        for num in range(commits):
-            if num and rng.random() < change:
-                text += 16
-                for rows in symbols.values():
-                    for _ in range(5):
-                        pos = rng.randrange(len(rows))
-                        size, kind, name = rows.pop(pos)
-                        rows.append((size + 4, kind, name))
-                    rows.sort()
-                options[f'CONFIG_SOME_OPTION_{rng.randrange(620)}'] = str(num)
-                env[f'variable{rng.randrange(70)}'] = f'new {num}'
-                err = MESSAGES[15] + ''.join(
-                    line.format(n=num) for line in rng.sample(MESSAGES, 3))
-            defines = ''.join(f'#define {key} {val}\n' for key, val in options.items())
-            settings = ''.join(f'{key}={val}\n' for key, val in options.items())
-            nm = {f'{image}.sizes': ''.join(f'{size:08x} {kind} {name}\n'
-                                            for size, kind, name in rows)
-                  for image, rows in symbols.items()}
-            tree.put(num, target, 0, {
-                'err': err, 'log': '', 'toolchain': 'gcc\n', 'out-env': 'PATH=x\n',
-                'sizes': f'{text}\t200\t300\t{text + 500}\t5dc\tu-boot 00000010\n'
-                         f'{text // 8}\t20\t30\t{text // 8 + 50}\t5dc\tspl/u-boot-spl 00000010\n',
-                'u-boot.cfg': defines, 'u-boot-spl.cfg': defines, '.config': settings,
-                'autoconf.mk': settings, 'autoconf.h': defines,
-                'uboot.env': ''.join(f'{key}={val}\0' for key, val in env.items()) + '\0', **nm})
+    for index, (target, _) in enumerate(tree.boards):
+        if index >= different:
+            twin = tree.boards[index % different][0]
+            for folder in tree.folders:
+                _link(os.path.join(folder, twin), os.path.join(folder, target))
+            continue
+        last = None
+        for num, files in enumerate(_full_history(rng, commits, change)):
+            if files is last:
+                _link(os.path.join(tree.folders[num - 1], target),
+                      os.path.join(tree.folders[num], target))
+            else:
+                tree.put(num, target, 0, files)
+            last = files
     return tree
+
+
+def _link(old, new):
+    """Make a folder that has the files of another one."""
+    os.mkdir(new)
+    for name in os.listdir(old):
+        os.link(os.path.join(old, name), os.path.join(new, name))
