@@ -24,6 +24,7 @@ import time
 from summary_trees import Tree, plain_home, random_tree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+OURS = os.path.join(os.path.dirname(HERE), 'tools', 'buildman', 'buildman')
 
 # Combinations that each make sense by themselves; more are drawn at random
 COMBOS = ('-s', '-se', '-sel', '-su', '-sS', '-sSd', '-sSB', '-sSdB', '-sK', '-sU', '-sSdBKUel',
@@ -184,8 +185,7 @@ def main():
     """Compare, and return 1 if there is a difference that is not meant."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('--upstream', required=True, help='the other buildman')
-    parser.add_argument('--ours', default=f'{sys.executable} {HERE}/summary_driver.py',
-                        help='command of ours (default: a driver for the summary alone)')
+    parser.add_argument('--ours', default=OURS, help='our command')
     parser.add_argument('--seeds', type=int, default=6, help='number of trees')
     parser.add_argument('--first-seed', type=int, default=1)
     parser.add_argument('--random-flags', type=int, default=20,

@@ -14,13 +14,13 @@ import argparse
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 
 from summary_trees import full_tree, plain_home, small_tree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+OURS = os.path.join(os.path.dirname(HERE), 'tools', 'buildman', 'buildman')
 
 
 def run(argv, cwd, watch=0.0):
@@ -113,8 +113,7 @@ def main():
     """Make the trees and measure."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('--upstream', required=True, help='the other buildman')
-    parser.add_argument('--ours', default=f'{sys.executable} {HERE}/summary_driver.py',
-                        help='command of ours (default: a driver for the summary alone)')
+    parser.add_argument('--ours', default=OURS, help='our command')
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--small', default='1500x20', help='boards x commits of small results')
     parser.add_argument('--full', default='90x20', help='boards x commits of full-size results')
@@ -141,7 +140,7 @@ def main():
             boards, commits = map(int, args.large.split('x'))
             tree = full_tree(os.path.join(root, 'large'), boards, commits, args.change)
             # With fewer commits: memory must not grow with their number
-            for flags in ('-s', '-sSe', f'-sSBKUe -c {commits // 4}', '-sSBKUe'):
+            for flags in ('-s', '-sSe', '-sSBKUe --step 4', '-sSBKUe'):
                 measure(f'{boards} boards x {commits} commits, full size', tree, flags,
                         commands, 0)
 

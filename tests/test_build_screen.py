@@ -116,7 +116,8 @@ class TestScreen(ScreenCase):
         """The current source: errors are printed while it builds"""
         env = self.write_knobs('sandbox', 'warn careful')
         got = self.run_buildman('-o', self.out(), '--boards', 'sandbox', env=env)
-        self.assertIn('   sandbox:  w+   sandbox\nw+knobs.c:1:1: warning: careful\n\n', got.stdout)
+        self.assertIn('   sandbox:  w+   sandbox\nw+knobs.c:1:1: warning: careful\n'
+                      '    0    1    0 /1', got.stdout)
 
     def test_ide(self) -> None:
         """-I: an editor gets the compilers' words alone"""

@@ -16,8 +16,7 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
 from support import render_screen  # noqa: E402
 
 from buildman.outcome import Outcome  # noqa: E402
-from buildman.plan import Commit  # noqa: E402
-from buildman.status import Describer, Status  # noqa: E402
+from buildman.status import Status  # noqa: E402
 
 
 class Terminal(io.StringIO):
@@ -88,19 +87,6 @@ class TestStatus(unittest.TestCase):
         status.end_line()
         self.assertEqual(render_screen(out.getvalue()),
                          ['message', '    2    0    0 /2               second', ''])
-
-    def test_describe(self) -> None:
-        """Results as they come, in upstream's words"""
-        describe = Describer({'b': 'arm'}, (Commit('1' * 40, 'Subject'),), True)
-        self.assertEqual([text for text, _ in describe(Outcome('b', 0, 0))], ['01: Subject'])
-        err = "a.c: In function 'f':\na.c:1:2: warning: x\nb.c:1:2: error: y\n"
-        self.assertEqual(
-            [text for text, _ in describe(Outcome('b', 0, 2, stderr=err))],
-            ['01: Subject', '       arm:  +   b', '+b.c:1:2: error: y',
-             "w+a.c: In function 'f':", 'w+a.c:1:2: warning: x', ''])
-        describe = Describer({'b': 'sandbox'}, None, False)
-        self.assertEqual([text for text, _ in describe(Outcome('b', 0, 0, stderr='w'))],
-                         ['   sandbox:  w+   b'])
 
     def test_ide(self) -> None:
         """An editor that parses the errors gets nothing else"""

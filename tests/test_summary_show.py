@@ -27,7 +27,7 @@ from buildman.events import Built
 from buildman.outcome import Outcome
 from buildman.plan import Board, Commit
 from buildman.results import commit_dir_name
-from buildman.summary_show import SummaryRequest, show_result, show_summary
+from buildman.summary_show import ResultTeller, SummaryRequest, TextOptions, show_summary
 
 COMMITS = tuple(Commit(f'{num:040x}', subject) for num, subject in
                 enumerate(('Base', 'net: Break a/b', 'Mend it'), 1))
@@ -229,15 +229,27 @@ Summary of 2 commits for 3 boards (1 thread, 1 job per thread)
 
     def test_one_result(self) -> None:
         """During a build -v shows each result by itself, as the summary would."""
-        self.make_history()
-        request = dataclasses.replace(self.request, show_errors=True, show_unknown=True)
-        out = io.StringIO()
-        show_result(request, 1, BOARDS[1], out)
-        self.assertEqual(out.getvalue(), '02: net: Break a/b\n       arm:  +   seaboard\n'
+        def tell(outcome: Outcome, commits: Any = COMMITS, filters: Any = (), **flags: bool
+                 ) -> str:
+            return ResultTeller(BOARDS, commits, TextOptions(**flags), *filters)(outcome)
+
+        bad = Outcome('seaboard', 1, 2, stderr=ERROR)
+        self.assertEqual(tell(bad), '02: net: Break a/b\n       arm:  +   seaboard\n')
+        self.assertEqual(tell(bad, errors=True), '02: net: Break a/b\n'
+                         '       arm:  +   seaboard\n'
                          "+a.c: In function 'f':\n+a.c:1:2: error: bad\n")
-        out = io.StringIO()
-        show_result(request, 2, BOARDS[2], out)
-        self.assertEqual(out.getvalue(), '03: Mend it\n')
+        self.assertEqual(tell(Outcome('malta', 2, 0), errors=True), '03: Mend it\n')
+        both = Outcome('seaboard', 0, 0, stderr=WARNING + 'b.c:1:2: error: y\n')
+        self.assertEqual(tell(both, None, errors=True, error_boards=True, colour=True),
+                         '       arm:  \033[1;33mw+\033[0m  \033[1;33m seaboard\033[0m\n'
+                         '\033[1;31m+(\033[0m\033[22;35mseaboard\033[0m\033[1;31m) '
+                         'b.c:1:2: error: y\033[0m\n'
+                         '\033[1;33mw+(\033[0m\033[22;35mseaboard\033[0m\033[1;33m) '
+                         'a.c:1:2: warning: unused\033[0m\n')
+        self.assertEqual(tell(Outcome('malta', 0, 0), None), '')
+        dtb = Outcome('snow', 0, 0, stderr='x.dtb: Warning (reg): y\n')
+        self.assertEqual(tell(dtb, None), '       arm:  w+   snow\n')
+        self.assertEqual(tell(dtb, None, filters=(True,)), '')
 
     def test_current(self) -> None:
         """Without a branch the boards of the folder are shown."""

@@ -48,7 +48,7 @@ from buildman.events import Event
 from buildman.places import Places, check_disk, find_places, work_area
 from buildman.plan import Board, BoardJob, Commit, Plan, Settings, Toolchain
 from buildman.results import OutputLock, ResultTree
-from buildman.status import Describer, Status
+from buildman.status import Status
 
 if TYPE_CHECKING:
     from buildman.dist import Fleet
@@ -385,11 +385,15 @@ def make_status(args: argparse.Namespace, selected: Sequence[Board],
     The current source is built by somebody who waits for the errors; those of
     a branch are told as they come with -v.
     """
-    describer = None
+    teller = None
     if args.verbose or commit_list is None:
-        describer = Describer({board.target: board.arch for board in selected}, commit_list,
-                              args.show_errors or commit_list is None)
-    return Status(sys.stdout, describe=describer, ide=sys.stderr if args.ide else None)
+        from buildman.summary_show import ResultTeller
+        from buildman.summary_text import TextOptions
+        teller = ResultTeller(selected, commit_list, TextOptions(
+            errors=args.show_errors or commit_list is None,
+            error_boards=args.list_error_boards, colour=sys.stdout.isatty()),
+            args.filter_dtb_warnings, args.filter_migration_warnings)
+    return Status(sys.stdout, describe=teller, ide=sys.stderr if args.ide else None)
 
 
 def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,

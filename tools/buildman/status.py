@@ -12,13 +12,11 @@ import os
 import re
 import shutil
 import time
-from typing import Callable, List, Mapping, Optional, Sequence, TextIO, Tuple
+from typing import Callable, List, Optional, TextIO
 
 from buildman.outcome import Outcome
-from buildman.plan import Commit
-from buildman.summary_diff import classify
 
-GREEN, RED, YELLOW, BLUE, MAGENTA = 32, 31, 33, 34, 35
+GREEN, RED, YELLOW, MAGENTA = 32, 31, 33, 35
 
 _ESCAPE = re.compile(r'\033\[[0-9;]*m')
 
@@ -63,46 +61,12 @@ def format_duration(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(max(0.0, seconds))))
 
 
-class Describer:
-    """Makes the lines that tell of a result as soon as it is there."""
-
-    def __init__(self, arches: Mapping[str, str], commits: Optional[Sequence[Commit]],
-                 errors: bool) -> None:
-        """Set up.
-
-        Args:
-            arches: target -> arch
-            commits: the commits of the run, None for the current source
-            errors: show what compilers said, too
-        """
-        self._arches = arches
-        self._commits = commits
-        self._errors = errors
-
-    def __call__(self, outcome: Outcome) -> List[Tuple[str, int]]:
-        """Return the lines for a result, each with its colour (0: none)."""
-        lines: List[Tuple[str, int]] = []
-        if self._commits is not None:
-            upto = outcome.commit_upto
-            lines.append((f'{upto + 1:02}: {self._commits[upto].subject}', BLUE))
-        if outcome.failed or outcome.warned:
-            sign, colour = ('+', RED) if outcome.failed else ('w+', YELLOW)
-            arch = self._arches.get(outcome.target, '')
-            lines.append((f'{arch:>10}:  {sign}   {outcome.target}', colour))
-            if self._errors:
-                errors, warnings = classify(outcome.stderr.splitlines())
-                lines += [('+' + text, RED) for text in errors]
-                lines += [('w+' + text, YELLOW) for text in warnings]
-                lines.append(('', 0))
-        return lines
-
-
 class Status:
     """The progress line and the messages around it."""
 
     def __init__(self, out: TextIO, colour: Optional[bool] = None,
                  clock: Callable[[], float] = time.monotonic,
-                 describe: Optional[Callable[[Outcome], List[Tuple[str, int]]]] = None,
+                 describe: Optional[Callable[[Outcome], str]] = None,
                  ide: Optional[TextIO] = None) -> None:
         """Set up; nothing is printed.
 
@@ -110,8 +74,8 @@ class Status:
             out: where to print
             colour: whether to use colours; None: on a terminal only
             clock: returns seconds
-            describe: gives the lines to print for a result as it comes, with
-                their colours (0: none)
+            describe: gives the lines to print for a result as it comes, in
+                colour if they are to be
             ide: print what compilers said to this, as it is, and nothing else
         """
         self._out = out
@@ -208,9 +172,9 @@ class Status:
             self._ide.write(outcome.stderr)
             self._ide.flush()
         elif self._describe:
-            lines = self._describe(outcome)
-            if lines:
-                self.say('\n'.join(self._paint(text, colour) for text, colour in lines))
+            text = self._describe(outcome)
+            if text:
+                self.say(text.rstrip('\n'))
 
     def say(self, text: str) -> None:
         """Print lines, above the progress line."""

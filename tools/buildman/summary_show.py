@@ -5,17 +5,30 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Dict, Iterator, List, Optional, Sequence, TextIO, Tuple
 
 from . import durations
+from .outcome import Outcome
 from .plan import Board, Commit
-from .resultreader import CONFIG_FILES, KCONFIG_FILES, Problem, check_branch_folder
+from .resultreader import (
+    CONFIG_FILES,
+    ERROR,
+    KCONFIG_FILES,
+    OK,
+    WARNING,
+    Problem,
+    check_branch_folder,
+    decode,
+    err_lines,
+)
 from .results import commit_dir_name
-from .summary import CommitSummary, Differ
+from .summary import BoardFacts, CommitSummary, Differ
+from .summary_diff import NO_MESSAGES, classify
 from .summary_text import TextOptions, TextPrinter
-from .summary_work import SliceReader, Wanted, process_count, read_commits
+from .summary_work import Wanted, process_count, read_commits
 
 if TYPE_CHECKING:
     from .summary_report import Report
@@ -169,23 +182,42 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
     return 0
 
 
-def show_result(request: SummaryRequest, upto: int, board: Board, out: TextIO) -> None:
-    """Print what came of one board at one commit, as -v does during a build.
+class ResultTeller:
+    """Makes the text that tells of one result as soon as it is there (-v).
 
-    Args:
-        request: how to show it; its boards do not matter
-        upto: index of the commit, 0 for the current source
-        board: the board, whose result is in the tree
-        out: stream for the text
+    It is that of a summary in which nothing comes before.
     """
-    commit = request.commits[upto] if request.commits else None
-    folder = (os.path.join(request.folder, commit_dir_name(upto, commit)) if commit
-              else request.folder)
-    reader = SliceReader([board.target], 0, 1, request.wanted())
-    facts, _ = reader.advance(folder)
-    printer = TextPrinter([board], _text_options(request), out, sys.stderr)
-    printer.commit(Differ([board]).advance(upto, commit, facts))
-    out.flush()
+
+    def __init__(self, boards: Sequence[Board], commits: Optional[Sequence[Commit]],
+                 options: TextOptions, no_dtb: bool = False, no_migration: bool = False) -> None:
+        """
+        Args:
+            boards: those of the run
+            commits: the commits of the run, None for the current source
+            options: what to show
+            no_dtb, no_migration: see err_lines()
+        """
+        self._boards = {board.target: board for board in boards}
+        self._commits = commits
+        self._options = options
+        self._filters = no_dtb, no_migration
+
+    def __call__(self, outcome: Outcome) -> str:
+        """Return the lines for a result, each with its line end."""
+        lines = err_lines(decode(outcome.stderr.encode('utf-8', 'surrogateescape'))[0],
+                          *self._filters)
+        status = ERROR if outcome.failed else WARNING if lines else OK
+        facts = BoardFacts(statuses=bytes([status]))
+        messages = classify(lines, self._filters[1])
+        if messages != NO_MESSAGES:
+            facts.messages[0] = messages
+        board = [self._boards[outcome.target]]
+        upto = outcome.commit_upto
+        out = io.StringIO()
+        printer = TextPrinter(board, self._options, out, out)
+        printer.commit(Differ(board).advance(
+            upto, self._commits[upto] if self._commits else None, facts))
+        return out.getvalue()
 
 
 def _make_reports(request: SummaryRequest, reports: List[Report]) -> None:
