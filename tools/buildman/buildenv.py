@@ -262,10 +262,12 @@ def out_env_file(env: Mapping[str, str]) -> bytes:
 
     NAME="value" in the order of names, with nothing in between, as upstream
     writes it. What a build does not depend on is left out: it would differ
-    between machines, and a result tree is no place for somebody's passwords.
+    between machines, and a result tree is no place for somebody's passwords. So
+    is what is meant for ccache: it may hold a password, and changes no result.
     """
     return ''.join(f'{name}="{env[name]}"' for name in sorted(env)
-                   if name in _OURS or _BUILD_INPUTS.fullmatch(name)).encode(
+                   if (name in _OURS or _BUILD_INPUTS.fullmatch(name))
+                   and not name.startswith('CCACHE_')).encode(
                        'utf-8', 'surrogateescape')
 
 

@@ -27,6 +27,7 @@ from typing import (
     Tuple,
 )
 
+from buildman import ccache
 from buildman.engine import Engine
 from buildman.errors import EXIT_ERRORS, EXIT_OK, EXIT_WARNINGS
 from buildman.events import BoardDone, Built, Crashed, Event, Said, Started, WorkerGone, WorkerReady
@@ -106,6 +107,10 @@ class LocalWorker:
     def cancel(self, target: str) -> None:
         """Drop a board."""
         self._engine.cancel(target)
+
+    def cache_use(self) -> Optional[ccache.Use]:
+        """Return what ccache did here; None when it was not asked, or does not tell."""
+        return self._engine.cache_use()
 
     def finish(self) -> None:
         """Let the slots end."""

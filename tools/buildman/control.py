@@ -196,14 +196,18 @@ def thread_counts(args: argparse.Namespace, board_count: int) -> Tuple[int, int]
     return threads, args.jobs or -(-cpus // threads)
 
 
-def check_make() -> None:
-    """See to it that there is a GNU make.
+def check_programs(settings: Settings) -> None:
+    """See to it that this machine has the programs that builds are to use.
 
     Raises:
-        SetupError: there is none
+        SetupError: one is missing
     """
-    if not shutil.which('make'):
-        raise SetupError('GNU make is not installed (apt-get install make)')
+    for wanted, what, name, package in (
+            (True, 'GNU make', 'make', 'make'), (settings.ccache, '--ccache: ccache', 'ccache',
+                                                 'ccache'),
+            (settings.dtc_skip, '--dtc-skip: dtc', 'dtc', 'device-tree-compiler')):
+        if wanted and not shutil.which(name):
+            raise SetupError(f'{what} is not installed (apt-get install {package})')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -331,7 +335,7 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
         from buildman import dist
         fleet = dist.Fleet(args)
     if not args.no_local:
-        check_make()
+        check_programs(settings)
     chains = toolchain.Toolchains(args.override_toolchain or '')
     chains.scan()
     commit_list: Optional[Tuple[Commit, ...]] = series.commits if series else None
@@ -408,6 +412,7 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
     """
     events: 'queue.Queue[Event]' = queue.Queue()
     status.start(len(plan.jobs) * plan.commit_count)
+    here: Optional[LocalWorker] = None
     around = os.path.abspath(args.output_dir or '..')
     builder = Builder(plan, tree, status, events, host=fleet.host if fleet else '',
                       weigh=functools.partial(weigh_boards, tree.base_dir, around, plan))
@@ -420,8 +425,9 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
             local = {job.board.arch: job.toolchain for job in plan.jobs if job.toolchain.gcc}
             workers: List[Worker] = []
             if not fleet or fleet.use_local:
-                workers.append(make_local_worker(args, places, plan, tree, builder, events.put,
-                                                 sorted(local), fleet))
+                here = make_local_worker(args, places, plan, tree, builder, events.put,
+                                         sorted(local), fleet)
+                workers.append(here)
             if fleet:
                 workers += fleet.make_workers(plan, tree, places.source, local, events.put)
                 fleet.attach(builder, tree.base_dir)
@@ -437,6 +443,9 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
             fleet.close()
     if not args.ide:
         status.say(status.closing())
+        use = here.cache_use() if here else None
+        if use:
+            status.say(f'  {"local: " if fleet else ""}{use}')
         for line in fleet.transfer_lines() if fleet else ():
             status.say(line)
     return builder.report

@@ -21,6 +21,7 @@ from buildman import (
     boss,
     bsettings,
     buildenv,
+    ccache,
     events,
     fetchside,
     joblog,
@@ -146,7 +147,10 @@ class Fleet:
         hashes = None if plan.commits is None else [commit.hash for commit in plan.commits]
         owner = scripts.new_owner()
         push = source.prepare_push(source_dir, hashes, owner.run, exclude=[tree.base_dir])
-        marked, shown, files = collect_files(build_environment())
+        env = build_environment()
+        if plan.settings.ccache:
+            env.update(ccache.shared_storage({**os.environ, **env}))
+        marked, shown, files = collect_files(env)
         shipment = Shipment(
             plan=plan, candidates=candidates, wanted=wanted, local=dict(local),
             tools=_local_tools(), owner=owner,
@@ -236,7 +240,8 @@ class Fleet:
     def transfer_lines(self) -> List[str]:
         """Return what travelled to and from each machine."""
         return [f'  {mach.name}: {mach.results} results, sent {_size(mach.worker.bytes_sent)}, '
-                f'received {_size(mach.worker.bytes_recv)}' for mach in self._machines]
+                f'received {_size(mach.worker.bytes_recv)}'
+                + (f'; {mach.cache}' if any(mach.cache) else '') for mach in self._machines]
 
 
 def _size(count: int) -> str:

@@ -17,6 +17,7 @@ import threading
 import time
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
+from buildman import ccache
 from buildman.errors import BuildmanError
 from buildman.events import BoardDone, Built, Crashed, Event, SlotReady, Started, WorkerGone
 from buildman.jobserver import JobServer, Stopped
@@ -92,6 +93,7 @@ class Engine:
         self._origin: Optional[Origin] = None
         self._changed: Optional[ChangedFiles] = None
         self._seed: Optional[Seed] = None
+        self._meter: Optional[ccache.Meter] = None
         # One after the other, so that the first is ready soon
         self._gate = threading.Semaphore(cpu_count())
 
@@ -114,6 +116,8 @@ class Engine:
             if '.stage-' in entry.name:
                 shutil.rmtree(entry.path)
         remove_leftovers(config.work_dir)
+        if config.settings.ccache:
+            self._meter = ccache.Meter(config.env)
         if config.commits is not None:
             self._origin = Origin.read(config.source_dir)
             self._changed = ChangedFiles(config.source_dir)
@@ -178,6 +182,10 @@ class Engine:
         self.finish()
         self._groups.stop()
         self.join(2)
+
+    def cache_use(self) -> Optional[ccache.Use]:
+        """Return what ccache did during this run; None when it was not asked, or does not tell."""
+        return self._meter.use() if self._meter else None
 
     def join(self, seconds: float) -> bool:
         """Wait for the slots to end.

@@ -26,7 +26,7 @@ import shutil
 import time
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
-from buildman import buildenv, collect, unaffected
+from buildman import buildenv, ccache, collect, unaffected
 from buildman.buildfolder import BuildFolder
 from buildman.jobserver import JobServer
 from buildman.makerun import MakeRunner
@@ -156,6 +156,8 @@ class MakeJob:
             self._shown = buildenv.hide_folders(
                 env, ((self._dirs.source, '.'), (self._folder.path, './build')),
                 job.board.arch)
+        if self._settings.ccache:
+            env.update(ccache.environment(env, bool(self._shown)))
         self._prefix = buildenv.cross_prefix(job.toolchain)
         words = buildenv.make_arguments(
             job.toolchain, self._settings, job.make_args, jobs=self._jobs)

@@ -393,7 +393,15 @@ class BuildDone(Response):
 
 @dataclasses.dataclass(frozen=True)
 class QuitAck(Response):
-    """Last message of a worker."""
+    """Last message of a worker.
+
+    Attributes:
+        cache_hits, cache_misses: objects that ccache had and had not during the
+            run; both 0 when it was not used or does not tell
+    """
+
+    cache_hits: int = _extra(COUNT, 0)
+    cache_misses: int = _extra(COUNT, 0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 from buildman import (
     blobs,
     boss,
+    ccache,
     collect,
     events,
     lock,
@@ -124,6 +125,7 @@ class RemoteMachine:
         self._grace = float(boss.END_TIME)
         self.boards_done = 0
         self.results = 0
+        self.cache = ccache.Use(0, 0)
         self.worker = RemoteWorker(mach.hostname, name=mach.name)
         # A run of its own: two machines may share a host, and what is left of
         # one is known by its run
@@ -474,6 +476,7 @@ class RemoteMachine:
         elif isinstance(msg, protocol.BuildPrepareDone):
             self._prepared.set()
         elif isinstance(msg, protocol.QuitAck):
+            self.cache = ccache.Use(msg.cache_hits, msg.cache_misses)
             self._quit.set()
         elif isinstance(msg, protocol.ErrorMsg):
             if msg.board:

@@ -87,8 +87,8 @@ def init_script(work_dir: str, owner: lock.Owner, min_disk: int = farside.MIN_DI
 # What `worker` imports, each before those that import it; a test holds the two together
 WORKER_MODULES = (
     'errors', 'plan', 'outcome', 'events', 'lock', 'wire', 'protocol', 'channel', 'jobserver',
-    'process', 'git', 'seed', 'worktree', 'buildenv', 'collect', 'buildfolder', 'unaffected',
-    'messages', 'makerun', 'makejob', 'engine', 'blobs', 'worker')
+    'process', 'git', 'seed', 'worktree', 'buildenv', 'ccache', 'collect', 'buildfolder',
+    'unaffected', 'messages', 'makerun', 'makejob', 'engine', 'blobs', 'worker')
 
 
 def worker_script(work_dir: str, run: str, heartbeat: float = 0.0) -> str:

@@ -236,7 +236,8 @@ class Worker:
             elif isinstance(msg, protocol.Quit):
                 # Who has this answer may use the machine at once
                 self._end_builds()
-                self._send(protocol.QuitAck())
+                use = self._engine.cache_use() if self._engine else None
+                self._send(protocol.QuitAck(*(use or ())))
                 raise _End('')
             elif isinstance(msg, protocol.Malformed):
                 self._error(f'a command that makes no sense: {msg.reason}', msg.board)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""What --ccache needs besides the name before the compiler.
+
+ccache finds an object again when the compiler, its arguments and all that it
+reads are the same. The paths among these are relative to the build folder,
+which lies in the same place of each slot; so slots, boards, commits and machines
+share objects, if the slot's folder itself does not count (see environment()).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import Dict, List, Mapping, NamedTuple, Optional
+
+# ccache's variables for storage that machines share; the second is that of 4.4 to 4.6
+STORAGE = ('CCACHE_REMOTE_STORAGE', 'CCACHE_SECONDARY_STORAGE')
+
+# What the configuration files call it
+_KEYS = ('remote_storage', 'secondary_storage')
+
+# Storage that other machines can reach
+_SHARED = ('http://', 'redis://')
+
+
+class Use(NamedTuple):
+    """How many objects a run asked ccache for: those that it had, and had not."""
+
+    hits: int
+    misses: int
+
+    def __str__(self) -> str:
+        total = self.hits + self.misses
+        share = f' ({100 * self.hits / total:.0f}%)' if total else ''
+        return f'ccache had {self.hits} of {total} objects{share}'
+
+
+def environment(env: Mapping[str, str], folders_hidden: bool) -> Dict[str, str]:
+    """Return what ccache is told by its environment.
+
+    Args:
+        env: environment of the make; what a user has set stays
+        folders_hidden: the folder of the slot does not get into an object
+            (-fdebug-prefix-map), so it need not be the same
+    """
+    told: Dict[str, str] = {}
+    if folders_hidden:
+        # Make's probes for flags of the compiler do without -fdebug-prefix-map
+        told['CCACHE_NOHASHDIR'] = '1'
+    if any(env.get(name) for name in STORAGE) and 'CCACHE_COMPILERCHECK' not in env:
+        # The same compiler has another time stamp on each machine
+        told['CCACHE_COMPILERCHECK'] = 'content'
+    return told
+
+
+def shared_storage(env: Mapping[str, str]) -> Dict[str, str]:
+    """Return the variables that lead ccache elsewhere to the storage in its configuration.
+
+    Empty when there is none, or none that other machines can reach.
+    """
+    if any(env.get(name) for name in STORAGE):
+        return {}
+    for key in _KEYS:
+        found = _ask(['--get-config', key], env).strip()
+        if found.startswith(_SHARED):
+            return {name: found for name in STORAGE}
+    return {}
+
+
+class Meter:
+    """Tells what ccache did since this was made.
+
+    ccache counts for all that use the same cache, so another build at the same
+    time counts as well.
+    """
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        """Read the counters.
+
+        Args:
+            env: environment of the builds
+        """
+        self._env = dict(env)
+        self._start = self._read()
+
+    def use(self) -> Optional[Use]:
+        """Return what happened since; None when ccache does not tell (before 3.7)."""
+        now = self._read()
+        if self._start is None or now is None:
+            return None
+        # Somebody may have set the counters to zero
+        hits, misses = now.hits - self._start.hits, now.misses - self._start.misses
+        return Use(hits, misses) if hits >= 0 and misses >= 0 else now
+
+    def _read(self) -> Optional[Use]:
+        """Return the counters of the cache"""
+        counts: Dict[str, int] = {}
+        for line in _ask(['--print-stats'], self._env).splitlines():
+            words = line.split()
+            if len(words) == 2 and words[1].isdigit():
+                counts[words[0]] = int(words[1])
+        if 'cache_miss' not in counts:
+            return None
+        return Use(counts.get('direct_cache_hit', 0) + counts.get('preprocessed_cache_hit', 0),
+                   counts['cache_miss'])
+
+
+def _ask(words: List[str], env: Mapping[str, str]) -> str:
+    """Return what ccache prints; '' when it does not know the question or is not there"""
+    program = shutil.which('ccache', path=env.get('PATH'))
+    if not program:
+        return ''
+    try:
+        done = subprocess.run([program, *words], env=env, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20,
+                              start_new_session=True, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ''
+    return done.stdout.decode('utf-8', 'replace') if done.returncode == 0 else ''
