@@ -7,6 +7,7 @@ a blank too many is a failure here.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import unittest
 import xml.etree.ElementTree
-from typing import Any, Dict, Tuple, Union
+from typing import Any, Dict, Iterator, Tuple, Union
 from unittest import mock
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
@@ -40,6 +41,19 @@ BLOB = 'Some images are invalid\n'
 
 def sizes(text: int) -> str:
     return f'{text:7d}\t    200\t    300\t   1500\t    5dc\tu-boot 00000010\n'
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Be a user whom permissions bind, if this is root."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 class ShowCase(unittest.TestCase):
@@ -295,6 +309,79 @@ class TestDamage(ShowCase):
         for want in ('all +12.0', 'CONFIG_A=1 -> 2', '+Latin-1: \ufffd', '03: Mend it',
                      "+a.c: In function 'f':"):
             self.assertIn(want, out)
+
+    def test_no_permission(self) -> None:
+        """What another user left unreadable is named, and the rest shown."""
+        self.make_history()
+        os.chmod(self.folder, 0o755)
+        os.chmod(os.path.dirname(self.folder), 0o755)
+        shut = (self.path(0, 'seaboard'), self.path(1, 'snow', 'err'), self.path(2))
+        for path in shut:
+            os.chmod(path, 0)
+        with as_nobody():
+            out, err = self.show(show_errors=True, show_sizes=True, show_unknown=True)
+        for path in (self.path(0, 'seaboard', 'done'), *shut[1:]):
+            self.assertEqual(err.count(f"'{path}' cannot be read (Permission denied)"), 1, err)
+        self.assertEqual(err.count('\n'), 3, err)
+        self.assertIn("       arm:  ?   seaboard\n      mips:  ?   malta\n02: ", out)
+        self.assertIn("+a.c: In function 'f':", out)
+        self.assertIn('03: Mend it\n       arm:  ?   snow seaboard\n', out)
+        os.chmod(self.folder, 0)
+        with as_nobody():
+            err = self.show()[1]
+        self.assertIn(f"'{self.folder}' cannot be read (Permission denied)", err)
+        for path in (self.folder, self.path(2)):
+            os.chmod(path, 0o755)
+
+    def test_odd_files(self) -> None:
+        """Neither a pipe that nobody writes to nor a link to itself may stop it."""
+        self.make_history()
+        os.mkfifo(self.path(1, 'snow', 'uboot.env.new'))
+        os.unlink(self.path(1, 'snow', 'uboot.env'))
+        os.rename(self.path(1, 'snow', 'uboot.env.new'), self.path(1, 'snow', 'uboot.env'))
+        os.unlink(self.path(2, 'snow', 'sizes'))
+        os.symlink('sizes', self.path(2, 'snow', 'sizes'))
+        with open(self.path(1, 'snow', 'sizes'), 'wb') as outf:
+            outf.write(b'\0' * 100000 + b'\n' + sizes(1012).encode())
+        os.mkdir(self.path(1, 'not a board'))
+        with open(self.path(1, 'junk'), 'wb'):
+            pass
+        out, err = self.show(show_sizes=True, show_environment=True)
+        self.assertIn('all +12.0', out)
+        for path in (self.path(2, 'snow', 'sizes'), self.path(1, 'snow', 'sizes'),
+                     self.path(1, 'not a board'), self.path(1, 'junk')):
+            self.assertEqual(err.count(f"'{path}'"), 1, err)
+
+    def test_random_damage(self) -> None:
+        """Whatever is in the files: the heading, each commit and the end are shown."""
+        rng = random.Random(11)
+        flags = {'show_errors': True, 'show_sizes': True, 'bloat': True, 'show_config': True,
+                 'show_environment': True, 'show_unknown': True, 'preserve_config_y': True,
+                 'filter_dtb_warnings': True, 'json': os.path.join(self.folder, '..', 'x.json'),
+                 'junit': os.path.join(self.folder, '..', 'x.xml')}
+        for _ in range(60):
+            self.make_history()
+            for _ in range(6):
+                upto, brd = rng.randrange(3), rng.choice(BOARDS)
+                folder = self.path(upto, brd.target)
+                os.makedirs(folder, exist_ok=True)
+                name = rng.choice(('done', 'err', 'sizes', 'u-boot.cfg', '.config', 'uboot.env',
+                                   'u-boot.sizes', 'host'))
+                path = os.path.join(folder, name)
+                raw = b''
+                if os.path.exists(path):
+                    with open(path, 'rb') as inf:
+                        raw = inf.read()
+                raw = rng.choice((b'', raw[:rng.randrange(len(raw) + 1)], rng.randbytes(60),
+                                  raw + rng.randbytes(3) + raw))
+                with open(path, 'wb') as outf:
+                    outf.write(raw)
+            out, _ = self.show(**flags)
+            self.assertEqual([line for line in out.splitlines() if line[:3] in (
+                '01:', '02:', '03:')], ['01: Base', '02: net: Break a/b', '03: Mend it'])
+            with open(flags['json'], encoding='utf-8') as inf:
+                self.assertEqual(len(json.load(inf)['commits']), 3)
+            self.assertEqual(len(xml.etree.ElementTree.parse(flags['junit']).getroot()), 3)
 
     def test_running(self) -> None:
         """What is being built is not built yet, and the reader is told so."""

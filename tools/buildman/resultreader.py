@@ -368,9 +368,10 @@ class CommitReader:
         """
         if target not in self.present:
             return None
+        told = len(self.problems)
         raw = self.read(f'{target}/done')
         if raw is None:
-            if os.path.isdir(f'{self.folder}/{target}'):
+            if len(self.problems) == told and os.path.isdir(f'{self.folder}/{target}'):
                 self.note("has no 'done': still being built, or the build was killed;"
                           ' it counts as not built', target)
             return None
