@@ -33,7 +33,8 @@ FLAGS = {
     '--config-only': 'config_only', '-f': 'force_build', '-F': 'force_build_failures',
     '-Z': 'kconfig_check', '-C': 'force_reconfig', '--ccache': 'ccache', '-k': 'keep_outputs',
     '-Q': 'quick', '-i': 'in_tree', '-P': 'per_board_out_dir', '-p': 'full_path',
-    '-w': 'work_in_output', '--dtc-skip': 'dtc_skip', '--target=u-boot.bin': 'target',
+    '-w': 'work_in_output', '--dtc-skip': 'dtc_skip', '--shared-dtc': 'shared_dtc',
+    '--target=u-boot.bin': 'target',
     '--no-skip-unaffected': 'skip_unaffected', '-a=LTO': 'adjust_cfg',
     '--fragments=quiet.config': 'fragments', '-j=3': 'jobs'}
 

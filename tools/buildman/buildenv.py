@@ -206,6 +206,18 @@ def make_arguments(toolchain: Toolchain, settings: Settings, make_args: Sequence
     return words
 
 
+def host_words(words: Sequence[str], env: Mapping[str, str]) -> List[str]:
+    """Return what decides how programs for the host are built.
+
+    Args:
+        words: what make is told
+        env: its environment
+    """
+    return [*(word for word in words if word.startswith('HOST')),
+            *(f'{name}={value}' for name, value in sorted(env.items())
+              if name.startswith('HOST') or name == 'PYTHON3')]
+
+
 def make_flags(target: str, settings: configparser.ConfigParser) -> Tuple[str, ...]:
     """Return the words that [make-flags] adds to the make commands of a board.
 

@@ -15,7 +15,6 @@ NOT_YET = (
     (('--lines',), False),
     (('--lines-debug',), False),
     (('--lines-code',), False),
-    (('--shared-dtc',), False),
     (('--full-check',), False),
     (('-t', '--test'), False),
     (('--coverage',), False),
@@ -128,6 +127,8 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
                             'the time')
     group.add_argument('--dtc-skip', action='store_true',
                        help="use the system's dtc instead of building one for each board")
+    group.add_argument('--shared-dtc', action='store_true',
+                       help='build dtc and pylibfdt once, for all boards')
     group.add_argument('--ccache', action='store_true',
                        help='use ccache for the cross and host compilers')
     group.add_argument('--no-skip-unaffected', dest='skip_unaffected', default=True,

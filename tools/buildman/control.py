@@ -89,6 +89,7 @@ def make_settings(args: argparse.Namespace) -> Settings:
         per_board_out_dir=args.per_board_out_dir,
         full_path=args.full_path,
         dtc_skip=args.dtc_skip,
+        shared_dtc=args.shared_dtc,
         target=args.target,
         adjust_cfg=buildenv.parse_adjustments(args.adjust_cfg or ()),
         fragments=tuple(split_names([args.fragments] if args.fragments else [])),

@@ -17,7 +17,7 @@ import threading
 import time
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from buildman import ccache
+from buildman import ccache, shareddtc
 from buildman.errors import BuildmanError
 from buildman.events import BoardDone, Built, Crashed, Event, SlotReady, Started, WorkerGone
 from buildman.jobserver import JobServer, Stopped
@@ -93,6 +93,7 @@ class Engine:
         self._origin: Optional[Origin] = None
         self._changed: Optional[ChangedFiles] = None
         self._seed: Optional[Seed] = None
+        self._dtcs: Optional[shareddtc.DtcStore] = None
         self._meter: Optional[ccache.Meter] = None
         # One after the other, so that the first is ready soon
         self._gate = threading.Semaphore(cpu_count())
@@ -116,6 +117,9 @@ class Engine:
             if '.stage-' in entry.name:
                 shutil.rmtree(entry.path)
         remove_leftovers(config.work_dir)
+        if config.settings.shared_dtc:
+            shareddtc.remove_halves(config.work_dir)
+            self._dtcs = shareddtc.DtcStore(config.work_dir)
         if config.settings.ccache:
             self._meter = ccache.Meter(config.env)
         if config.commits is not None:
@@ -259,7 +263,7 @@ class Engine:
         dirs = SlotDirs(path, config.work_dir, number, config.results_dir)
         return MakeJob(dirs, source, config.commits, config.settings, self._groups,
                        self._server, self._changed, config.env, config.versions,
-                       config.shown_env)
+                       config.shown_env, self._dtcs)
 
     def _prepare(self, source: SlotSource, commit: str) -> None:
         """Make the working tree of a slot, or take over that of an earlier run"""

@@ -34,6 +34,7 @@ from buildman.messages import Tidier, infra_reason
 from buildman.outcome import Outcome
 from buildman.plan import BoardJob, Commit, Settings
 from buildman.process import ProcessGroups
+from buildman.shareddtc import DtcStore, SharedDtc
 from buildman.worktree import ChangedFiles, SlotSource
 
 # What binutils need of the environment
@@ -71,7 +72,8 @@ class MakeJob:
                  groups: ProcessGroups, jobs: Optional[JobServer],
                  changed: Optional[ChangedFiles], base_env: Mapping[str, str],
                  versions: Optional[Mapping[str, str]] = None,
-                 shown_env: Optional[Mapping[str, str]] = None) -> None:
+                 shown_env: Optional[Mapping[str, str]] = None,
+                 dtcs: Optional[DtcStore] = None) -> None:
         """Set up a slot; nothing is touched.
 
         Args:
@@ -86,6 +88,7 @@ class MakeJob:
             base_env: environment to start from
             versions: hash -> content of .scmversion, where git cannot tell
             shown_env: values that results show in place of those of this machine
+            dtcs: where a dtc that boards share is kept; None: each builds its own
         """
         self._dirs = dirs
         self._source = source
@@ -97,6 +100,8 @@ class MakeJob:
         self._base_env = base_env
         self._versions = versions or {}
         self._shown_env = shown_env or {}
+        self._dtcs = dtcs
+        self._host_words: List[str] = []
         self._shown: Dict[str, str] = {}
         self._job: Optional[BoardJob] = None
         self._folder = BuildFolder('', False)
@@ -161,7 +166,8 @@ class MakeJob:
         self._prefix = buildenv.cross_prefix(job.toolchain)
         words = buildenv.make_arguments(
             job.toolchain, self._settings, job.make_args, jobs=self._jobs)
-        self._make.start_board(job.board.target, self._folder.path, [*self._out_arg, *words], env)
+        self._make.start_board(job.board.target, self._folder.path, self._out_arg, words, env)
+        self._host_words = buildenv.host_words(words, env)
 
     def end_board(self) -> None:
         """Keep the build folder for the next board.
@@ -216,6 +222,7 @@ class MakeJob:
                 configure = True
             self._folder.remove_images(configure)
         self._folder.remove_diagnosed()
+        self._make.dtc = self._find_dtc(upto)
         had_objects = not first or self._folder.used
         configure, (code, out, err) = self._try(configure, had_objects)
         self._prev = upto if self._make.configured else None
@@ -230,6 +237,14 @@ class MakeJob:
         self._last = outcome if code == 0 and not outcome.infra else None
         self._notes = None
         return outcome
+
+    def _find_dtc(self, upto: int) -> Optional[SharedDtc]:
+        """Return the dtc that all boards share at a commit, None if there is none"""
+        settings = self._settings
+        if not self._dtcs or settings.dtc_skip or settings.config_only:
+            return None
+        commit = self._commits[upto].hash if self._source and self._commits else ''
+        return self._dtcs.get(self._dirs.source, commit, self._host_words, self._make.build_dtc)
 
     def _affected(self, upto: int) -> bool:
         """Tell whether a commit may give another result than the last build.

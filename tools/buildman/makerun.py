@@ -15,6 +15,7 @@ from buildman import buildenv
 from buildman.jobserver import JobServer
 from buildman.plan import Settings
 from buildman.process import ProcessGroups
+from buildman.shareddtc import SharedDtc
 
 # A log or error text longer than this many bytes is cut in the middle
 MAX_TEXT = 32 << 20
@@ -26,6 +27,7 @@ class MakeRunner:
     Attributes:
         configured: the build folder has the configuration of this board
         env: environment that make gets
+        dtc: what builds use instead of a dtc of their own
     """
 
     def __init__(self, source: str, stem: str, settings: Settings, groups: ProcessGroups,
@@ -47,23 +49,27 @@ class MakeRunner:
         self._jobs = jobs
         self._target = ''
         self._build_dir = ''
+        self._out_arg: List[str] = []
         self._words: List[str] = []
         self._said: Tuple[bytes, bytes] = (b'', b'')
         self.configured = False
+        self.dtc: Optional[SharedDtc] = None
         self.env: Dict[str, str] = {}
 
-    def start_board(self, target: str, build_dir: str, words: Sequence[str],
-                    env: Mapping[str, str]) -> None:
+    def start_board(self, target: str, build_dir: str, out_arg: Sequence[str],
+                    words: Sequence[str], env: Mapping[str, str]) -> None:
         """Take up a board.
 
         Args:
             target: the board
             build_dir: folder that the build goes into
-            words: what each make is told besides its targets
+            out_arg: what tells make of that folder
+            words: what each make is told besides that and its targets
             env: environment for make
         """
         self._target = target
         self._build_dir = build_dir
+        self._out_arg = list(out_arg)
         self._words = list(words)
         self.env = dict(env)
 
@@ -75,8 +81,8 @@ class MakeRunner:
     def _command(self, *targets: str) -> List[str]:
         """Return the words of a make command"""
         if targets == ('mrproper',):
-            return ['make', 'mrproper', *self._words]
-        return ['make', *self._words, *targets]
+            return ['make', 'mrproper', *self._out_arg, *self._words]
+        return ['make', *self._out_arg, *self._words, *targets]
 
     def _config_targets(self) -> List[str]:
         """Return what make is told in order to configure the board"""
@@ -88,19 +94,26 @@ class MakeRunner:
             return ['cfg']
         return [self._settings.target] if self._settings.target else []
 
-    def run(self, *targets: str, serial: bool = False) -> int:
+    def run(self, *targets: str, serial: bool = False,
+            env: Optional[Mapping[str, str]] = None) -> int:
         """Run make with these targets, output added to what was said.
 
         Args:
             targets: what to make
             serial: one job at a time
+            env: environment for this make, if it is another one
         """
-        env = dict(self.env)
-        fds: Sequence[int] = ()
         command = self._command(*targets)
         if self._settings.verbose_build:
             with open(self._log, 'a', encoding='utf-8') as outf:
                 outf.write(' '.join(command) + '\n')
+        return self._start(command, env or self.env, serial, self._log, self._err)
+
+    def _start(self, command: List[str], env: Mapping[str, str], serial: bool, log: str,
+               err: str) -> int:
+        """Run a make with the job server; what it says is added to these files"""
+        env = dict(env)
+        fds: Sequence[int] = ()
         if serial and self._settings.jobs:
             command.append('-j1')  # the last one counts
         elif self._jobs and not serial:
@@ -108,9 +121,31 @@ class MakeRunner:
             fds = self._jobs.fds
         with self._jobs.token() if self._jobs else contextlib.nullcontext():
             return self._groups.run(
-                command, cwd=self._source, env=env,
-                stdout=self._log, stderr=self._err, tag=self._target,
+                command, cwd=self._source, env=env, stdout=log, stderr=err, tag=self._target,
                 pass_fds=fds)
+
+    def build_dtc(self, folder: str) -> int:
+        """Build dtc, and pylibfdt if that can be, in a folder of their own.
+
+        Any board will do for the configuration.
+
+        Returns:
+            0 when that worked without a complaint, -1 when make was ended
+        """
+        log, err = (os.path.join(folder, name) for name in ('log', 'err'))
+        for goals in (self._config_targets(), ['scripts_dtc', 'CONFIG_PYLIBFDT=y'],
+                      ['scripts_dtc']):
+            command = ['make', f'O={folder}', *self._words, *goals]
+            with open(err, 'wb'):
+                pass
+            code = self._start(command, self.env, False, log, err)
+            if code >= 128:
+                return -1
+            if code and goals[-1] != 'CONFIG_PYLIBFDT=y':
+                return code
+            if not code and goals[0] == 'scripts_dtc':
+                return 1 if self._read(err) else 0
+        return 1
 
     def attempt(self, configure: bool, serial: bool = False) -> Tuple[int, bytes, bytes]:
         """Configure if asked, then build.
@@ -134,7 +169,8 @@ class MakeRunner:
             self.configured = code == 0
             self._said = self._read(self._log), self._read(self._err)
         if code == 0:
-            code = self.run(*self._build_targets(), serial=serial)
+            env = self.dtc.environment(self.env, self._build_dir) if self.dtc else self.env
+            code = self.run(*self._build_targets(), serial=serial, env=env)
         return code, self._read(self._log), self._read(self._err)
 
     def _configure(self) -> int:

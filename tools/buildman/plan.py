@@ -98,6 +98,7 @@ class Settings:
     per_board_out_dir: bool = False     # -P: an O= folder for each board
     full_path: bool = False             # -p: CROSS_COMPILE with its folder
     dtc_skip: bool = False              # --dtc-skip: use the system's dtc
+    shared_dtc: bool = False            # --shared-dtc: one dtc for all boards
     target: str = ''                    # --target: what make is to make
     adjust_cfg: Tuple[str, ...] = ()    # -a, one setting each
     fragments: Tuple[str, ...] = ()     # --fragments

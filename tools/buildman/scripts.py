@@ -88,7 +88,7 @@ def init_script(work_dir: str, owner: lock.Owner, min_disk: int = farside.MIN_DI
 WORKER_MODULES = (
     'errors', 'plan', 'outcome', 'events', 'lock', 'wire', 'protocol', 'channel', 'jobserver',
     'process', 'git', 'seed', 'worktree', 'buildenv', 'ccache', 'collect', 'buildfolder',
-    'unaffected', 'messages', 'makerun', 'makejob', 'engine', 'blobs', 'worker')
+    'unaffected', 'messages', 'shareddtc', 'makerun', 'makejob', 'engine', 'blobs', 'worker')
 
 
 def worker_script(work_dir: str, run: str, heartbeat: float = 0.0) -> str:

@@ -114,6 +114,10 @@ def matters(changes: Mapping[str, str], notes: Notes, target: str, includes: boo
             if includes or name == f'configs/{target}_defconfig':
                 return True
             continue
+        # Host programs may be those of another build (--shared-dtc), which notes
+        # what they are made of
+        if name.startswith('scripts/'):
+            return True
         if name in notes.files or how != 'M' or not notes.knows(name):
             return True
     return False
