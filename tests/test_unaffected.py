@@ -69,7 +69,8 @@ class TestRules(unittest.TestCase):
     def test_not_understood(self):
         """Whatever may be read without a note matters"""
         for name in ('Makefile', 'common/Makefile', 'Kconfig', 'arch/arm/Kconfig', 'config.mk',
-                     'scripts/kconfig/conf', 'scripts/dtc/checks.c', 'tools/binman/x.py', 'board/x/x.env', 'a.lds',
+                     'scripts/kconfig/conf', 'scripts/dtc/checks.c', 'tools/binman/x.py',
+                     'board/x/x.env', 'a.lds',
                      'board/x/image.cfg', 'start.S', 'x.its', '.config', 'doc', 'VERSION'):
             self.assertTrue(self.matters(name), name)
 
