@@ -27,9 +27,9 @@ SHELL = '''#!/bin/sh
 case "$2" in
 *git-receive-pack*) exec sh -c "$2" ;;
 *--worker*) exec {python} -S -E {dir}/worker.py {dir}/result {sleep} {slots} ;;
-*worker_host*) [ -d {dir}/work/$1 ] || cp -r {dir}/template {dir}/work/$1
+*toolchains*) cat {dir}/probe
+    [ -d {dir}/work/$1 ] || cp -r {dir}/template {dir}/work/$1
     echo {dir}/work/$1 ;;
-*toolchains*) cat {dir}/probe ;;
 esac
 '''
 

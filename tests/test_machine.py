@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import stat
 import sys
 import tempfile
@@ -412,11 +413,50 @@ class TestReport(MachineCase):
                      'alpha: toolchain arm: /usr/bin/arm-gcc'):
             self.assertIn(f'  {line}', text)
 
+    def test_versions(self):
+        """Tools are not told apart when their version is not what they say themselves."""
+        said = machine_probe.tool_versions(['git', 'setuptools'])
+        self.assertEqual(set(said), {'python3', 'git', *machine_probe.PYTHON_MODULES})
+        code = 'import setuptools; print(setuptools.__version__)'
+        self.assertEqual(said['setuptools'], machine_probe.say(
+            ['python3', '-W', 'ignore', '-c', code]))
+        self.assertEqual(said['git'], machine_probe.tool_versions()['git'])
+
     def test_script_fits_a_command_line(self):
         """One argument of a command may have 128 KiB on Linux."""
         cands = machine._candidates([f'arch{num}' for num in range(20)], {})
         cmd = scripts.probe_script({'work_dir': '~/x', 'toolchains': cands})
         self.assertLess(len(cmd), 64 << 10)
+
+
+class TestSurvey(MachineCase):
+    """What a machine is asked when it is started for a build."""
+
+    def survey(self, **limits):
+        """Return (whether it may be used, what else it says) of this machine."""
+        mach = machine.Machine('localhost')
+        mach.transport = ssh.LocalTransport('localhost')
+        mach.work_dir = os.path.join(self.dir, 'work')
+        mach.max_load = 0
+        text = mach.transport.run(scripts.survey_script(
+            mach.work_dir, scripts.new_owner('run'), mach.probe_spec({'sandbox': ['gcc']}, True),
+            {**mach.limits, **limits}), 60)
+        self.assertTrue(mach.take_answer(text))
+        return mach, scripts.parse_init(text)
+
+    def test_fit(self):
+        """One command finds a machine fit, and claims it."""
+        mach, answer = self.survey()
+        self.assertEqual(answer.work_dir, os.path.realpath(mach.work_dir))
+        self.assertEqual(lock.who(mach.work_dir).run, 'run')
+        self.assertEqual([gcc.path for gcc in mach.info.gccs['sandbox']], [shutil.which('gcc')])
+        self.assertEqual(set(machine.DECIDING_TOOLS) - set(mach.info.tools), set())
+
+    def test_unfit(self):
+        """A machine that is too busy is left alone: no claim, and nothing on its disk."""
+        mach, answer = self.survey(min_mem_mb=1 << 40)
+        self.assertEqual(answer.work_dir, '')
+        self.assertFalse(os.path.exists(mach.work_dir))
 
 
 if __name__ == '__main__':

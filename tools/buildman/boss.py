@@ -190,7 +190,15 @@ class RemoteWorker:
             BossError: it cannot be reached or used
         """
         script = scripts.init_script(work_dir, self.owner, fresh=fresh)
-        text = _run_ssh(self.address, script, self._timeout + COMMAND_TIME)
+        self.take_init(_run_ssh(self.address, script, self._timeout + COMMAND_TIME))
+
+    def take_init(self, text: str) -> None:
+        """Take what init said on the machine.
+
+        Raises:
+            WorkerBusy: another boss holds it
+            BossError: it did not say where its work folder is
+        """
         answer = scripts.parse_init(text)
         if answer.busy:
             who = f': used by {answer.owner}' if answer.owner else ''

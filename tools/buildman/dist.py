@@ -23,7 +23,6 @@ from buildman import (
     buildenv,
     ccache,
     events,
-    fetchside,
     joblog,
     machine,
     machine_probe,
@@ -120,6 +119,12 @@ class Fleet:
     def host(self) -> str:
         """Return the name of this machine, for the results."""
         return socket.gethostname()
+
+    @property
+    def speed(self) -> float:
+        """Return how fast this machine is, in the unit of `RemoteMachine.speed`."""
+        here = machine_probe.processors()
+        return machine.speed_of(here['threads'], here['bogomips'])
 
     @property
     def environment(self) -> Dict[str, str]:
@@ -257,7 +262,8 @@ def _size(count: int) -> str:
 def _local_tools() -> Callable[[], Mapping[str, str]]:
     """Return a function that tells the versions of the tools here, found out once"""
     lock = threading.Lock()
-    cached = functools.lru_cache(maxsize=1)(machine_probe.tool_versions)
+    cached = functools.lru_cache(maxsize=1)(
+        lambda: machine_probe.tool_versions(machine.DECIDING_TOOLS))
 
     def tools() -> Mapping[str, str]:
         with lock:
@@ -303,6 +309,8 @@ def show_machines(args: argparse.Namespace, local: Mapping[str, Toolchain],
 
 def _fetch(mach: machine.Machine, archs: Sequence[str]) -> None:
     """Install toolchains on a machine (--machines-fetch-arch)"""
+    # It brings half of the standard library with it
+    from buildman import fetchside
     url = bsettings.get_value('toolchain-fetch', 'url')
     mach.transport.run(scripts.module_command(fetchside.MODULES, [url, *archs]),
                        FETCH_TIME, doing='fetching toolchains')

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -222,12 +223,28 @@ def remove(path: str) -> None:
         os.remove(path)
 
 
-def init(work_dir: str, owner_json: str, min_disk: str, fresh: bool) -> int:
+def init(work_dir: str, owner_json: str, min_disk: str, fresh: bool, spec: str = '') -> int:
     """Take the machine for a boss and get its repository ready.
 
     Prints a line `have HASH` for each commit that is there, then the work
     folder; or `owner JSON` and `BUSY`.
+
+    Args:
+        work_dir: folder
+        owner_json: the boss
+        min_disk: bytes that have to be free
+        fresh: begin the repository anew
+        spec: JSON of what to tell of the machine before that, see
+            machine_probe.collect(), with `limits`; a machine that is not fit is
+            not taken
     """
+    if spec:
+        from buildman import machine_probe
+        wanted = json.loads(spec)
+        info = machine_probe.collect(wanted)
+        machine_probe.show(info)
+        if machine_probe.unfit(info, wanted['limits']):
+            return 0
     owner = lock.Owner.from_json(owner_json)
     if owner is None:
         raise Problem('failed', 'bad owner')
@@ -297,7 +314,8 @@ def main(args: Optional[Sequence[str]] = None) -> int:
     work_dir = os.path.expanduser(args[1])
     try:
         if args[0] == 'init':
-            return init(work_dir, args[2], args[3], 'fresh' in args[4:])
+            spec = [arg for arg in args[4:] if arg.startswith('{')]
+            return init(work_dir, args[2], args[3], 'fresh' in args[4:], *spec)
         if args[0] == 'kill':
             return kill(work_dir, args[2] if len(args) > 2 else '')
         if args[0] == 'clean':

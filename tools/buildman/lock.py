@@ -314,12 +314,16 @@ def claim(work_dir: str, owner: Owner, now: Optional[float] = None,
         now: seconds since 1970
         seconds: how long the claim holds
     Raises:
-        LockBusy: a worker lives there, or somebody else has a claim
+        LockBusy: a worker of somebody else lives there, or a claim holds
         LockStuck: the files of the lock are not to be had
     """
     now = time.time() if now is None else now
     with _mutex(work_dir):
-        other = _holder(work_dir) or _claimant(work_dir, owner.run, now)
+        holder = _holder(work_dir)
+        if holder is not None and owner.run and holder.run == owner.run:
+            # A worker of the same boss: what it holds needs no claim
+            return
+        other = holder or _claimant(work_dir, owner.run, now)
         if other is not None:
             raise LockBusy(other)
         _write_claim(work_dir, dataclasses.replace(

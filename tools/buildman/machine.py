@@ -42,6 +42,11 @@ def _run_ssh(machine: 'Machine', remote_cmd: str, timeout: float) -> str:
     return machine.transport.run(remote_cmd, timeout)
 
 
+def speed_of(threads: int, bogomips: float) -> float:
+    """Return how fast a machine is, in a unit that is the same for all."""
+    return float(max(1, threads)) * max(1.0, bogomips)
+
+
 class Machine:
     """One machine.
 
@@ -94,34 +99,50 @@ class Machine:
         Returns:
             True when it can be used
         """
+        try:
+            text = _run_ssh(self, scripts.probe_script(self.probe_spec(candidates)), timeout)
+        except ssh.RemoteError as exc:
+            return self.cannot(exc.text)
+        return self.take_answer(text)
+
+    def probe_spec(self, candidates: Optional[Mapping[str, List[str]]] = None,
+                   brief: bool = False) -> Dict[str, object]:
+        """Return what the machine is to be asked.
+
+        Args:
+            candidates: compilers to be looked for, by arch
+            brief: no more than what decides whether it is used, and how
+        """
         self._asked = dict(candidates or {})
         self.problems = []
-        spec = {'work_dir': self.work_dir, 'toolchains': self._asked}
+        return {'work_dir': self.work_dir, 'toolchains': self._asked,
+                **({'tools': ['git', 'make', *DECIDING_TOOLS]} if brief else {})}
+
+    @property
+    def limits(self) -> Dict[str, float]:
+        """What it has to offer, see machine_probe.unfit()."""
+        return {'max_load': self.max_load, 'min_disk_mb': MIN_DISK_MB, 'min_mem_mb': MIN_MEM_MB}
+
+    def take_answer(self, text: str) -> bool:
+        """Take what the machine said; sets info, avail and reason.
+
+        Returns:
+            True when it can be used
+        """
         try:
-            self.info = parse_probe(_run_ssh(self, scripts.probe_script(spec), timeout))
-            self.reason = self._unfit()
-        except ssh.RemoteError as exc:
-            self.info, self.reason = MachineInfo(), exc.text
+            self.info = parse_probe(text)
         except ValueError as exc:
-            self.info, self.reason = MachineInfo(), f'its answer makes no sense: {exc}'
+            return self.cannot(f'its answer makes no sense: {exc}')
+        # As it was configured, not the full path
+        info = {**vars(self.info), 'work_dir': self.work_dir}
+        self.reason = machine_probe.unfit(info, self.limits)
         self.avail = not self.reason
         return self.avail
 
-    def _unfit(self) -> str:
-        """Return why the machine is not to be used, '' when it is."""
-        info = self.info
-        for tool in ('git', 'make'):
-            if not info.tools.get(tool):
-                return f'{tool} is not installed there'
-        if self.max_load and info.load > info.threads * self.max_load / 100:
-            return (f'busy: load {info.load:.1f} is over {self.max_load}% of its '
-                    f'{info.threads} threads')
-        if info.disk_avail_mb < MIN_DISK_MB:
-            return (f'disk: {info.disk_avail_mb} MiB are free for {self.work_dir}, '
-                    f'it takes {MIN_DISK_MB}')
-        if info.mem_avail_mb < MIN_MEM_MB:
-            return f'memory: {info.mem_avail_mb} MiB are free, it takes {MIN_MEM_MB}'
-        return ''
+    def cannot(self, reason: str) -> bool:
+        """Note why the machine cannot be used; return False."""
+        self.info, self.reason, self.avail = MachineInfo(), reason, False
+        return False
 
     def find_toolchains(self, candidates: Mapping[str, List[str]],
                         wanted: Mapping[str, Gcc], timeout: float = PROBE_TIMEOUT) -> Set[str]:

@@ -7,6 +7,7 @@ boss's own machine, to compare.
 
 from __future__ import annotations
 
+import functools
 import glob
 import json
 import os
@@ -14,7 +15,18 @@ import re
 import shutil
 import subprocess
 import sys
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+import threading
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    TypeVar,
+)
 
 from buildman import lock
 
@@ -35,6 +47,9 @@ TOOLS = {
     'openssl': ['openssl', 'version'],
     'ccache': ['ccache', '--version'],
 }
+# Tools that a Python there tells of
+PYTHON_MODULES = ('pyelftools', 'setuptools', 'python-dev')
+_Said = TypeVar('_Said')
 _VERSION = re.compile(r'\d+(?:\.\d+)+[a-z]?(?:[-+][\w.+~-]+)?')
 _OPENSSL = re.compile(r'OPENSSL_VERSION_(?:STR|TEXT)\s+"(?:OpenSSL )?([\w.+-]+)')
 
@@ -111,15 +126,20 @@ def openssl_headers() -> str:
 def python_modules() -> Dict[str, str]:
     """Return versions of what binman and the device-tree tools import.
 
-    Asked of the `python3` that a build would run.
+    Asked of the `python3` that a build would run. It does not import them, which
+    takes setuptools a quarter of a second: a version is in the name of the folder
+    that tells of the package.
     """
-    code = ('import json, os, sysconfig\n'
+    code = ('import glob, json, os, re, sysconfig\n'
+            'from importlib.util import find_spec\n'
             'out = {}\n'
             'for name, mod in (("pyelftools", "elftools"), ("setuptools", "setuptools")):\n'
-            '    try:\n'
-            '        out[name] = getattr(__import__(mod), "__version__", "yes")\n'
-            '    except ImportError:\n'
-            '        out[name] = ""\n'
+            '    spec = find_spec(mod)\n'
+            '    where = os.path.dirname(os.path.dirname(spec.origin or "")) if spec else ""\n'
+            '    found = [re.match(name + r"-([\\w.+]+?)(-py[\\d.]+)?[.](dist|egg)-info$", item)\n'
+            '             for item in (os.listdir(where) if where else ())]\n'
+            '    found = [item.group(1) for item in found if item]\n'
+            '    out[name] = found[0] if found else "yes" if spec else ""\n'
             'path = os.path.join(sysconfig.get_paths()["include"], "Python.h")\n'
             'out["python-dev"] = "yes" if os.path.exists(path) else ""\n'
             'print(json.dumps(out))\n')
@@ -131,13 +151,47 @@ def python_modules() -> Dict[str, str]:
     return {key: str(val)[:80] for key, val in found.items()}
 
 
-def tool_versions() -> Dict[str, str]:
-    """Return each tool's version, '' for one that is missing."""
+def at_once(asks: Mapping[str, Callable[[], _Said]]) -> Dict[str, _Said]:
+    """Call functions that wait for other programs, all at the same time.
+
+    Returns:
+        what each returned, in the order of the names
+    """
+    said: Dict[str, _Said] = {}
+
+    def ask(name: str) -> None:
+        said[name] = asks[name]()
+
+    threads = [threading.Thread(target=ask, args=(name,), daemon=True) for name in asks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {name: said[name] for name in asks}
+
+
+def _version_of(name: str) -> Dict[str, str]:
+    """Return the version of one of TOOLS."""
+    argv = TOOLS[name]
+    return {name: version_in(say(argv)) if shutil.which(argv[0]) else ''}
+
+
+def tool_versions(names: Optional[Collection[str]] = None) -> Dict[str, str]:
+    """Return each tool's version, '' for one that is missing.
+
+    Args:
+        names: the tools to be looked at; None for all
+    """
+    asks: Dict[str, Callable[[], Dict[str, str]]] = {
+        name: functools.partial(_version_of, name)
+        for name in TOOLS if names is None or name in names}
+    if names is None or not set(names).isdisjoint(PYTHON_MODULES):
+        asks['modules'] = python_modules
     out = {'python3': '.'.join(str(num) for num in sys.version_info[:3])}
-    for name, argv in TOOLS.items():
-        out[name] = version_in(say(argv)) if shutil.which(argv[0]) else ''
-    out['openssl-headers'] = openssl_headers()
-    out.update(python_modules())
+    if names is None or 'openssl-headers' in names:
+        out['openssl-headers'] = openssl_headers()
+    for found in at_once(asks).values():
+        out.update(found)
     return out
 
 
@@ -198,22 +252,33 @@ def collect(spec: Mapping[str, Any]) -> Dict[str, Any]:
     Args:
         spec: `work_dir`: folder to be looked at, with `~`; `toolchains`: arch
             to candidates, see find_gccs(); `tools`: False to leave out all but
-            the toolchains
+            the toolchains, or the names of those that matter, which leaves out
+            the size of the work folder, too
     Returns:
         what `machine_info.MachineInfo` holds, as JSON types
     """
-    out: Dict[str, Any] = {'gccs': {arch: find_gccs(names)
-                                    for arch, names in spec.get('toolchains', {}).items()}}
-    if not spec.get('tools', True):
+    tools = spec.get('tools', True)
+    names = tools if isinstance(tools, list) else None
+    asks: Dict[str, Callable[[], Any]] = {
+        arch: functools.partial(find_gccs, gccs)
+        for arch, gccs in spec.get('toolchains', {}).items()}
+    if tools:
+        # No arch has a name like this
+        asks['/tools'] = functools.partial(tool_versions, names)
+    found = at_once(asks)
+    versions = found.pop('/tools', {})
+    out: Dict[str, Any] = {'gccs': found}
+    if not tools:
         return out
     work_dir = os.path.expanduser(str(spec.get('work_dir', '~')))
     out.update(processors())
     out['mem_avail_mb'] = memory_mb()
     out['disk_avail_mb'] = disk_mb(work_dir)
-    out['tools'] = tool_versions()
+    out['tools'] = versions
     out['work_dir'] = work_dir
+    # A folder of many slots takes its time
     out['work_mb'] = (lock.folder_size(work_dir, SIZE_SECONDS) >> 20
-                      if os.path.isdir(work_dir) else 0)
+                      if names is None and os.path.isdir(work_dir) else 0)
     try:
         owner = lock.who(work_dir)
     except OSError:
@@ -222,10 +287,39 @@ def collect(spec: Mapping[str, Any]) -> Dict[str, Any]:
     return out
 
 
+def show(info: Mapping[str, Any]) -> None:
+    """Print a description, on a line of its own whatever a login shell printed."""
+    print('\n' + MARK + json.dumps(info), flush=True)
+
+
+def unfit(info: Mapping[str, Any], limits: Mapping[str, float]) -> str:
+    """Return why a machine is not to be used, '' when it is.
+
+    Args:
+        info: its description
+        limits: `max_load` in percent of its threads, 0 for any; `min_disk_mb` and
+            `min_mem_mb` in MiB
+    """
+    for tool in ('git', 'make'):
+        if not info['tools'].get(tool):
+            return f'{tool} is not installed there'
+    threads, load = info['threads'], info['load']
+    if limits['max_load'] and load > threads * limits['max_load'] / 100:
+        return (f"busy: load {load:.1f} is over {limits['max_load']:g}% of its "
+                f'{threads} threads')
+    for name, what, where in (('disk', 'disk', f" for {info['work_dir']}"),
+                              ('mem', 'memory', '')):
+        free = info[f'{name}_avail_mb']
+        if free < limits[f'min_{name}_mb']:
+            return (f"{what}: {free} MiB are free{where}, it takes "
+                    f"{limits[f'min_{name}_mb']:g}")
+    return ''
+
+
 def main(args: Optional[Sequence[str]] = None) -> int:
     """Print the description; the first argument is the spec as JSON."""
     args = sys.argv[1:] if args is None else args
-    print('\n' + MARK + json.dumps(collect(json.loads(args[0]))))
+    show(collect(json.loads(args[0])))
     return 0
 
 

@@ -9,6 +9,7 @@ the loop; nothing else is touched from there.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
@@ -28,6 +29,7 @@ from buildman import (
     lock,
     machine,
     machine_info,
+    machine_probe,
     protocol,
     scripts,
     ssh,
@@ -47,6 +49,12 @@ MAX_IMAGES = 300
 
 # Bytes of a file from outside the tree that travel in one message
 BLOB_PIECE = 1 << 20
+
+# Seconds for a machine to describe itself and get its repository ready
+SURVEY_TIME = machine.PROBE_TIMEOUT + boss.COMMAND_TIME
+
+# Kinds of failure after which it may be claimed all the same
+MAY_HAVE_CLAIMED = ('cut', 'timeout', 'failed', 'stopped', 'no-space', 'not-writable')
 
 # Seconds to end what a lost worker left on its machine
 FREE_TIME = 2.5
@@ -142,6 +150,7 @@ class RemoteMachine:
         self._gone_lock = threading.Lock()
         self._freed = threading.Event()
         self._claimed = False
+        self._pushing: Optional[threading.Thread] = None
         self._prepared = threading.Event()
         self._quit = threading.Event()
         self._answers: Dict[str, protocol.Message] = {}
@@ -171,30 +180,29 @@ class RemoteMachine:
     def _start_up(self) -> None:
         """Take all steps up to the first slot being ready"""
         worker, ship, mach = self.worker, self._shipment, self._machine
-        self._step('probe')
-        if not mach.probe(ship.candidates):
-            raise BossError(f'not used: {mach.reason}')
+        self._step('probe and init')
+        self._survey()
         self._find_toolchains()
-        self._step(f'init in {mach.work_dir}')
-        self._claimed = True
-        self._init()
-        self._step(f'push {len(ship.commits)} commits')
-        self._push()
-        self._step('start')
+        self._step(f'push {len(ship.commits)} commits, and start')
+        push = self._begin_push()
         worker.start()
-        self._step('configure')
         settings = ship.plan.settings.to_dict()
         if worker.version:
             self._send_files()
         self._log.sent(protocol.Configure(settings, worker.toolchains))
         worker.configure(settings, {'settings': settings, 'env': dict(ship.env),
                                     'shown_env': dict(ship.shown_env)})
+        # Before the push is waited for: what it says meanwhile has to be read
         worker.divert(self._take)
+        push.result()
+        self._step('prepare')
         slots = worker.max_boards or worker.nthreads or 1
         worker.send(protocol.BuildPrepare(
             ship.commits, slots, source=ship.commits[-1], scm_versions=ship.versions,
             version=protocol.PROTOCOL_VERSION))
         self._log.sent(f'build_prepare, {len(ship.commits)} commits')
+        for text in mach.differences(ship.tools()):
+            self._post(events.Said(self.name, text))
         if not self._wait(self._prepared):
             raise BossError('its slots did not become ready')
         self.slots = slots
@@ -212,12 +220,12 @@ class RemoteMachine:
         mach.find_toolchains(ship.candidates, ship.wanted)
         for arch, gcc in mach.toolchains.items():
             self._toolchains[arch] = _toolchain_there(arch, gcc, ship.local.get(arch))
-        for text in [*mach.problems, *mach.differences(ship.tools())]:
+        for text in mach.problems:
             self._post(events.Said(self.name, text))
         if not self._toolchains:
             raise BossError('not used: it has no compiler for any of these boards')
         self.archs = sorted(self._toolchains)
-        self.speed = float(max(1, mach.info.threads)) * max(1.0, mach.info.bogomips)
+        self.speed = machine.speed_of(mach.info.threads, mach.info.bogomips)
         self.load = mach.info.load
         self.worker.bogomips = mach.info.bogomips
         self.worker.toolchains = {arch: tool.gcc for arch, tool in self._toolchains.items()}
@@ -258,19 +266,54 @@ class RemoteMachine:
                         break
             worker.expect(protocol.BlobDone)
 
-    def _init(self) -> None:
-        """Claim the machine; a repository that is damaged is begun anew"""
-        worker, folder = self.worker, self._machine.work_dir
+    def _survey(self) -> None:
+        """Ask the machine what it is, and claim it, in one command.
+
+        A repository there that is damaged is begun anew.
+        """
+        worker, mach, text = self.worker, self._machine, ''
+        failure: Optional[ssh.RemoteError] = None
+        script = scripts.survey_script(
+            mach.work_dir, worker.owner,
+            mach.probe_spec(self._shipment.candidates, brief=True), mach.limits)
+        self._claimed = True
         try:
-            worker.init_git(folder)
-        except WorkerBusy:
+            text = mach.transport.run(script, SURVEY_TIME)
+        except ssh.RemoteError as exc:
+            text, failure = exc.stdout, exc
+            self._claimed = exc.kind in MAY_HAVE_CLAIMED
+        if failure and machine_probe.MARK not in text:
+            mach.cannot(failure.text)
+        elif not mach.take_answer(text):
             self._claimed = False
-            raise
-        except BossError as exc:
-            if getattr(exc.__cause__, 'kind', '') != 'failed':
+        if not mach.avail:
+            raise BossError(f'not used: {mach.reason}')
+        if not failure:
+            try:
+                worker.take_init(text)
+            except WorkerBusy:
+                self._claimed = False
                 raise
-            self._step(f'init again, of a new repository: {exc}')
-            worker.init_git(folder, fresh=True)
+        elif failure.kind == 'failed':
+            self._step(f'init again, of a new repository: {failure}')
+            worker.init_git(mach.work_dir, fresh=True)
+        else:
+            raise failure
+
+    def _begin_push(self) -> 'concurrent.futures.Future[None]':
+        """Push the source in a thread of its own, while the worker starts"""
+        done: 'concurrent.futures.Future[None]' = concurrent.futures.Future()
+
+        def push() -> None:
+            try:
+                self._push()
+                done.set_result(None)
+            except Exception as exc:
+                done.set_exception(exc)
+
+        self._pushing = threading.Thread(target=push, daemon=True, name=f'push {self.name}')
+        self._pushing.start()
+        return done
 
     def _push(self) -> None:
         """Push the source; a repository that takes no push is begun anew, once"""
@@ -422,6 +465,8 @@ class RemoteMachine:
                 worker.work_dir = work_dir
                 worker.remove_lock()
         closer.join(FREE_TIME)
+        if self._pushing:
+            self._pushing.join(FREE_TIME)
         self._freed.set()
 
     def _end(self, seconds: float) -> None:

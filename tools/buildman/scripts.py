@@ -19,7 +19,7 @@ import time
 import uuid
 from typing import List, Mapping, Optional, Sequence, Tuple
 
-from buildman import farside, lock, ssh
+from buildman import farside, lock, machine_probe, ssh
 
 DEFAULT_WORK_DIR = '~/dev/.bm-worker'
 
@@ -82,6 +82,23 @@ def init_script(work_dir: str, owner: lock.Owner, min_disk: int = farside.MIN_DI
     return module_command(['lock', 'farside'],
                           ['init', work_dir, owner.to_json(), str(min_disk),
                            *(['fresh'] if fresh else [])])
+
+
+def survey_script(work_dir: str, owner: lock.Owner, spec: Mapping[str, object],
+                  limits: Mapping[str, float]) -> str:
+    """Return the command that does what probe_script() and init_script() do, in one.
+
+    A machine that is not fit by the limits is told of, and not claimed.
+
+    Args:
+        work_dir: folder there; a leading `~` is its home folder
+        owner: of the claim
+        spec: what it is asked
+        limits: see machine_probe.unfit()
+    """
+    return module_command(['lock', 'machine_probe', 'farside'],
+                          ['init', work_dir, owner.to_json(), str(farside.MIN_DISK),
+                           json.dumps({**spec, 'limits': dict(limits)})])
 
 
 # What `worker` imports, each before those that import it; a test holds the two together
@@ -168,9 +185,11 @@ class InitAnswer:
 def parse_init(text: str) -> InitAnswer:
     """Return what an answer to init_script() (or clean_script()) says.
 
-    The last line counts; what a login shell prints before is ignored.
+    The last line counts; what a login shell prints before is ignored, and so is
+    what survey_script() tells of the machine.
     """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines()
+             if line.strip() and not line.startswith(machine_probe.MARK)]
     if not lines:
         return InitAnswer()
     if lines[-1] == 'BUSY':

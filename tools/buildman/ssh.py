@@ -126,7 +126,8 @@ def python_command(source: bytes, args: Sequence[str] = ()) -> str:
     """Return a remote command that runs Python source without installing it.
 
     The command works under any login shell. It fails with a `bm-problem` line
-    when python3 is missing or too old.
+    when python3 is missing or too old. What is installed beside the standard
+    library is not looked for, as that may take longer than all the rest.
 
     Args:
         source: program of standard library only; sees `args` in sys.argv[1:]
@@ -140,7 +141,7 @@ def python_command(source: bytes, args: Sequence[str] = ()) -> str:
     words = ' '.join(shlex.quote(word) for word in ['-c', boot, *args])
     script = (f'command -v python3 >/dev/null 2>&1 || {{ echo "{PROBLEM} no-python python3 is not '
               f'installed there; buildman needs 3.9 or later" >&2; exit 1; }}; '
-              f'exec python3 -I {words}')
+              f'exec python3 -I -S {words}')
     return 'exec sh -c ' + shlex.quote(script)
 
 
