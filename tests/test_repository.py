@@ -28,7 +28,7 @@ ROOMS = (
     ('engine', 'makejob', 'makerun', 'messages', 'buildfolder', 'collect', 'jobserver',
      'process', 'ccache', 'shareddtc'),
     ('results', 'resultreader', 'durations', 'summary', 'status', 'listing', 'limit'),
-    ('scheduler', 'weights', 'builder'),
+    ('scheduler', 'forecast', 'weights', 'builder'),
     ('oneshot', 'ssh', 'channel', 'protocol', 'wire', 'lock', 'farside', 'machine', 'scripts',
      'source', 'blobs', 'worker', 'remote', 'boss', 'pool', 'hosts', 'inbox', 'joblog', 'dist'),
     ('main', 'cmdline', 'control', 'places', 'demo', 'sample'),

@@ -6,9 +6,12 @@ import random
 import sys
 import unittest
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
+for _folder in ('tools', 'bench'):
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', _folder))
 
-from buildman.scheduler import Scheduler, Task
+import simulate  # noqa: E402
+
+from buildman.scheduler import Handout, Scheduler, Task  # noqa: E402
 
 
 def drain(sched, name):
@@ -157,6 +160,138 @@ class TestScheduler(unittest.TestCase):
             Scheduler([Task('a', 'arm', (0,)), Task('a', 'arm', (0,))])
 
 
+class TestForesight(unittest.TestCase):
+    """With costs known: who is slow must not hold up the others"""
+
+    def setUp(self):
+        self.now = 0.0
+
+    def make(self, *costs, **kwargs):
+        """Return a scheduler of boards b0, b1, … that cost so much"""
+        return Scheduler([Task(f'b{num}', 'arm', (0,), cost) for num, cost in enumerate(costs)],
+                         clock=lambda: self.now, **kwargs)
+
+    def test_cost(self):
+        """The first commit that a worker builds costs more than those that follow"""
+        task = Task('a', 'arm', (0, 1, 2), 100.0, 60.0)
+        self.assertEqual([task.cost(count, True) for count in range(4)], [0, 60, 80, 100])
+        self.assertEqual([task.cost(count, False) for count in range(1, 4)], [20, 40, 60])
+        self.assertEqual(Task('a', 'arm', (0, 1), 10.0).cost(1, True), 5)
+        self.assertEqual(Task('a', 'arm', (0, 1)).cost(2, True), 0)
+        self.assertEqual(Task('a', 'arm', (3,), 10.0, 10.0).cost(1, False), 10)
+
+    def test_slow_asks_first(self):
+        """A slow machine that asks first would take four times as long for the longest board"""
+        sched = self.make(10, 100, 10)
+        sched.add_worker('slow', 1, speed=1)
+        sched.add_worker('fast', 1, speed=4)
+        self.assertEqual(sched.next_for('slow').target, 'b0')
+        self.assertEqual(sched.next_for('fast').target, 'b1')
+
+    def test_nothing_for_the_slow(self):
+        """What a fast machine would be through with sooner is left to it, while it is fast"""
+        sched = self.make(100, 90)
+        sched.add_worker('slow', 1, speed=1)
+        sched.add_worker('fast', 1, speed=4)
+        self.assertIsNone(sched.next_for('slow'))
+        self.assertEqual(sched.hungry(), ['slow'])
+        self.assertEqual(sched.next_for('fast').target, 'b0')
+        sched.started('fast', 'b0')
+        self.assertIsNone(sched.next_for('slow'))
+        # It is long overdue: it may never be through
+        self.now = 500.0
+        self.assertEqual(sched.next_for('slow').target, 'b1')
+        self.assertEqual(sched.hungry(), [])
+
+    def test_speed_is_learned(self):
+        """A machine that is slower than it says gets less than it would"""
+        costs = [100] * 12
+        sched = self.make(*costs)
+        sched.add_worker('liar', 1, speed=1)
+        sched.add_worker('honest', 1, speed=1)
+        for _ in range(4):
+            for name, seconds in (('liar', 1000), ('honest', 100)):
+                target = sched.next_for(name).target
+                sched.started(name, target)
+                self.now += 1
+                sched.result(name, target, 0, seconds)
+                sched.board_done(name, target)
+        shares = sched._share()
+        given = {name: 0 for name in ('liar', 'honest')}
+        for name in given:
+            while shares.take(name, lambda target: True):
+                given[name] += 1
+        self.assertEqual(given, {'liar': 0, 'honest': 4})
+
+    def test_others_are_coming(self):
+        """This machine is ready at once; the longest boards wait for faster ones that come"""
+        sched = self.make(2, 100, 3)
+        sched.unknown = 1
+        sched.add_worker('', 1, speed=1)
+        self.assertEqual(sched.next_for('').target, 'b0')
+        sched.unknown = 0
+        sched.expect('fast', 1, speed=10)
+        build(sched, '', Handout('b0', (0,)))
+        self.assertEqual(sched.next_for('').target, 'b2')
+        # It does not come after all
+        sched.lost('fast')
+        build(sched, '', Handout('b2', (0,)))
+        self.assertEqual(sched.next_for('').target, 'b1')
+
+    def test_patience(self):
+        """A machine that tells nothing for long does not keep the longest boards from this one"""
+        sched = self.make(10, 100)
+        sched.unknown = 1
+        sched.add_worker('', 1)
+        self.now = 60.0
+        self.assertEqual(sched.next_for('').target, 'b1')
+
+    def test_second_owner_is_quicker(self):
+        """Of what others are building, an idle machine takes what it is through with sooner"""
+        sched = self.make(100, 90)
+        for name, speed in (('a', 1), ('b', 1), ('late', 4)):
+            sched.add_worker(name, 1, speed=speed)
+        targets = {}
+        for name in ('a', 'b'):
+            target = targets[name] = sched._hand_out(
+                sched._workers[name], 'b0' if name == 'a' else 'b1').target
+            sched.started(name, target)
+        self.now = 10.0
+        self.assertEqual(sched.next_for('late').target, 'b0')
+        # In vain with the other one, which is nearly through
+        sched.add_worker('later', 1, speed=1)
+        self.now = 80.0
+        self.assertIsNone(sched.next_for('later'))
+        self.now = 400.0
+        self.assertEqual(sched.next_for('later').target, 'b1')
+
+    def test_not_taken_by_the_slow(self):
+        """A board that a fast machine is about to begin with is not taken from it by a slow one"""
+        sched = self.make(40, 41)
+        sched.add_worker('fast', 1, speed=4, ahead=1)
+        self.assertEqual([handout.target for handout in drain(sched, 'fast')], ['b1', 'b0'])
+        sched.started('fast', 'b1')
+        sched.add_worker('slow', 1, speed=1)
+        self.assertIsNone(sched.next_for('slow'))
+        sched.add_worker('same', 1, speed=4)
+        handout = sched.next_for('same')
+        self.assertEqual((handout.target, handout.taken_from), ('b0', 'fast'))
+
+    def test_near_the_least_time(self):
+        """Machines of different speed are through with everything at the same time"""
+        for seed in range(3):
+            rng = random.Random(seed)
+            boards = simulate.make_boards(300, 3, rng)
+            machines = simulate.make_machines((4, 8, 16, 4), rng, 3.0)
+            told = {mach.name: mach.speed for mach in machines}
+            least = simulate.least_time(boards, machines)
+            tasks = simulate.make_tasks(boards, 0.0, rng)
+            took = simulate.Run(boards, machines, tasks, told, False).run()
+            self.assertLess(took / least, 1.04, f'seed {seed}')
+            older = simulate.Run(boards, machines, tasks, told, True).run()
+            self.assertLess(took, older)
+
+
 class TestHistories(unittest.TestCase):
     """Random histories with losses: everything ends, nothing is counted twice"""
 
@@ -167,13 +302,19 @@ class TestHistories(unittest.TestCase):
         tasks = [Task(f'b{i}', rng.choice(archs),
                       tuple(sorted(rng.sample(range(6), rng.randint(0, 6)))),
                       rng.choice([0, 1.0, 7.0])) for i in range(rng.randint(0, 30))]
-        sched = Scheduler(tasks, max_attempts=rng.randint(1, 4))
+        now = 0.0
+        sched = Scheduler(tasks, max_attempts=rng.randint(1, 4), clock=lambda: now)
         alive, hands, serial = set(), {}, 0
         accepted = {}
         losses = rng.randint(0, 12)
         for _ in range(100000):
             if sched.finished:
                 break
+            now += rng.random() * 3
+            if rng.random() < 0.02:
+                # One that tells of itself, and comes later or never
+                sched.expect(f'w{serial + rng.randint(0, 2)}', rng.randint(1, 4), None,
+                             rng.random())
             if not alive or (rng.random() < 0.02 and serial < 20):
                 name = f'w{serial}'
                 serial += 1
@@ -207,7 +348,8 @@ class TestHistories(unittest.TestCase):
                     upto = left.pop(0)
                     sched.started(name, target)
                     key = (target, upto)
-                    self.assertEqual(sched.result(name, target, upto), key not in accepted)
+                    self.assertEqual(sched.result(name, target, upto, rng.random() * 5),
+                                     key not in accepted)
                     accepted.setdefault(key, name)
                     for other in sched.rivals(name, target):
                         hands[other] = [e for e in hands[other] if e[0] != target]

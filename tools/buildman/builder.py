@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import queue
 import shutil
 import threading
@@ -30,7 +31,17 @@ from typing import (
 from buildman import ccache
 from buildman.engine import Engine
 from buildman.errors import EXIT_ERRORS, EXIT_OK, EXIT_WARNINGS
-from buildman.events import BoardDone, Built, Crashed, Event, Said, Started, WorkerGone, WorkerReady
+from buildman.events import (
+    BoardDone,
+    Built,
+    Crashed,
+    Event,
+    Said,
+    Started,
+    WorkerComing,
+    WorkerGone,
+    WorkerReady,
+)
 from buildman.outcome import Outcome
 from buildman.plan import BoardJob, Plan
 from buildman.results import ResultTree
@@ -41,9 +52,12 @@ from buildman.status import Counts, Status
 # gets no more of them, if there is another machine
 MAX_BAD_BOARDS = 3
 
+# Seconds after which a worker is asked again that got nothing, as others are faster
+HUNGRY_SECONDS = 2.0
+
 
 # Board to number of commits -> board to expected cost, in any unit
-Weigh = Callable[[Mapping[str, int]], Mapping[str, float]]
+Weigh = Callable[[Mapping[str, int]], Mapping[str, Tuple[float, float]]]
 
 
 class Worker(Protocol):
@@ -154,8 +168,8 @@ class Builder:
             status: what is shown
             events: queue that all workers post to
             weigh: called if something is to be built, with each board and its
-                number of commits; returns what they are expected to cost. None:
-                all the same
+                number of commits; returns what they are expected to cost, all
+                commits and the first of them, see Task. None: all the same
             host: name of this machine, for the `host` file of each result in a
                 distributed build; '' for a local one
         """
@@ -168,6 +182,7 @@ class Builder:
         self._retried: Set[Tuple[str, int]] = set()
         self._listeners: List[Callable[[Event, str], None]] = []
         self._joining: Set[str] = set()
+        self._known: Set[str] = set()
         self._host = host
         self._ticker: Optional[Callable[[], None]] = None
         self._tick_seconds = 60.0
@@ -178,7 +193,7 @@ class Builder:
         self._submitted: Dict[Tuple[str, str], int] = {}
         self._changed = True
         self.report = Report()
-        self.scheduler = Scheduler(self._find_tasks(weigh))
+        self.scheduler = Scheduler(self._find_tasks(weigh), clock=time.monotonic)
 
     def add_listener(self, listener: Callable[[Event, str], None]) -> None:
         """Have a function called with every event, after it was dealt with.
@@ -215,7 +230,7 @@ class Builder:
         open_ones = {target: len(commits) for target, commits in todo.items() if commits}
         weights = weigh(open_ones) if weigh and open_ones else {}
         return [Task(target, self._jobs[target].board.arch, tuple(commits),
-                     weights.get(target, 0.0))
+                     *weights.get(target, ()))
                 for target, commits in todo.items()]
 
     @property
@@ -247,7 +262,7 @@ class Builder:
         for worker in workers:
             self._workers[worker.name] = worker
             self._joining.add(worker.name)
-        self.scheduler.expecting = bool(self._joining)
+        self._tell_joining()
         try:
             for worker in workers:
                 worker.start()
@@ -262,10 +277,15 @@ class Builder:
         self.report.missing = self.scheduler.missing()
         return self.report
 
+    def _tell_joining(self) -> None:
+        """Tell the scheduler whether more workers are to come"""
+        self.scheduler.expecting = bool(self._joining)
+        self.scheduler.unknown = len(self._joining - self._known)
+
     def _join(self, worker: Worker) -> None:
         """Let a worker that is ready take part"""
         self._joining.discard(worker.name)
-        self.scheduler.expecting = bool(self._joining)
+        self._tell_joining()
         self.scheduler.add_worker(worker.name, worker.slots, worker.archs, worker.speed,
                                   ahead=1)
         self._fill(worker.name)
@@ -273,6 +293,7 @@ class Builder:
     def _loop(self) -> None:
         """Handle events until nothing is open"""
         next_tick = time.monotonic() + self._tick_seconds
+        next_try = 0.0
         while True:
             while self._changed and not self._joining:
                 self._changed = False
@@ -282,11 +303,18 @@ class Builder:
             if self.scheduler.finished:
                 return
             event: Optional[Event] = None
+            hungry = self.scheduler.hungry()
+            wake = min(next_tick if self._ticker else math.inf, next_try if hungry else math.inf)
             with contextlib.suppress(queue.Empty):
                 event = self._events.get(
-                    timeout=max(0.0, next_tick - time.monotonic()) if self._ticker else None)
+                    timeout=max(0.0, wake - time.monotonic()) if wake < math.inf else None)
             if event is not None:
                 self._handle(event)
+            if hungry and time.monotonic() >= next_try:
+                # Those that are to be faster may turn out to be slow
+                next_try = time.monotonic() + HUNGRY_SECONDS
+                for name in hungry:
+                    self._fill(name)
             if self._ticker and time.monotonic() >= next_tick:
                 next_tick += self._tick_seconds
                 self._ticker()
@@ -304,6 +332,10 @@ class Builder:
             raise event.error
         elif isinstance(event, WorkerGone):
             self._lost(event)
+        elif isinstance(event, WorkerComing):
+            self._known.add(event.worker)
+            self._tell_joining()
+            self.scheduler.expect(event.worker, event.slots, event.archs, event.speed)
         elif isinstance(event, WorkerReady):
             self._join(self._workers[event.worker])
             self._changed = True
@@ -365,7 +397,8 @@ class Builder:
             self._discard(outcome)
             self._bad_board(event.worker, outcome.target, outcome.infra)
             return 'infra'
-        if not self.scheduler.result(event.worker, outcome.target, outcome.commit_upto):
+        seconds = 0.0 if outcome.skipped else outcome.seconds
+        if not self.scheduler.result(event.worker, outcome.target, outcome.commit_upto, seconds):
             self._discard(outcome)
             return 'dropped'
         if not outcome.infra:
@@ -411,7 +444,7 @@ class Builder:
         self._workers.pop(event.worker)
         self.report.lost[event.worker] = event.reason
         self._joining.discard(event.worker)
-        self.scheduler.expecting = bool(self._joining)
+        self._tell_joining()
         for key in [key for key in self._submitted if key[0] == event.worker]:
             del self._submitted[key]
         back = self.scheduler.lost(event.worker)

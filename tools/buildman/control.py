@@ -453,7 +453,7 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
 
 
 def weigh_boards(base: str, around: str, plan: Plan,
-                 todo: Mapping[str, int]) -> Dict[str, float]:
+                 todo: Mapping[str, int]) -> Dict[str, Tuple[float, float]]:
     """Return what boards are expected to cost, from how long earlier builds took.
 
     Args:
@@ -461,11 +461,14 @@ def weigh_boards(base: str, around: str, plan: Plan,
         around: holds those of all branches
         plan: the boards
         todo: board to number of commits that are to be built
+
+    Returns:
+        board to the cost of all its commits, and of the first of them
     """
     costs = weights.expect(durations.read_all(base, around, todo),
                            [job.board for job in plan.jobs])
-    return {target: costs[target].of(count) for target, count in todo.items()
-            if target in costs}
+    return {target: (costs[target].of(count), costs[target].first)
+            for target, count in todo.items() if target in costs}
 
 
 def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,
@@ -479,7 +482,8 @@ def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree
         tokens=max(threads, engine.cpu_count()),
         env={**engine.clean_env(os.environ), **(fleet.environment if fleet else {})},
         results_dir=tree.base_dir)
-    return LocalWorker(engine.Engine(config, post), archs if fleet else None)
+    return LocalWorker(engine.Engine(config, post), archs if fleet else None,
+                       fleet.speed if fleet else 1.0)
 
 
 def tell_unbuilt(report: Report, choice: Choice, count: int, status: Status) -> None:

@@ -7,7 +7,7 @@ Every event names the worker that it comes from: '' is this machine.
 from __future__ import annotations
 
 import dataclasses
-from typing import Tuple, Union
+from typing import Optional, Tuple, Union
 
 from buildman.outcome import Outcome
 
@@ -54,6 +54,22 @@ class BoardDone:
 
 
 @dataclasses.dataclass(frozen=True)
+class WorkerComing:
+    """A machine is getting ready and has told what it is.
+
+    Attributes:
+        slots: how many boards it will build at once
+        archs: what it can build, None for everything
+        speed: how fast it is, in the unit of all workers
+    """
+
+    worker: str
+    slots: int
+    archs: Optional[Tuple[str, ...]]
+    speed: float
+
+
+@dataclasses.dataclass(frozen=True)
 class WorkerReady:
     """A machine can take boards now; its Worker tells how many and which."""
 
@@ -88,5 +104,5 @@ class Crashed:
     error: Exception
 
 
-Event = Union[SlotReady, Started, Built, BoardDone, WorkerReady, Said, WorkerGone,
-              Crashed]
+Event = Union[SlotReady, Started, Built, BoardDone, WorkerComing, WorkerReady, Said,
+              WorkerGone, Crashed]

@@ -229,6 +229,8 @@ class RemoteMachine:
         self.load = mach.info.load
         self.worker.bogomips = mach.info.bogomips
         self.worker.toolchains = {arch: tool.gcc for arch, tool in self._toolchains.items()}
+        self._post(events.WorkerComing(self.name, mach.max_boards or max(1, mach.info.threads),
+                                       tuple(self.archs), self.speed))
 
     def _wait(self, event: threading.Event) -> bool:
         """Wait for an answer, as long as the worker lives"""

@@ -10,8 +10,17 @@ objects of one commit make the next one quick.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import heapq
-from typing import Collection, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Collection, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
+
+from buildman.forecast import Forecast, Shares
+
+# Seconds until a worker is ready that is going to come
+START_UP = 5.0
+
+# Seconds after which it is worked out anew whether others are faster
+LASTS = 2.0
 
 # How many workers may be lost, or fail, with the same board in hand before it
 # is given up: it may well be what kills them
@@ -26,13 +35,31 @@ class Task:
         target: the board
         arch: its architecture
         commits: indexes of the commits to build, ascending
-        weight: expected cost of the whole board, in any unit; larger ones go first
+        weight: expected cost of all these commits, in seconds of a typical
+            machine; larger ones go first. 0 when it is not known
+        first: of these, what the first commit costs, which is built from
+            nothing; 0 when it costs as much as the others
     """
 
     target: str
     arch: str
     commits: Tuple[int, ...]
     weight: float = 0.0
+    first: float = 0.0
+
+    def cost(self, commits: int, fresh: bool) -> float:
+        """Return what some of its commits cost.
+
+        Args:
+            commits: how many
+            fresh: the first of them is built from nothing
+        """
+        total = len(self.commits)
+        if not commits or not total:
+            return 0.0
+        first = self.first or self.weight / total
+        more = (self.weight - first) / (total - 1) if total > 1 else first
+        return (first if fresh else more) + more * (commits - 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +91,7 @@ class _Worker:
     owed: Set[str] = dataclasses.field(default_factory=set)
     begun: Set[str] = dataclasses.field(default_factory=set)
     refused: Set[str] = dataclasses.field(default_factory=set)
+    advanced: Set[str] = dataclasses.field(default_factory=set)
     accepting: bool = True
 
 
@@ -80,8 +108,8 @@ class _Board:
 
     @property
     def left(self) -> float:
-        """Return about what is left of its weight."""
-        return self.task.weight * len(self.todo) / max(1, len(self.task.commits))
+        """Return what is left of its weight, for who has not begun with it."""
+        return self.task.cost(len(self.todo), True)
 
 
 class Scheduler:
@@ -91,23 +119,35 @@ class Scheduler:
         max_attempts: see MAX_ATTEMPTS
         expecting: more workers are to come, so a board that a worker could not
             go on with waits for them
+        unknown: so many of these have not told yet what they are
     """
 
-    def __init__(self, tasks: Sequence[Task], max_attempts: int = MAX_ATTEMPTS) -> None:
+    def __init__(self, tasks: Sequence[Task], max_attempts: int = MAX_ATTEMPTS,
+                 clock: Callable[[], float] = lambda: 0.0) -> None:
         """Fill the pool.
 
         Args:
             tasks: the boards, in the order in which equal ones are handed out
+            max_attempts: see MAX_ATTEMPTS
+            clock: returns seconds, for how long what is in hand will still take
 
         Raises:
             ValueError: a board is in there twice
         """
         self.max_attempts = max_attempts
         self.expecting = False
+        self.unknown = 0
+        self._coming: Dict[str, _Worker] = {}
         self._boards: Dict[str, _Board] = {}
         self._workers: Dict[str, _Worker] = {}
         self._pools: Dict[str, List[Tuple[float, int, str]]] = {}
         self._open = 0
+        # With costs unknown, boards go out in their order and nobody waits
+        self._foresees = any(task.weight for task in tasks)
+        self._forecast = Forecast(clock)
+        self._patience = clock() + START_UP
+        self._shares: Optional[Shares] = None
+        self._hungry: Set[str] = set()
         for order, task in enumerate(tasks):
             if task.target in self._boards:
                 raise ValueError(f"board '{task.target}' is in the pool twice")
@@ -119,6 +159,7 @@ class Scheduler:
 
     def _put_back(self, board: _Board) -> None:
         """Add a board to the pool of its architecture"""
+        self._shares = None
         heapq.heappush(self._pools.setdefault(board.task.arch, []),
                        (-board.task.weight, board.order, board.task.target))
 
@@ -141,12 +182,25 @@ class Scheduler:
         """
         if name in self._workers:
             raise ValueError(f"worker '{name}' is there twice")
+        self._coming.pop(name, None)
         self._workers[name] = _Worker(
             name, max(1, slots), ahead, None if archs is None else frozenset(archs), speed)
+        self._forecast.add(name, max(1, slots), speed)
+        self._shares = None
+
+    def expect(self, name: str, slots: int, archs: Optional[Collection[str]] = None,
+               speed: float = 1.0) -> None:
+        """Take into account that a worker is going to join; see add_worker()."""
+        self._coming[name] = _Worker(
+            name, max(1, slots), 0, None if archs is None else frozenset(archs), speed)
+        self._forecast.add(name, max(1, slots), speed, START_UP)
+        self._shares = None
 
     def set_aside(self, name: str) -> None:
         """Give a worker nothing more; it may finish what it has."""
         self._workers[name].accepting = False
+        self._hungry.discard(name)
+        self._shares = None
 
     def can_do_without(self, name: str) -> bool:
         """Return whether a worker takes boards and is not the last one that does."""
@@ -155,11 +209,17 @@ class Scheduler:
             other.accepting for other in self._workers.values() if other is not worker)
 
     def lost(self, name: str) -> List[str]:
-        """Forget a worker; what it owed goes back to the pool or is given up.
+        """Forget a worker, or one that is not going to come.
+
+        What it owed goes back to the pool or is given up.
 
         Returns:
             the boards that it had in hand and that nobody else is building
         """
+        self._coming.pop(name, None)
+        self._forecast.remove(name)
+        self._hungry.discard(name)
+        self._shares = None
         worker = self._workers.pop(name, None)
         if worker is None:
             return []
@@ -187,19 +247,33 @@ class Scheduler:
         """Hand out the next board for a worker.
 
         Returns:
-            the board; None when the worker has its hands full or there is
-            nothing that it can build
+            the board; None when the worker has its hands full, there is
+            nothing that it can build, or others would be through with all that
+            is left before it; see hungry()
         """
         worker = self._workers.get(name)
         if worker is None or not worker.accepting:
             return None
+        self._hungry.discard(name)
+        target, withheld = '', False
         if len(worker.owed) < worker.slots + worker.ahead:
-            target = self._from_pool(worker)
-            if target:
-                return self._hand_out(worker, target)
-        if len(worker.owed) < worker.slots:
-            return self._from_others(worker)
-        return None
+            target, withheld = self._from_pool(worker)
+        if target:
+            return self._hand_out(worker, target)
+        if len(worker.owed) >= worker.slots:
+            return None
+        handout = None if withheld else self._from_others(worker)
+        if handout is None and self._foresees:
+            self._hungry.add(name)
+        return handout
+
+    def hungry(self) -> List[str]:
+        """Return who has slots to spare and got nothing, as others are faster.
+
+        They are to be asked again when a board came back, and now and then, as
+        those others may be slower than it seemed.
+        """
+        return sorted(self._hungry)
 
     def _hand_out(self, worker: _Worker, target: str, taken_from: str = '') -> Handout:
         """Make a worker an owner of a board"""
@@ -213,46 +287,120 @@ class Scheduler:
 
         First what another one has in hand without having begun it; then, a
         second time, what another one is building: that one may be slow or
-        hang, and the first complete result counts.
+        hang, and the first complete result counts. Where it can be told when
+        the other one will be through, it has to be sooner here.
         """
-        best: Optional[Tuple[Tuple[bool, float, int], str, str]] = None
+        best: Optional[Tuple[Tuple[float, bool, float, int], str, str]] = None
+        now = self._forecast.now()
         for other in self._workers.values():
+            free = self._forecast.free(other.name) if self._foresees else 0.0
+            ends = functools.partial(self._ends, other, free)
             for target in other.owed:
                 board = self._boards[target]
                 if (len(board.owners) != 1 or not board.todo or worker.name in board.owners
                         or target in worker.refused or not self._may(worker, board)
                         or board.given_up):
                     continue
-                key = (target in other.begun, -board.left, board.order)
-                if best is None or key < best[0]:
+                gain = 1.0
+                if self._foresees:
+                    gain = ends(target) - now - self._forecast.seconds(worker.name, board.left)
+                key = (-gain, target in other.begun, -board.left, board.order)
+                if gain > 0 and (best is None or key < best[0]):
                     best = (key, target, other.name)
         if best is None:
             return None
-        (begun, _, _), target, owner = best
+        (_, begun, _, _), target, owner = best
         if begun:
             return self._hand_out(worker, target)
-        self._workers[owner].owed.discard(target)
-        self._boards[target].owners.discard(owner)
+        self._let_go(self._workers[owner], self._boards[target])
         return self._hand_out(worker, target, owner)
 
-    def _from_pool(self, worker: _Worker) -> str:
-        """Take the next board for a worker out of the pool, '' if there is none"""
+    def _ends(self, owner: _Worker, free: float, target: str) -> float:
+        """Return when a worker should be through with a board that it has in hand.
+
+        Args:
+            owner: the worker
+            free: when it can begin with another one
+            target: the board
+        """
+        if target in owner.begun:
+            return self._forecast.when(owner.name, target)
+        return free + self._forecast.seconds(owner.name, self._boards[target].left)
+
+    def _from_pool(self, worker: _Worker) -> Tuple[str, bool]:
+        """Take the next board for a worker out of the pool.
+
+        Returns:
+            (the board or '', whether there are some that others are to have)
+        """
         best: Optional[Tuple[float, int, str]] = None
-        best_pool: Optional[List[Tuple[float, int, str]]] = None
+        best_pool: List[Tuple[float, int, str]] = []
         for arch, pool in self._pools.items():
             if worker.archs is not None and arch not in worker.archs:
                 continue
             entry = self._first(pool, worker)
             if entry is not None and (best is None or entry < best):
                 best, best_pool = entry, pool
-        if best is None or best_pool is None:
-            return ''
+        if best is None:
+            return '', False
+        if self._foresees and self.unknown and self._forecast.now() < self._patience:
+            return self._shortest(worker), False
+        if self._foresees and len(self._workers) + len(self._coming) > 1:
+            target = self._planned(worker)
+            return target, not target
         if best_pool[0] == best:
             heapq.heappop(best_pool)
         else:
             best_pool.remove(best)
             heapq.heapify(best_pool)
-        return best[2]
+        return best[2], False
+
+    def _shortest(self, worker: _Worker) -> str:
+        """Return the shortest board in the pool, for a worker that is early.
+
+        The others may be faster, and the longest boards are for the fastest; a
+        short one keeps nobody from having one of those soon.
+        """
+        return min((board.left, -board.order, target)
+                   for target, board in self._boards.items()
+                   if self._waiting(target) and target not in worker.refused
+                   and self._may(worker, board))[2]
+
+    def _planned(self, worker: _Worker) -> str:
+        """Return the board that a worker is to have next, '' when others are to have all"""
+        def fits(target: str) -> bool:
+            return self._waiting(target) and target not in worker.refused
+
+        if self._shares is None or self._shares.stale:
+            self._shares = self._share()
+        target = self._shares.take(worker.name, fits)
+        if not target and (self._shares.outrun(worker.name)
+                           or self._shares.made + LASTS <= self._forecast.now()):
+            # It was faster than it seemed, or the others may be slower
+            self._shares = self._share()
+            target = self._shares.take(worker.name, fits)
+        return target
+
+    def _share(self) -> Shares:
+        """Share what is in the pool among the workers, as things are now"""
+        able = [worker for worker in (*self._workers.values(), *self._coming.values())
+                if worker.accepting]
+        boards = sorted((-board.left, board.order, target)
+                        for target, board in self._boards.items() if self._waiting(target))
+        picky = [worker for worker in able if worker.archs is not None or worker.refused]
+        easy = {worker.name for worker in able}.difference(worker.name for worker in picky)
+
+        def who(target: str) -> Optional[Set[str]]:
+            if not picky:
+                return None
+            return easy.union(worker.name for worker in picky
+                              if target not in worker.refused
+                              and self._may(worker, self._boards[target]))
+
+        return self._forecast.share(
+            ((target, -cost, who(target)) for cost, _, target in boards),
+            {worker.name: [self._boards[target].left for target in worker.owed - worker.begun]
+             for worker in able})
 
     def _first(self, pool: List[Tuple[float, int, str]],
                worker: _Worker) -> Optional[Tuple[float, int, str]]:
@@ -277,11 +425,22 @@ class Scheduler:
     def started(self, name: str, target: str) -> None:
         """Record that a worker has begun with a board."""
         worker = self._workers.get(name)
-        if worker and target in worker.owed:
-            worker.begun.add(target)
+        if worker and target in worker.owed and target not in worker.begun:
+            self._begin(worker, self._boards[target])
 
-    def result(self, name: str, target: str, upto: int) -> bool:
+    def _begin(self, worker: _Worker, board: _Board) -> None:
+        """Note that a worker has so much of a board before it, as of now"""
+        target = board.task.target
+        worker.begun.add(target)
+        self._forecast.begin(worker.name, target, board.task.cost(
+            len(board.todo), target not in worker.advanced))
+
+    def result(self, name: str, target: str, upto: int, seconds: float = 0.0) -> bool:
         """Record a result.
+
+        Args:
+            name, target, upto: worker, board and index of the commit
+            seconds: that the build took; 0 when that tells nothing
 
         Returns:
             True when it is to be kept; False when this worker was not to build
@@ -291,7 +450,10 @@ class Scheduler:
         if board is None or name not in board.owners or upto not in board.todo:
             return False
         board.todo.discard(upto)
-        self._workers[name].begun.add(target)
+        worker = self._workers[name]
+        self._forecast.learn(name, board.task.cost(1, target not in worker.advanced), seconds)
+        worker.advanced.add(target)
+        self._begin(worker, board)
         if not board.todo:
             # One that was given up is not open any more, yet complete is complete
             if not board.given_up:
@@ -315,9 +477,7 @@ class Scheduler:
         board = self._boards.get(target)
         if worker is None or board is None or name not in board.owners:
             return False
-        worker.owed.discard(target)
-        worker.begun.discard(target)
-        board.owners.discard(name)
+        self._let_go(worker, board)
         if not board.todo or board.owners or board.given_up:
             return False
         worker.refused.add(target)
@@ -325,6 +485,15 @@ class Scheduler:
             self._forgive(board)
         self._failed(board, reason or f"worker '{name}' did not finish it")
         return True
+
+    def _let_go(self, worker: _Worker, board: _Board) -> None:
+        """Take a board out of a worker's hands"""
+        target = board.task.target
+        worker.owed.discard(target)
+        worker.begun.discard(target)
+        worker.advanced.discard(target)
+        board.owners.discard(worker.name)
+        self._forecast.end(worker.name, target)
 
     def _forgive(self, board: _Board) -> bool:
         """Offer a board again to those that failed it, if there is nobody else for it"""

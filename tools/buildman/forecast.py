@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""When boards will be finished, and so who is to have which: pure.
+
+The longest board first is a good rule while all machines are alike. Where they
+are not, a slow one that asks at the wrong moment gets the longest board and
+holds up everything. So it is worked out who would finish each board first, the
+longest ones before the others, with what each machine has in hand and how fast
+it was so far; a machine for which that leaves nothing has nothing to do.
+
+How fast a machine is, is what it tells (`told`) until results say otherwise.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import heapq
+from typing import Callable, Collection, Dict, Iterable, List, Mapping, Optional, Tuple
+
+# So many seconds of builds weigh as much as what a machine tells of its speed
+PRIOR = 300.0
+
+
+# After so much of what was shared was handed out, it is shared anew
+REFRESH = 1 / 20
+
+
+class Shares:
+    """Who is to have which boards, as it looked at one moment."""
+
+    def __init__(self, shares: Mapping[str, Iterable[str]], made: float) -> None:
+        """Take over what was worked out.
+
+        Args:
+            shares: worker -> its boards, in their order
+            made: when
+        """
+        self.made = made
+        self._shares = {name: collections.deque(share) for name, share in shares.items()}
+        self._had = {name for name, share in self._shares.items() if share}
+        self._left = 1 + int(REFRESH * sum(len(share) for share in self._shares.values()))
+
+    @property
+    def stale(self) -> bool:
+        """Whether it is time to look again."""
+        return self._left <= 0
+
+    def take(self, name: str, fits: Callable[[str], bool]) -> str:
+        """Return the next board of a worker that still fits, '' when there is none."""
+        share = self._shares.get(name)
+        while share:
+            target = share.popleft()
+            if fits(target):
+                self._left -= 1
+                return target
+        return ''
+
+    def outrun(self, name: str) -> bool:
+        """Return whether a worker has had all that it was to have."""
+        return name in self._had and not self._shares[name]
+
+
+@dataclasses.dataclass
+class _Pace:
+    """What is known of the speed of a worker's slots.
+
+    Attributes:
+        slots: how many there are
+        told: speed of one of them, in any unit that is the same for all
+        cost: of what it has built
+        seconds: that its slots took for that
+        rate: cost that one slot gets done in a second
+        ends: boards that it has begun -> when they should be finished
+        ready: when it can begin, for one that is to come
+    """
+
+    slots: int
+    told: float
+    cost: float = 0.0
+    seconds: float = 0.0
+    rate: float = 1.0
+    ends: Dict[str, float] = dataclasses.field(default_factory=dict)
+    ready: Optional[float] = None
+
+
+class Forecast:
+    """The workers, how fast they are, and when what they have begun will be finished."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Begin without workers.
+
+        Args:
+            clock: returns seconds
+        """
+        self._clock = clock
+        self._paces: Dict[str, _Pace] = {}
+
+    def now(self) -> float:
+        """Return the time."""
+        return self._clock()
+
+    def add(self, name: str, slots: int, speed: float, coming: float = 0.0) -> None:
+        """Add a worker, or one that is now there after it was to come.
+
+        Args:
+            name: its name
+            slots: how many boards it builds at once
+            speed: of all its slots together, in any unit
+            coming: seconds until it is there
+        """
+        self._paces[name] = _Pace(slots, max(speed, 1e-9) / slots,
+                                  ready=self._clock() + coming if coming else None)
+        self.refresh()
+
+    def remove(self, name: str) -> None:
+        """Forget a worker."""
+        if self._paces.pop(name, None):
+            self.refresh()
+
+    def learn(self, name: str, cost: float, seconds: float) -> None:
+        """Take note of how long a build took; refresh() draws conclusions."""
+        if cost > 0 and seconds > 0:
+            self._paces[name].cost += cost
+            self._paces[name].seconds += seconds
+
+    def refresh(self) -> None:
+        """Work out how fast all workers are, from all that is known."""
+        paces = list(self._paces.values())
+        slots = sum(pace.slots for pace in paces)
+        if not slots:
+            return
+        usual = sum(pace.told * pace.slots for pace in paces) / slots
+        seconds = sum(pace.seconds * pace.told / usual for pace in paces)
+        cost = sum(pace.cost for pace in paces)
+        scale = (PRIOR + cost) / (PRIOR + seconds)
+        for pace in paces:
+            prior = scale * pace.told / usual
+            pace.rate = (PRIOR * prior + pace.cost) / (PRIOR + pace.seconds)
+
+    def begin(self, name: str, target: str, cost: float) -> None:
+        """Take note that a worker has so much of a board before it, as of now."""
+        pace = self._paces[name]
+        pace.ends[target] = self._clock() + cost / pace.rate
+
+    def end(self, name: str, target: str) -> None:
+        """Take note that a worker has nothing more to do with a board."""
+        if name in self._paces:
+            self._paces[name].ends.pop(target, None)
+
+    def _expected(self, pace: _Pace, now: float) -> List[float]:
+        """Return when the slots of a worker should be free, the first one first.
+
+        What is late by some time is taken to need that time again.
+        """
+        ends = [when if when > now else 2 * now - when for when in pace.ends.values()]
+        free = now if pace.ready is None else max(pace.ready, 2 * now - pace.ready)
+        return sorted([*ends, *[free] * (pace.slots - len(ends))])
+
+    def free(self, name: str) -> float:
+        """Return when a worker can begin with another board."""
+        return self._expected(self._paces[name], self._clock())[0]
+
+    def seconds(self, name: str, cost: float) -> float:
+        """Return how long something takes on a worker."""
+        return cost / self._paces[name].rate
+
+    def when(self, name: str, target: str) -> float:
+        """Return when a worker should be through with a board that it has begun."""
+        now = self._clock()
+        end = self._paces[name].ends[target]
+        return end if end > now else 2 * now - end
+
+    def share(self, boards: Iterable[Tuple[str, float, Optional[Collection[str]]]],
+             waiting: Mapping[str, Collection[float]]) -> Shares:
+        """Share boards so that each is finished as soon as it can be.
+
+        Args:
+            boards: (board, cost, workers that may build it or None for all), the
+                longest first
+            waiting: worker -> costs of what it has in hand and has not begun;
+                only these workers get anything
+        """
+        self.refresh()
+        now = self._clock()
+        slots: Dict[str, List[float]] = {}
+        rates = {name: self._paces[name].rate for name in waiting}
+        for name, costs in waiting.items():
+            slots[name] = self._expected(self._paces[name], now)
+            for cost in costs:
+                heapq.heapreplace(slots[name], slots[name][0] + cost / rates[name])
+        shares: Dict[str, List[str]] = {name: [] for name in waiting}
+        for target, cost, able in boards:
+            best, best_end = '', 0.0
+            found = False
+            for name, rate in rates.items():
+                if able is None or name in able:
+                    end = slots[name][0] + cost / rate
+                    if not found or end < best_end:
+                        best, best_end, found = name, end, True
+            if found:
+                heapq.heapreplace(slots[best], best_end)
+                shares[best].append(target)
+        return Shares(shares, now)
