@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
 import shutil
 import sys
@@ -20,6 +21,10 @@ import support  # noqa: E402
 from dist_support import LOGS, DistCase, read  # noqa: E402
 
 from buildman import ccache, protocol  # noqa: E402
+from buildman.builder import Builder  # noqa: E402
+from buildman.plan import Board, BoardJob, Plan, Settings, Toolchain  # noqa: E402
+from buildman.results import ResultTree  # noqa: E402
+from buildman.status import Status  # noqa: E402
 
 # What says how the compiler was called
 WORDS = ('out-cmd', 'out-env')
@@ -130,6 +135,21 @@ class TestParts(unittest.TestCase):
             self.assertEqual(told('echo http://h', CCACHE_REMOTE_STORAGE='http://x'), {})
         self.assertEqual(ccache.shared_storage({'PATH': '/nonexistent'}), {})
         self.assertIsNone(ccache.Meter({'PATH': '/nonexistent'}).use())
+
+    def test_order(self) -> None:
+        """Boards of one SoC follow each other with ccache, and only then"""
+        jobs = tuple(BoardJob(Board(name, 'arm', soc=soc), (0,), Toolchain('arm', '', '', ''))
+                     for name, soc in (('a', 'zynq'), ('b', 'rk'), ('c', 'zynq'), ('d', 'rk'),
+                                        ('e', 'rk')))
+        for wanted, order in ((True, 'acbde'), (False, 'abcde')):
+            settings = Settings(ccache=wanted, force_build=True)
+            with tempfile.TemporaryDirectory() as top, open(os.devnull, 'w',
+                                                            encoding='utf-8') as null:
+                builder = Builder(Plan(jobs, None, settings), ResultTree(top, None), Status(null),
+                                  queue.Queue())
+            builder.scheduler.add_worker('w', 1, ahead=9)
+            got = [builder.scheduler.next_for('w') for _ in jobs]
+            self.assertEqual(''.join(handout.target for handout in got if handout), order)
 
     def test_message(self) -> None:
         """The figures cross in the last message, which older peers can read"""

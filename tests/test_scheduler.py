@@ -41,6 +41,38 @@ class TestScheduler(unittest.TestCase):
         sched.add_worker('w', 2, ahead=1)
         self.assertEqual([h.target for h in drain(sched, 'w')], ['d', 'b', 'a'])
 
+    def test_groups(self):
+        """With ccache, boards of one SoC follow each other, or their objects are not found"""
+        tasks = [Task(f'{soc or "x"}{i}', 'arm', (0,), 10 * i + len(soc), 0, soc)
+                 for i in range(4) for soc in ('', 'a', 'bb')]
+        sched = Scheduler(tasks)
+        sched.add_worker('w', 1)
+        got = []
+        for _ in tasks:
+            handout = sched.next_for('w')
+            got.append(handout.target)
+            build(sched, 'w', handout)
+        # The longest board decides which group is next; the last ones go by length alone
+        self.assertEqual(got, ['bb3', 'bb2', 'bb1', 'bb0', 'a3', 'a2', 'a1', 'a0', 'x3', 'x2',
+                               'x1', 'x0'])
+
+    def test_groups_of_machines(self):
+        """Each machine stays at its SoC, and nobody is idle when there is but one left"""
+        sched = Scheduler([Task(f'{soc}{i}', 'arm', (0,), group=soc)
+                           for soc in 'ab' for i in range(6)])
+        for name in 'vw':
+            sched.add_worker(name, 1)
+        got = {name: [] for name in 'vw'}
+        for name in 'vwwvvwvw':
+            handout = sched.next_for(name)
+            got[name].append(handout.target)
+            build(sched, name, handout)
+        self.assertEqual(got, {'v': ['a0', 'a1', 'a2', 'a3'], 'w': ['b0', 'b1', 'b2', 'b3']})
+        sched = Scheduler([Task(f'a{i}', 'arm', (0,), group='a') for i in range(9)])
+        for name in 'vw':
+            sched.add_worker(name, 1)
+        self.assertEqual([sched.next_for(name).target for name in 'vw'], ['a0', 'a1'])
+
     def test_arch(self):
         """A worker gets nothing that it has no compiler for"""
         sched = Scheduler([Task('a', 'arm', (0,)), Task('r', 'riscv', (0,))])
@@ -299,9 +331,11 @@ class TestHistories(unittest.TestCase):
         """Play one history"""
         rng = random.Random(seed)
         archs = ['arm', 'riscv', 'sandbox']
+        groups = rng.choice([[''], ['', 'rk', 'zynq']])
         tasks = [Task(f'b{i}', rng.choice(archs),
                       tuple(sorted(rng.sample(range(6), rng.randint(0, 6)))),
-                      rng.choice([0, 1.0, 7.0])) for i in range(rng.randint(0, 30))]
+                      rng.choice([0, 1.0, 7.0]), group=rng.choice(groups))
+                 for i in range(rng.randint(0, 30))]
         now = 0.0
         sched = Scheduler(tasks, max_attempts=rng.randint(1, 4), clock=lambda: now)
         alive, hands, serial = set(), {}, 0

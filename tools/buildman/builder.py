@@ -229,9 +229,14 @@ class Builder:
                     counts.previous += 1
         open_ones = {target: len(commits) for target, commits in todo.items() if commits}
         weights = weigh(open_ones) if weigh and open_ones else {}
-        return [Task(target, self._jobs[target].board.arch, tuple(commits),
-                     *weights.get(target, ()))
-                for target, commits in todo.items()]
+        tasks = []
+        for target, commits in todo.items():
+            board = self._jobs[target].board
+            # ccache has most objects of a board when one with the same SoC was built
+            group = board.soc if settings.ccache else ''
+            weight, first = weights.get(target, (0.0, 0.0))
+            tasks.append(Task(target, board.arch, tuple(commits), weight, first, group))
+        return tasks
 
     @property
     def nothing_to_do(self) -> bool:

@@ -26,6 +26,9 @@ LASTS = 2.0
 # is given up: it may well be what kills them
 MAX_ATTEMPTS = 3
 
+# Boards for each slot from which on it matters which of them go together
+PLENTY = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -39,6 +42,8 @@ class Task:
             machine; larger ones go first. 0 when it is not known
         first: of these, what the first commit costs, which is built from
             nothing; 0 when it costs as much as the others
+        group: boards of one group have much in common, so it is of use to build
+            them one after the other and on the same worker; '' for no such thing
     """
 
     target: str
@@ -46,6 +51,7 @@ class Task:
     commits: Tuple[int, ...]
     weight: float = 0.0
     first: float = 0.0
+    group: str = ''
 
     def cost(self, commits: int, fresh: bool) -> float:
         """Return what some of its commits cost.
@@ -93,6 +99,7 @@ class _Worker:
     refused: Set[str] = dataclasses.field(default_factory=set)
     advanced: Set[str] = dataclasses.field(default_factory=set)
     accepting: bool = True
+    group: str = ''
 
 
 @dataclasses.dataclass
@@ -140,7 +147,9 @@ class Scheduler:
         self._coming: Dict[str, _Worker] = {}
         self._boards: Dict[str, _Board] = {}
         self._workers: Dict[str, _Worker] = {}
-        self._pools: Dict[str, List[Tuple[float, int, str]]] = {}
+        # By architecture and group
+        self._pools: Dict[Tuple[str, str], List[Tuple[float, int, str]]] = {}
+        self._grouped = any(task.group for task in tasks)
         self._open = 0
         # With costs unknown, boards go out in their order and nobody waits
         self._foresees = any(task.weight for task in tasks)
@@ -158,9 +167,9 @@ class Scheduler:
                 self._put_back(board)
 
     def _put_back(self, board: _Board) -> None:
-        """Add a board to the pool of its architecture"""
+        """Add a board to the pool of its architecture and group"""
         self._shares = None
-        heapq.heappush(self._pools.setdefault(board.task.arch, []),
+        heapq.heappush(self._pools.setdefault((board.task.arch, board.task.group), []),
                        (-board.task.weight, board.order, board.task.target))
 
     # -- workers -----------------------------------------------------------
@@ -278,6 +287,7 @@ class Scheduler:
     def _hand_out(self, worker: _Worker, target: str, taken_from: str = '') -> Handout:
         """Make a worker an owner of a board"""
         board = self._boards[target]
+        worker.group = board.task.group
         board.owners.add(worker.name)
         worker.owed.add(target)
         return Handout(target, tuple(sorted(board.todo)), taken_from)
@@ -333,27 +343,46 @@ class Scheduler:
         Returns:
             (the board or '', whether there are some that others are to have)
         """
-        best: Optional[Tuple[float, int, str]] = None
+        best: Optional[Tuple[Tuple[bool, bool], Tuple[float, int, str]]] = None
         best_pool: List[Tuple[float, int, str]] = []
-        for arch, pool in self._pools.items():
+        slots = sum(other.slots for other in self._workers.values())
+        plenty = self._grouped and sum(map(len, self._pools.values())) > PLENTY * slots
+        like = self._likings(worker) if plenty else lambda group: (False, False)
+        for (arch, group), pool in self._pools.items():
             if worker.archs is not None and arch not in worker.archs:
                 continue
             entry = self._first(pool, worker)
-            if entry is not None and (best is None or entry < best):
-                best, best_pool = entry, pool
+            if entry is not None:
+                key = like(group), entry
+                if best is None or key < best:
+                    best, best_pool = key, pool
         if best is None:
             return '', False
-        if self._foresees and self.unknown and self._forecast.now() < self._patience:
+        entry = best[1]
+        # With much left, it matters more which boards go together than when each is done
+        if self._foresees and not plenty and self.unknown and self._forecast.now() < self._patience:
             return self._shortest(worker), False
-        if self._foresees and len(self._workers) + len(self._coming) > 1:
+        if self._foresees and not plenty and len(self._workers) + len(self._coming) > 1:
             target = self._planned(worker)
             return target, not target
-        if best_pool[0] == best:
+        if best_pool[0] == entry:
             heapq.heappop(best_pool)
         else:
-            best_pool.remove(best)
+            best_pool.remove(entry)
             heapq.heapify(best_pool)
-        return best[2], False
+        return entry[2], False
+
+    def _likings(self, worker: _Worker) -> Callable[[str], Tuple[bool, bool]]:
+        """Return what tells how much a worker should have of a group; smaller is better.
+
+        It stays at the one that it is at, then takes one that nobody else is at.
+        """
+        taken = {other.group for other in self._workers.values() if other is not worker}
+
+        def like(group: str) -> Tuple[bool, bool]:
+            return not group or group != worker.group, bool(group) and group in taken
+
+        return like
 
     def _shortest(self, worker: _Worker) -> str:
         """Return the shortest board in the pool, for a worker that is early.
