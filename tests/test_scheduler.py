@@ -99,18 +99,59 @@ class TestScheduler(unittest.TestCase):
     def test_killer(self):
         """A board that takes each worker down is given up and named; the rest is built"""
         sched = Scheduler([Task('killer', 'arm', (0,), 9), Task('a', 'arm', (0,))])
-        for i in range(3):
+        for i in range(2):
             sched.add_worker(f'w{i}', 1)
             self.assertEqual(sched.next_for(f'w{i}').target, 'killer')
             sched.lost(f'w{i}')
         sched.add_worker('v', 2)
         handouts = drain(sched, 'v')
-        self.assertEqual([h.target for h in handouts], ['a'])
+        # What killed two comes last
+        self.assertEqual([h.target for h in handouts], ['a', 'killer'])
         build(sched, 'v', handouts[0])
+        sched.lost('v')
         self.assertTrue(sched.finished)
         missing, why = sched.missing()['killer']
         self.assertEqual(missing, (0,))
         self.assertIn('3 attempts', why)
+        for name in ('w0', 'w1', 'v'):
+            self.assertIn(f"'{name}'", why)
+
+    def test_killer_has_company(self):
+        """Boards that are built beside one that kills workers are not given up with it"""
+        tasks = [Task('killer', 'arm', (0,), 9)] + [Task(f'b{i}', 'arm', (0,)) for i in range(6)]
+        sched = Scheduler(tasks)
+        for i in range(12):
+            name = f'w{i}'
+            sched.add_worker(name, 4, ahead=1)
+            handouts = drain(sched, name)
+            if any(handout.target == 'killer' for handout in handouts):
+                sched.lost(name)
+                continue
+            while handouts:
+                for handout in handouts:
+                    build(sched, name, handout)
+                handouts = [h for h in drain(sched, name) if h.target != 'killer']
+            if sched.owed(name):
+                sched.lost(name)
+        self.assertTrue(sched.finished)
+        self.assertEqual(['killer'], list(sched.missing()))
+
+    def test_killer_twice_at_once(self):
+        """Two workers that died of the same board, which both were building, count as two"""
+        sched = Scheduler([Task('killer', 'arm', (0,))])
+        for name in 'ab':
+            sched.add_worker(name, 1)
+            self.assertEqual('killer', sched.next_for(name).target)
+            sched.started(name, 'killer')
+        sched.lost('a')
+        sched.lost('b')
+        for name in 'cd':
+            sched.add_worker(name, 1)
+        self.assertEqual('killer', sched.next_for('c').target)
+        sched.started('c', 'killer')
+        self.assertIsNone(sched.next_for('d'), 'the last try was doubled')
+        sched.lost('c')
+        self.assertIn('3 attempts', sched.missing()['killer'][1])
 
     def test_elsewhere_first(self):
         """What failed on one machine for its own reasons goes to another one"""

@@ -110,7 +110,7 @@ class _Board:
     order: int
     todo: Set[int]
     owners: Set[str] = dataclasses.field(default_factory=set)
-    attempts: int = 0
+    attempts: List[str] = dataclasses.field(default_factory=list)
     given_up: str = ''
 
     @property
@@ -169,8 +169,9 @@ class Scheduler:
     def _put_back(self, board: _Board) -> None:
         """Add a board to the pool of its architecture and group"""
         self._shares = None
+        first = float('inf') if self._is_suspect(board.task.target) else -board.task.weight
         heapq.heappush(self._pools.setdefault((board.task.arch, board.task.group), []),
-                       (-board.task.weight, board.order, board.task.target))
+                       (first, board.order, board.task.target))
 
     # -- workers -----------------------------------------------------------
 
@@ -236,17 +237,37 @@ class Scheduler:
         for target in sorted(worker.owed, key=lambda t: self._boards[t].order):
             board = self._boards[target]
             board.owners.discard(name)
-            if board.todo and not board.owners:
+            if not board.todo:
+                continue
+            reason = f"worker '{name}' was lost"
+            if board.owners:
+                # Another one is at it, too; this loss counts all the same
+                board.attempts.append(reason)
+            else:
                 back.append(target)
-                self._failed(board, f"worker '{name}' was lost")
+                self._failed(board, reason)
         return back
+
+    def _is_suspect(self, target: str) -> bool:
+        """Return whether a board went down with so many workers that the next is the last.
+
+        A worker gets but one such board at a time, and those come last: what
+        kills workers takes no other board along to the end of its attempts.
+        """
+        return len(self._boards[target].attempts) >= max(1, self.max_attempts - 1)
+
+    def _takes(self, worker: _Worker, target: str) -> bool:
+        """Return whether a worker may be given a board, as far as its past tells"""
+        return target not in worker.refused and not (
+            self._is_suspect(target) and any(self._is_suspect(owed) for owed in worker.owed))
 
     def _failed(self, board: _Board, reason: str) -> None:
         """Put a board back, unless it was tried too often"""
-        board.attempts += 1
-        if board.attempts >= self.max_attempts:
+        board.attempts.append(reason)
+        if len(board.attempts) >= self.max_attempts:
             self.give_up(board.task.target,
-                         f'given up after {board.attempts} attempts: {reason}')
+                         f'given up after {len(board.attempts)} attempts: '
+                         + '; '.join(dict.fromkeys(board.attempts)))
         else:
             self._put_back(board)
 
@@ -307,14 +328,15 @@ class Scheduler:
             ends = functools.partial(self._ends, other, free)
             for target in other.owed:
                 board = self._boards[target]
+                begun = target in other.begun
                 if (len(board.owners) != 1 or not board.todo or worker.name in board.owners
-                        or target in worker.refused or not self._may(worker, board)
-                        or board.given_up):
+                        or not self._takes(worker, target) or not self._may(worker, board)
+                        or board.given_up or (begun and self._is_suspect(target))):
                     continue
                 gain = 1.0
                 if self._foresees:
                     gain = ends(target) - now - self._forecast.seconds(worker.name, board.left)
-                key = (-gain, target in other.begun, -board.left, board.order)
+                key = (-gain, begun, -board.left, board.order)
                 if gain > 0 and (best is None or key < best[0]):
                     best = (key, target, other.name)
         if best is None:
@@ -392,13 +414,13 @@ class Scheduler:
         """
         return min((board.left, -board.order, target)
                    for target, board in self._boards.items()
-                   if self._waiting(target) and target not in worker.refused
+                   if self._waiting(target) and self._takes(worker, target)
                    and self._may(worker, board))[2]
 
     def _planned(self, worker: _Worker) -> str:
         """Return the board that a worker is to have next, '' when others are to have all"""
         def fits(target: str) -> bool:
-            return self._waiting(target) and target not in worker.refused
+            return self._waiting(target) and self._takes(worker, target)
 
         if self._shares is None or self._shares.stale:
             self._shares = self._share()
@@ -438,10 +460,10 @@ class Scheduler:
             heapq.heappop(pool)
         if not pool:
             return None
-        if pool[0][2] not in worker.refused:
+        if self._takes(worker, pool[0][2]):
             return pool[0]
         allowed = [entry for entry in pool
-                   if entry[2] not in worker.refused and self._waiting(entry[2])]
+                   if self._takes(worker, entry[2]) and self._waiting(entry[2])]
         return min(allowed) if allowed else None
 
     def _waiting(self, target: str) -> bool:
