@@ -79,6 +79,13 @@ class TestMessages(unittest.TestCase):
                 (2, 'gcc: fatal error: Killed signal terminated program cc1', 'was killed'),
                 (2, '/bin/sh: 1: bison: not found', 'a command was not found (bison)'),
                 (2, "ModuleNotFoundError: No module named 'elftools'", '(elftools)'),
+                (2, 'include/image.h:1203:12: fatal error: openssl/evp.h: No such file or '
+                 'directory', 'missing (openssl/evp.h)'),
+                (2, 'scripts/dtc/pylibfdt/libfdt_wrap.c:154:11: fatal error: Python.h: No such '
+                 'file or directory', 'missing (Python.h)'),
+                (2, '/usr/bin/ld: cannot find -lssl: No such file', 'missing (ssl)'),
+                (2, 'a.c:1:10: fatal error: asm/gpio.h: No such file or directory', ''),
+                (2, 'a.c:1:10: fatal error: linux/python.h: No such file or directory', ''),
                 (137, '', 'signal 9'), (127, '', 'make cannot be run')):
             got = infra_reason(code, text)
             self.assertTrue(reason in got and bool(reason) == bool(got), (text, got))

@@ -14,6 +14,12 @@ _UNFINISHED = re.compile(r'^make(\[\d+\])?: \*\*\* Waiting for unfinished jobs\.
 # Where a path begins with the way from the build folder up to the source
 _UP = re.compile(r'(?<![\w./-])\.\./(?=\w)')
 
+# Escape sequences of a terminal: CSI, OSC (to BEL or ST) and the short ones
+_ESCAPE = re.compile('\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?'
+                     '|[@-_a-z0-9=>]|$)')
+# The other control characters but tab and newline, and those that turn text around
+_CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]')
+
 # Failures that speak of the machine rather than of the source
 _INFRA = (
     (re.compile(r'No space left on device'), 'no space left'),
@@ -24,8 +30,21 @@ _INFRA = (
      'a compiler was killed'),
     (re.compile(r'(\S+): (?:command )?not found\s*$', re.MULTILINE), 'a command was not found'),
     (re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'"), 'a Python module is missing'),
+    # Of the libraries that host programs of the build use; any other one would be of the source
+    (re.compile(r'fatal error: ((?:openssl|gnutls|uuid|SDL2?)/[\w./-]+\.h|Python\.h|'
+                r'(?:n?curses|libelf|gelf|std(?:io|lib|int))\.h): No such file'),
+     'a header of a library is missing'),
+    (re.compile(r'cannot find -l(ssl|crypto|gnutls|uuid|SDL2|python[\d.]+)\b'),
+     'a library is missing'),
     (re.compile(r'Read-only file system|Input/output error'), 'the disk fails'),
 )
+
+
+def plain(text: str) -> str:
+    """Return text without what could do something to a terminal: no harm in showing it."""
+    if not _CONTROL.search(text):
+        return text
+    return _CONTROL.sub('', _ESCAPE.sub('', text))
 
 
 def infra_reason(return_code: int, stderr: str) -> str:
@@ -85,7 +104,7 @@ class Tidier:
         """
         if not data:
             return ''
-        text = self.text(data.decode('utf-8', 'replace'))
+        text = self.text(plain(data.decode('utf-8', 'replace')))
         return text if commands else _UP.sub('', text)
 
     def complaints(self, data: bytes) -> str:

@@ -8,14 +8,20 @@ buildman: it must stay as it is, to the last blank.
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
 
+from .messages import plain
 from .plan import Board
 from .summary import ArchSizes, CommitSummary, Line, sort_names
 from .summary_diff import Changes, ConfigChanges, Symbol
 
 # Last digit of the terminal's colour codes
 RED, GREEN, YELLOW, BLUE, MAGENTA, CYAN = range(1, 7)
+
+# What does something to a terminal, but colours
+_HARMFUL = re.compile('\x1b(?!\\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u200e\u200f'
+                      '\u202a-\u202e\u2066-\u2069]')
 
 # Sign and colour of the four groups of boards in CommitSummary.groups
 _GROUPS = (('', GREEN), ('w+', YELLOW), ('+', RED), ('?', MAGENTA))
@@ -69,6 +75,8 @@ class TextPrinter:
         return f'\033[{1 if bright else 22};3{colour}m{text}\033[0m'
 
     def _print(self, text: str, colour: Optional[int] = None) -> None:
+        # What is in a result may come from a machine, or a commit, that means harm
+        text = _HARMFUL.sub('', text) if self._opts.colour else plain(text)
         self._out.write((text if colour is None else self._colour(colour, text)) + '\n')
 
     def begin(self, commit_count: Optional[int], threads: int, jobs: int) -> None:
@@ -95,7 +103,7 @@ class TextPrinter:
         if opts.ide:
             self._out.flush()
             for _, text in sorted(summary.facts.stderr.items()):
-                self._err.write(text)
+                self._err.write(plain(text))
             self._err.flush()
         else:
             self._print_boards(summary)

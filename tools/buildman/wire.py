@@ -15,6 +15,8 @@ import re
 import zlib
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Tuple, Union
 
+from buildman.messages import plain
+
 # Bounds on what is accepted, in bytes unless said otherwise
 MAX_LINE = 64 << 20
 MAX_FILE = 32 << 20             # one small file of a result, unpacked
@@ -30,10 +32,6 @@ SMALL_LINE = 64 << 10           # lines up to this are not looked at beforehand
 _NAME = re.compile(r'[A-Za-z0-9_+,=@%.-]{1,200}\Z')
 _SHA256 = re.compile(r'[0-9a-f]{64}\Z')
 _SURROGATE = re.compile('[\ud800-\udfff]')
-# Escape sequences of a terminal: CSI, OSC (to BEL or ST) and the short ones
-_ESCAPE = re.compile('\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?'
-                     '|[@-_a-z0-9=>]|$)')
-_CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 
 
 class Bad(Exception):
@@ -67,8 +65,7 @@ def harmless(data: Union[bytes, str], limit: int = NOISE_LINE) -> str:
     # Cut first, with room for what is taken out: the input may be huge
     data = data[:limit * 4]
     text = data.decode('utf-8', 'replace') if isinstance(data, bytes) else data
-    text = _ESCAPE.sub('', text)
-    return clean(_CONTROL.sub('', text))[:limit]
+    return clean(plain(text))[:limit]
 
 
 def safe_name(name: str) -> bool:
