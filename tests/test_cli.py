@@ -38,7 +38,7 @@ FLAGS = re.findall(r'\S+', '''
 -U --show-environment -u -y --filter-dtb-warnings -Y --filter-migration-warnings -z
 --preserve-config-y --show-not-built
 --dist --distribute --use-machines --no-local --mach --machines --machines-fetch-arch
---kill-workers --worker
+--kill-workers --worker --timeout
 ''')
 
 
@@ -112,7 +112,8 @@ class TestParse(unittest.TestCase):
                 ('-w', 'work_in_output', True), ('-P', 'per_board_out_dir', True),
                 ('-p', 'full_path', True), ('--dtc-skip', 'dtc_skip', True),
                 ('--target x', 'target', 'x'), ('-a A -a B', 'adjust_cfg', ('A', 'B')),
-                ('--fragments a,b', 'fragments', ('a', 'b')), ('-j 3', 'jobs', 3)):
+                ('--fragments a,b', 'fragments', ('a', 'b')), ('-j 3', 'jobs', 3),
+                ('--timeout 60', 'timeout', 60)):
             with self.subTest(words=words):
                 got = control.make_settings(cmdline.parse(['-b', 'x', *words.split()]))
                 self.assertEqual(getattr(got, name), value)

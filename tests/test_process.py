@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import unittest
-from typing import List
+from typing import List, Optional
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 TOOLS = os.path.join(TESTS, '..', 'tools')
@@ -20,7 +20,7 @@ for folder in (TESTS, TOOLS):
 
 from support import wait_until  # noqa: E402
 
-from buildman.process import ProcessGroups  # noqa: E402
+from buildman.process import OutOfTime, ProcessGroups  # noqa: E402
 
 
 def alive(pid: int) -> bool:
@@ -42,10 +42,11 @@ class TestProcess(unittest.TestCase):
         self.groups = ProcessGroups()
         self.addCleanup(self.groups.close)
 
-    def run_sh(self, script: str, tag: str = 'a') -> int:
+    def run_sh(self, script: str, tag: str = 'a', seconds: Optional[float] = None) -> int:
         """Run a shell script to its end"""
         return self.groups.run(['sh', '-c', script], cwd=self.dir, env=dict(os.environ),
-                               stdout=self.path('out'), stderr=self.path('err'), tag=tag)
+                               stdout=self.path('out'), stderr=self.path('err'), tag=tag,
+                               seconds=seconds)
 
     def path(self, name: str) -> str:
         """Return a path in the folder"""
@@ -61,6 +62,19 @@ class TestProcess(unittest.TestCase):
                 return []
         wait_until(lambda: len(get()) >= count)
         return get()
+
+    def test_limit(self) -> None:
+        """What takes too long is ended, with all below it, and what it waited for is named"""
+        for trap in ('', 'trap "" TERM; '):
+            with self.assertRaises(OutOfTime) as caught:
+                self.run_sh(f'{trap}(echo $$ > pid; sleep 600 & echo $! >> pid; wait); true',
+                            seconds=0.5)
+            self.assertIn('sleep', caught.exception.running)
+            self.assertFalse([pid for pid in self.pids('pid', 2) if alive(pid)])
+        # Neither the board nor the slot is spoiled by that
+        self.assertEqual(3, self.run_sh('exit 3', seconds=60))
+        with self.assertRaises(OutOfTime):
+            self.run_sh('sleep 600', seconds=-1)
 
     def test_status(self) -> None:
         """The verdict on a board is make's exit status"""

@@ -103,6 +103,9 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
                        help="run 'make mrproper' before configuring")
     group.add_argument('--fallback-mrproper', action='store_true',
                        help="after a failure, run 'make mrproper' and try again")
+    group.add_argument('--timeout', type=_count, default=0, metavar='SECONDS',
+                       help='end the build of a board at a commit that takes longer; it has '
+                            'failed then (0: no limit, the default)')
     group.add_argument('-Q', '--quick', action='store_true',
                        help='rough build: believe the first failure, try nothing again')
     group.add_argument('--config-only', action='store_true',

@@ -33,9 +33,12 @@ from buildman.makerun import MakeRunner
 from buildman.messages import Tidier, infra_reason
 from buildman.outcome import Outcome
 from buildman.plan import BoardJob, Commit, Settings
-from buildman.process import ProcessGroups
+from buildman.process import OutOfTime, ProcessGroups
 from buildman.shareddtc import DtcStore, SharedDtc
 from buildman.worktree import ChangedFiles, SlotSource
+
+# Exit status of a build that took too long, as timeout(1) has it
+TIMED_OUT = 124
 
 # What binutils need of the environment
 _TOOL_ENV = ('PATH', 'HOME', 'LC_ALL', 'LANG', 'LD_LIBRARY_PATH', 'TMPDIR')
@@ -224,7 +227,11 @@ class MakeJob:
         self._folder.remove_diagnosed()
         self._make.dtc = self._find_dtc(upto)
         had_objects = not first or self._folder.used
-        configure, (code, out, err) = self._try(configure, had_objects)
+        self._make.start_build()
+        try:
+            configure, (code, out, err) = self._try(configure, had_objects)
+        except OutOfTime as exc:
+            return self._out_of_time(upto, exc)
         self._prev = upto if self._make.configured else None
         self._noisy = bool(err)
         outcome = Outcome(
@@ -245,6 +252,27 @@ class MakeJob:
             return None
         commit = self._commits[upto].hash if self._source and self._commits else ''
         return self._dtcs.get(self._dirs.source, commit, self._host_words, self._make.build_dtc)
+
+    def _out_of_time(self, upto: int, exc: OutOfTime) -> Outcome:
+        """Return the result of a build that took too long: a failure that says so"""
+        assert self._job is not None
+        out, err = self._make.said()
+        waits = f", ended while it ran {', '.join(exc.running[:5])}" if exc.running else ''
+        text = self._tidier.complaints(err)
+        if text and not text.endswith('\n'):
+            text += '\n'
+        outcome = Outcome(
+            target=self._job.board.target, commit_upto=upto, return_code=TIMED_OUT,
+            stdout=self._tidier.said(out, self._settings.verbose_build),
+            stderr=f'{text}buildman: the build took longer than {self._settings.timeout} seconds '
+            f'(--timeout){waits}\n')
+        self._collect(outcome)
+        # What lies there was cut short
+        if self._folder.own:
+            self._folder.empty()
+        self._make.configured = False
+        self._prev = self._last = self._notes = None
+        return outcome
 
     def _affected(self, upto: int) -> bool:
         """Tell whether a commit may give another result than the last build.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from buildman import buildenv
@@ -52,6 +53,7 @@ class MakeRunner:
         self._out_arg: List[str] = []
         self._words: List[str] = []
         self._said: Tuple[bytes, bytes] = (b'', b'')
+        self._left: Optional[float] = None
         self.configured = False
         self.dtc: Optional[SharedDtc] = None
         self.env: Dict[str, str] = {}
@@ -72,6 +74,10 @@ class MakeRunner:
         self._out_arg = list(out_arg)
         self._words = list(words)
         self.env = dict(env)
+
+    def start_build(self) -> None:
+        """Let the time begin that one build may take (--timeout)."""
+        self._left = float(self._settings.timeout) if self._settings.timeout else None
 
     @property
     def parallel(self) -> bool:
@@ -102,16 +108,22 @@ class MakeRunner:
             targets: what to make
             serial: one job at a time
             env: environment for this make, if it is another one
+
+        Raises:
+            OutOfTime: the build takes longer than it may
         """
         command = self._command(*targets)
         if self._settings.verbose_build:
             with open(self._log, 'a', encoding='utf-8') as outf:
                 outf.write(' '.join(command) + '\n')
-        return self._start(command, env or self.env, serial, self._log, self._err)
+        return self._start(command, env or self.env, serial, self._log, self._err, limited=True)
 
     def _start(self, command: List[str], env: Mapping[str, str], serial: bool, log: str,
-               err: str) -> int:
-        """Run a make with the job server; what it says is added to these files"""
+               err: str, limited: bool = False) -> int:
+        """Run a make with the job server; what it says is added to these files
+
+        limited: its time counts for the build (--timeout)
+        """
         env = dict(env)
         fds: Sequence[int] = ()
         if serial and self._settings.jobs:
@@ -120,9 +132,14 @@ class MakeRunner:
             env['MAKEFLAGS'] = self._jobs.makeflags
             fds = self._jobs.fds
         with self._jobs.token() if self._jobs else contextlib.nullcontext():
-            return self._groups.run(
+            # The wait for a token does not count: others may hold it
+            started = time.monotonic()
+            code = self._groups.run(
                 command, cwd=self._source, env=env, stdout=log, stderr=err, tag=self._target,
-                pass_fds=fds)
+                pass_fds=fds, seconds=self._left if limited else None)
+            if limited and self._left is not None:
+                self._left -= time.monotonic() - started
+        return code
 
     def build_dtc(self, folder: str) -> int:
         """Build dtc, and pylibfdt if that can be, in a folder of their own.
@@ -165,13 +182,18 @@ class MakeRunner:
                 outf.write(text)
         code = 0
         if configure:
+            self.configured = False
             code = self._configure()
             self.configured = code == 0
             self._said = self._read(self._log), self._read(self._err)
         if code == 0:
             env = self.dtc.environment(self.env, self._build_dir) if self.dtc else self.env
             code = self.run(*self._build_targets(), serial=serial, env=env)
-        return code, self._read(self._log), self._read(self._err)
+        return (code, *self.said())
+
+    def said(self) -> Tuple[bytes, bytes]:
+        """Return what make has printed so far, and what went to stderr."""
+        return self._read(self._log), self._read(self._err)
 
     def _configure(self) -> int:
         """Configure the board as its defconfig and the settings say"""

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import threading
 import time
-from typing import Dict, Mapping, Optional, Sequence, Set
+from typing import Dict, List, Mapping, Optional, Sequence, Set
 
 # Seconds between asking a group to end and killing it
 KILL_DELAY = 1.5
@@ -36,6 +36,36 @@ for group in $l; do kill -s TERM -- "-$group"; done
 sleep 1
 for group in $l; do kill -s KILL -- "-$group"; done
 """
+
+
+class OutOfTime(Exception):
+    """A command was ended, as it took too long.
+
+    Attributes:
+        running: names of the programs that it was waiting for
+    """
+
+    def __init__(self, running: Sequence[str]) -> None:
+        super().__init__(', '.join(running))
+        self.running = tuple(running)
+
+
+def waited_for(group: int) -> List[str]:
+    """Return the names of the programs of a process group that have no child in it."""
+    names: Dict[int, str] = {}
+    parents: Set[int] = set()
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.listdir('/proc'):
+            if not entry.isdigit():
+                continue
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                with open(f'/proc/{entry}/stat', encoding='utf-8', errors='replace') as inf:
+                    head, _, rest = inf.read().rpartition(')')
+                fields = rest.split()
+                if fields[0] not in 'ZX' and int(fields[2]) == group:
+                    names[int(entry)] = head.partition('(')[2]
+                    parents.add(int(fields[1]))
+    return sorted({name for pid, name in names.items() if pid not in parents})
 
 
 class _Guard:
@@ -78,11 +108,12 @@ class ProcessGroups:
         self._running: Dict[int, str] = {}
         self._stopped = False
         self._ended: Set[str] = set()
+        self._late: Dict[int, List[str]] = {}
         self._guard: Optional[_Guard] = None
 
     def run(self, argv: Sequence[str], *, cwd: str, env: Mapping[str, str],
             stdout: str, stderr: str, tag: str = '',
-            pass_fds: Sequence[int] = ()) -> int:
+            pass_fds: Sequence[int] = (), seconds: Optional[float] = None) -> int:
         """Run a command to its end, then end whatever it left in its group.
 
         Args:
@@ -92,6 +123,7 @@ class ProcessGroups:
             stdout, stderr: files that get what it prints, appended
             tag: name by which end() finds it
             pass_fds: descriptors that it inherits
+            seconds: how long it may take; None: as long as it likes
 
         Returns:
             exit status, 128 + N when it was ended by signal N (as a shell
@@ -99,6 +131,7 @@ class ProcessGroups:
 
         Raises:
             OSError: no process or file could be made (no space, no memory)
+            OutOfTime: it took longer and was ended
         """
         with open(stdout, 'ab') as out, open(stderr, 'ab') as err:
             # The lock is held over the start, so that no process can slip in
@@ -119,16 +152,46 @@ class ProcessGroups:
                     return 127
                 self._guard.tell('+', proc.pid)
                 self._running[proc.pid] = tag
+            limit = None if seconds is None else self._limit(proc.pid, seconds)
             # The leader stays a zombie until its group is gone, so that the
             # number of the group cannot be given to anybody else
             os.waitid(os.P_PID, proc.pid, os.WEXITED | os.WNOWAIT)
+            if limit:
+                limit.cancel()
             with self._lock:
                 with contextlib.suppress(OSError):
                     os.killpg(proc.pid, signal.SIGKILL)
                 del self._running[proc.pid]
                 self._guard.tell('-', proc.pid)
                 code = proc.wait()
+                late = self._late.pop(proc.pid, None)
+        if late is not None:
+            raise OutOfTime(late)
         return code if code >= 0 else 128 - code
+
+    def _limit(self, pid: int, seconds: float) -> threading.Timer:
+        """Have a group ended after some time; return what can be cancelled."""
+        timer = threading.Timer(max(0.0, seconds), self._expire, (pid,))
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _expire(self, pid: int) -> None:
+        """End a group whose time is over"""
+        running = waited_for(pid)
+        with self._lock:
+            if pid not in self._running:
+                return
+            self._late[pid] = running
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGTERM)
+        self._kill_later({pid})
+
+    def _kill_later(self, groups: Set[int]) -> None:
+        """Kill groups that were asked to end, when they are there still"""
+        timer = threading.Timer(KILL_DELAY, self._signal, ('', signal.SIGKILL, groups))
+        timer.daemon = True
+        timer.start()
 
     def _signal(self, tag: str, sig: int, only: Optional[Set[int]] = None) -> Set[int]:
         """Send a signal to the groups with a tag ('' means all)
@@ -162,9 +225,7 @@ class ProcessGroups:
         groups = self._signal(tag, signal.SIGTERM)
         if groups:
             # Not those that start with this tag after allow()
-            timer = threading.Timer(KILL_DELAY, self._signal, (tag, signal.SIGKILL, groups))
-            timer.daemon = True
-            timer.start()
+            self._kill_later(groups)
 
     def allow(self, tag: str) -> None:
         """Let commands with this tag start again after end()."""
