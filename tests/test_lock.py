@@ -4,6 +4,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -379,8 +380,38 @@ class TestScripts(LockCase):
         self.run_cmd(cmd)
         self.assertFalse(self.init(self.owner('run-c')).busy)
         self.assertTrue(scripts.parse_init(self.run_cmd(scripts.clean_script(self.work))).busy)
-        self.assertEqual(self.run_cmd(scripts.kill_script(self.work)), 'no workers\n')
+        self.assertEqual(self.run_cmd(scripts.kill_script(self.work)).strip(), 'no workers')
         self.assertIn('removed', self.run_cmd(scripts.clean_script(self.work)))
+
+    def test_boss_gone(self):
+        """A boss that was ended in the middle of init leaves no claim behind."""
+        for early in (True, False):
+            proc = subprocess.Popen(
+                ['sh', '-c', scripts.init_script(self.work, self.owner())],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            if early:
+                # As sshd does when the connection has ended
+                proc.stdout.close()
+            else:
+                # The boss is quicker with giving up than the machine with its repository
+                claim = os.path.join(self.work, lock.CLAIM)
+                while not os.path.exists(claim):
+                    self.assertIsNone(proc.poll())
+                os.remove(claim)
+                proc.stdout.close()
+            _, err = proc.communicate(timeout=WAIT)
+            self.assertIn(b'the boss has gone', err)
+            self.assertNotEqual(0, proc.returncode)
+            self.assertIsNone(lock.who(self.work))
+            shutil.rmtree(self.work)
+
+    def test_renew(self):
+        """Only what is there is prolonged."""
+        self.assertFalse(lock.renew(self.dir, self.owner()))
+        lock.claim(self.dir, self.owner())
+        self.assertTrue(lock.renew(self.dir, self.owner()))
+        self.assertFalse(lock.renew(self.dir, self.owner(self.run_b)))
+        self.assertEqual(self.run_a, lock.who(self.dir).run)
 
     def test_home_folder(self):
         """`~` is the home folder there, not here."""

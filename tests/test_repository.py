@@ -30,7 +30,8 @@ ROOMS = (
     ('results', 'resultreader', 'durations', 'summary', 'status', 'listing', 'limit'),
     ('scheduler', 'forecast', 'weights', 'builder'),
     ('oneshot', 'ssh', 'channel', 'protocol', 'wire', 'lock', 'farside', 'machine', 'scripts',
-     'source', 'blobs', 'worker', 'remote', 'boss', 'pool', 'hosts', 'inbox', 'joblog', 'dist'),
+     'source', 'blobs', 'shipment', 'worker', 'remote', 'receiver', 'boss', 'pool', 'hosts',
+     'inbox', 'joblog', 'dist'),
     ('main', 'cmdline', 'control', 'places', 'demo', 'sample'),
 )
 

@@ -186,7 +186,7 @@ class Builder:
         self._host = host
         self._ticker: Optional[Callable[[], None]] = None
         self._tick_seconds = 60.0
-        self._before_stop: Callable[[], None] = lambda: None
+        self._before_end: Callable[[bool], None] = lambda haste: None
         self._told: Set[Tuple[str, str]] = set()
         self._bad_boards: Dict[str, Set[str]] = {}
         # (worker, board) -> how often it was submitted and not told to be done
@@ -208,9 +208,12 @@ class Builder:
         """Have a function called by the loop every so many seconds."""
         self._ticker, self._tick_seconds = ticker, seconds
 
-    def set_before_stop(self, func: Callable[[], None]) -> None:
-        """Have a function called before all workers are stopped at once."""
-        self._before_stop = func
+    def set_before_end(self, func: Callable[[bool], None]) -> None:
+        """Have a function called before the workers end.
+
+        Its argument tells whether they are stopped at once, not finished.
+        """
+        self._before_end = func
 
     def _find_tasks(self, weigh: Optional[Weigh]) -> List[Task]:
         """Find out what is missing in the tree, and count what is there"""
@@ -274,9 +277,10 @@ class Builder:
                 if worker.slots:
                     self._join(worker)
             self._loop()
+            self._before_end(False)
             _all_at_once(self._workers.values(), lambda worker: worker.finish())
         except BaseException:
-            self._before_stop()
+            self._before_end(True)
             _all_at_once(self._workers.values(), lambda worker: worker.stop())
             raise
         self.report.missing = self.scheduler.missing()

@@ -171,17 +171,23 @@ class Reader:
 
     def _run(self) -> None:
         try:
-            reason = self._read_fd() if self._fd is not None else self._read_lines()
-        except (OSError, ValueError) as exc:
+            reason = self._read_all()
+        except Exception as exc:
+            # Whatever it was, nobody reads any more, and somebody waits to hear that
             reason = str(exc) or type(exc).__name__
+        if self._on_end is not None:
+            self._on_end('closed' if self._closed else reason)
+
+    def _read_all(self) -> str:
+        """Read to the end; return why that came."""
+        reason = self._read_fd() if self._fd is not None else self._read_lines()
         rest = self._splitter.rest()
         if rest and not self._closed:
             if rest.endswith(b'}') or not rest.startswith(self._prefix):
                 self._take(rest)
             else:
                 reason = reason or 'in the middle of a line'
-        if self._on_end is not None:
-            self._on_end('closed' if self._closed else reason)
+        return reason
 
     def _read_fd(self) -> str:
         assert self._fd is not None

@@ -93,7 +93,8 @@ def make_settings(args: argparse.Namespace) -> Settings:
         target=args.target,
         adjust_cfg=buildenv.parse_adjustments(args.adjust_cfg or ()),
         fragments=tuple(split_names([args.fragments] if args.fragments else [])),
-        jobs=args.jobs or 0)
+        jobs=args.jobs or 0,
+        timeout=args.timeout)
 
 
 def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards.Selection:
@@ -241,6 +242,8 @@ def run(args: argparse.Namespace) -> int:
         if args.work_in_output and len(series.selected) != 1:
             raise UsageError('-w can only be used with a single commit (-c 1)')
     settings = make_settings(args)
+    # What is wrong with the machines is told before anything is begun
+    fleet = make_fleet(args)
     selection = load_boards(args, places, err)
     if args.print_arch or args.print_prefix:
         return listing.board_values(args, selection.boards, out)
@@ -259,7 +262,7 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_OK
     if args.summary:
         return show_summary(args, places, series, selection.boards)
-    status = build(args, places, series, selection.boards, settings)
+    status = build(args, places, series, selection.boards, settings, fleet)
     if args.build_summary:
         show_summary(args, places, series, selection.boards)
     return status
@@ -323,18 +326,29 @@ def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
     return dist.show_machines(args, local_toolchains(args, None), out)
 
 
+def make_fleet(args: argparse.Namespace) -> Optional[Fleet]:
+    """Return the machines that are to take part in a build, None when there is none.
+
+    Raises:
+        UsageError: flags or the configuration of machines cannot be understood
+    """
+    if not args.dist or args.summary or args.print_arch or args.print_prefix:
+        return None
+    # Loaded when it is needed only, as the summary is: most runs do without
+    from buildman import dist
+    return dist.Fleet(args)
+
+
 def build(args: argparse.Namespace, places: Places, series: Optional[commits.Series],
-          selected: Sequence[Board], settings: Settings) -> int:
+          selected: Sequence[Board], settings: Settings, fleet: Optional[Fleet] = None) -> int:
     """Build the boards.
+
+    Args:
+        fleet: other machines that take part
 
     Returns:
         exit status
     """
-    fleet: Optional[Fleet] = None
-    if args.dist:
-        # Loaded when it is needed only, as the summary is: most runs do without
-        from buildman import dist
-        fleet = dist.Fleet(args)
     if not args.no_local:
         check_programs(settings)
     chains = toolchain.Toolchains(args.override_toolchain or '')

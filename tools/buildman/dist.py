@@ -35,8 +35,9 @@ from buildman import (
 from buildman.builder import Builder
 from buildman.errors import EXIT_OK, SetupError, UsageError
 from buildman.plan import Board, Plan, Toolchain
-from buildman.remote import RemoteMachine, Shipment, collect_files
+from buildman.remote import RemoteMachine
 from buildman.results import ResultTree
+from buildman.shipment import Shipment, collect_files
 from u_boot_pylib import command
 
 # Seconds for a machine to download toolchains
@@ -192,7 +193,7 @@ class Fleet:
                            f"{', '.join(mach.name for mach in self._machines)}")
         builder.add_listener(self._log_event)
         builder.set_ticker(self.log_status, float(boss.STATUS_INTERVAL))
-        builder.set_before_stop(self.abandon)
+        builder.set_before_end(self.wind_down)
 
     def _log_event(self, event: events.Event, fate: str) -> None:
         """Log what happened; called by the loop"""
@@ -218,22 +219,38 @@ class Fleet:
             counts = self._builder.counts
             self._boss_log.say(f"status: {counts.done}/{counts.total} done; {'; '.join(parts)}")
 
-    def abandon(self) -> None:
-        """Let no machine begin anything more, and end the commands that run on them."""
-        for mach in self._machines:
+    def wind_down(self, haste: bool) -> None:
+        """Let machines begin nothing more, and end the commands that run on them.
+
+        Args:
+            haste: all machines; else those that are being started, while
+                everything is built: what runs there has to be ended before
+                the machine can be freed
+        """
+        ending = [mach for mach in self._machines if haste or mach.starting]
+        if not ending:
+            return
+        if not haste:
+            # Those that were lost are being freed by such commands
+            self._await_freed()
+        for mach in ending:
             mach.abandon()
         oneshot.stop_all()
         command.end_all()
         deadline = time.monotonic() + ABANDON_TIME
-        for mach in self._machines:
+        for mach in ending:
             mach.join(max(0.0, deadline - time.monotonic()))
         oneshot.resume()
 
-    def close(self) -> None:
-        """End the logs and remove what was made for the push."""
+    def _await_freed(self) -> None:
+        """Wait, not for long, until nothing of lost machines is left on them"""
         deadline = time.monotonic() + CLEANUP_TIME
         for mach in self._machines:
             mach.cleaned(max(0.0, deadline - time.monotonic()))
+
+    def close(self) -> None:
+        """End the logs and remove what was made for the push."""
+        self._await_freed()
         self.log_status()
         for log in (self._boss_log, self._job_log):
             if log:

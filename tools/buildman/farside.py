@@ -18,6 +18,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -254,20 +255,29 @@ def init(work_dir: str, owner_json: str, min_disk: str, fresh: bool, spec: str =
     work_dir = os.path.abspath(work_dir)
     try:
         lock.claim(work_dir, owner)
+        try:
+            have = [] if hung_up() else prepare_repository(work_dir, fresh)
+            # Again, as that may have taken its time; but not when the boss has
+            # given up the claim meanwhile
+            if hung_up() or not lock.renew(work_dir, owner):
+                release(work_dir, owner.run)
+                raise Problem('failed', 'the boss has gone')
+        except (Problem, OSError):
+            release(work_dir, owner.run)
+            raise
     except lock.LockBusy as exc:
         return busy(exc)
-    try:
-        for name in prepare_repository(work_dir, fresh):
-            print(f'have {name}')
-        # Again: a clean-up may have taken its time
-        lock.claim(work_dir, owner)
-    except lock.LockBusy as exc:
-        return busy(exc)
-    except (Problem, OSError):
-        release(work_dir, owner.run)
-        raise
+    for name in have:
+        print(f'have {name}')
     print(work_dir)
     return 0
+
+
+def hung_up() -> bool:
+    """Return whether nobody reads what this prints: the boss, or its connection, has gone."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def busy(exc: lock.LockBusy) -> int:
@@ -312,6 +322,8 @@ def main(args: Optional[Sequence[str]] = None) -> int:
     """Do what the first argument names; the second is the work folder."""
     args = sys.argv[1:] if args is None else args
     work_dir = os.path.expanduser(args[1])
+    # What a login shell printed may lack the end of its line
+    print()
     try:
         if args[0] == 'init':
             spec = [arg for arg in args[4:] if arg.startswith('{')]

@@ -9,12 +9,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
 from typing import Optional, TextIO, Union
 
 from buildman import protocol
+from buildman.messages import plain
 from buildman.outcome import Outcome
 
 # Characters of a message that are logged; results carry whole files
@@ -39,6 +41,21 @@ def _short(msg: protocol.Message) -> str:
     return text if len(text) <= MAX_LOGGED else text[:MAX_LOGGED] + '…'
 
 
+def _write(file: TextIO, text: str) -> None:
+    """Write to a log; a disk that is full, say, costs the line, not the run.
+
+    Whoever writes results meets the same and tells.
+    """
+    with contextlib.suppress(OSError):
+        file.write(text)
+
+
+def _close(file: TextIO) -> None:
+    """Close a log, whatever is left to be written"""
+    with contextlib.suppress(OSError):
+        file.close()
+
+
 class WorkerLog:
     """The messages of one machine, with time and direction.
 
@@ -59,7 +76,7 @@ class WorkerLog:
         """Write a line"""
         with self._lock:
             if self._file:
-                self._file.write(f"{time.strftime('%H:%M:%S')} {mark} {text}\n")
+                _write(self._file, f"{time.strftime('%H:%M:%S')} {mark} {plain(text)}\n")
 
     def sent(self, msg: Union[str, protocol.Message]) -> None:
         """Log what goes to the machine."""
@@ -84,7 +101,7 @@ class WorkerLog:
         """End the log; later lines are dropped."""
         with self._lock:
             if self._file:
-                self._file.close()
+                _close(self._file)
                 self._file = None
 
 
@@ -109,14 +126,14 @@ class JobLog:
         """
         size = (sum(len(data) for data in outcome.files.values()) + len(outcome.stdout)
                 + len(outcome.stderr) + len(outcome.sizes))
-        self._file.write('\t'.join((
+        _write(self._file, '\t'.join((
             outcome.target, str(outcome.commit_upto), outcome.machine or '-',
             f'{time.time() - outcome.seconds:.3f}', f'{outcome.seconds:.3f}', str(size),
             fate or str(outcome.return_code))) + '\n')
 
     def close(self) -> None:
         """End the log."""
-        self._file.close()
+        _close(self._file)
 
 
 class BossLog:
@@ -133,8 +150,8 @@ class BossLog:
 
     def say(self, text: str) -> None:
         """Add a line with the time."""
-        self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        _write(self._file, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def close(self) -> None:
         """End the log."""
-        self._file.close()
+        _close(self._file)

@@ -331,6 +331,22 @@ def claim(work_dir: str, owner: Owner, now: Optional[float] = None,
             worker_start=''))
 
 
+def renew(work_dir: str, owner: Owner) -> bool:
+    """Prolong a claim.
+
+    Returns:
+        False when it is not there any more: whoever made it has given it up
+
+    Raises:
+        LockBusy, LockStuck: as claim() does
+    """
+    claimed = Owner.from_json(_read(os.path.join(work_dir, CLAIM)) or '')
+    if claimed is None or claimed.run != owner.run:
+        return False
+    claim(work_dir, owner)
+    return True
+
+
 def who(work_dir: str) -> Optional[Owner]:
     """Return who has a machine now, None when it is free; changes nothing."""
     if not os.path.exists(os.path.join(work_dir, MUTEX)):

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""What every machine of a run gets, and the files from outside the tree among it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Callable, Dict, List, Mapping, Tuple
+
+from buildman import blobs, lock, machine_info, protocol
+from buildman.boss import RemoteWorker
+from buildman.plan import Plan, Toolchain
+
+# Bytes of a file from outside the tree that travel in one message
+BLOB_PIECE = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Shipment:
+    """What every machine of a run gets.
+
+    Attributes:
+        plan: what to build
+        candidates, wanted: compilers to look for, see machine.compiler_spec()
+        local: arch -> compiler of this machine
+        tools: returns the versions of the tools here
+        owner: of the locks of all machines, but for the run
+        push: pushes the source to a machine that init was done on
+        commits: hashes to be built there, oldest first
+        versions: text of `.scmversion` for each, '' for none
+        env: environment of the build, files as marks (see blobs)
+        shown_env: values that results show instead of the paths there
+        files: SHA-256 -> file here
+        log_dir: folder for logs
+        stage_dir: folder for images that are under way
+        heartbeat: seconds between the heartbeats of workers
+    """
+
+    plan: Plan
+    candidates: Mapping[str, List[str]]
+    wanted: Mapping[str, machine_info.Gcc]
+    local: Mapping[str, Toolchain]
+    tools: Callable[[], Mapping[str, str]]
+    owner: lock.Owner
+    push: Callable[[RemoteWorker], None]
+    commits: Tuple[str, ...]
+    versions: Tuple[str, ...]
+    env: Mapping[str, str]
+    shown_env: Mapping[str, str]
+    files: Mapping[str, str]
+    log_dir: str
+    stage_dir: str
+    heartbeat: float = protocol.HEARTBEAT_INTERVAL
+
+
+def collect_files(env: Mapping[str, str]) -> Tuple[Dict[str, str], Dict[str, str], Dict[str, str]]:
+    """Sort the environment of a build into what travels.
+
+    Returns:
+        (environment with marks, values that results show, SHA-256 -> file)
+    """
+    marked, files = blobs.collect(env)
+    shown = {name: value for name, value in env.items() if marked[name] != value}
+    return marked, shown, files
+
+
+def send_files(worker: RemoteWorker, files: Mapping[str, str]) -> None:
+    """Send the files from outside the tree that a machine does not have yet.
+
+    Args:
+        worker: runs there, and has not been configured
+        files: SHA-256 -> file here
+
+    Raises:
+        BossError: the connection has ended, or it answers something else
+        OSError: a file cannot be read
+    """
+    if not files:
+        return
+    worker.send(protocol.Setup(worker.work_dir, protocol.PROTOCOL_VERSION))
+    worker.expect(protocol.SetupDone)
+    worker.send(protocol.NeedBlobs(tuple(files)))
+    missing = worker.expect(protocol.BlobsMissing)
+    assert isinstance(missing, protocol.BlobsMissing)
+    for sha in missing.sha256s:
+        if sha not in files:
+            continue
+        size = os.path.getsize(files[sha])
+        offset = 0
+        with open(files[sha], 'rb') as inf:
+            while True:
+                data = inf.read(BLOB_PIECE)
+                last = offset + len(data) >= size or not data
+                worker.send(protocol.PutBlob(sha, offset, data, last))
+                offset += len(data)
+                if last:
+                    break
+        worker.expect(protocol.BlobDone)
