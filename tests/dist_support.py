@@ -9,19 +9,23 @@ of it is left and no machine is locked.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import glob
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
-from typing import Any, ClassVar, Dict, List, Optional, Tuple
+import time
+from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 for _folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if _folder not in sys.path:
         sys.path.insert(0, _folder)
 
+import sshd  # noqa: E402
 import support  # noqa: E402
 
 from buildman import lock, sample  # noqa: E402
@@ -106,11 +110,39 @@ class DistCase(support.SampleCase):
             os.makedirs(self.work_dir(name), exist_ok=True)
             text += f'{name} = {self.host(name)}\n'
         for name in names:
-            lines = [*self.section(name), sections.get(name, '')]
+            # The load here is our own
+            load = ['max_load = 0'] if name in self.ways else []
+            lines = [*self.section(name), *load, sections.get(name, '')]
             text += '\n'.join([f'[machine:{name}]', *lines]) + '\n'
         self.config = os.path.join(self.tmp, 'buildman.cfg')
         sample.write_config(self.config, self.toolchains,
                             extra=text + self.settings + '\n' + extra)
+
+    def program(self, name: str, command: str, text: str) -> str:
+        """Put a shell script before a command on a machine; it goes on as the real one.
+
+        The machine is reached through a shell of its own then, see machines().
+
+        Args:
+            name: of the machine
+            command: the command, e.g. 'make'
+            text: script
+
+        Returns:
+            its path
+        """
+        folder = self.out(f'bin-{name}')
+        os.makedirs(folder, exist_ok=True)
+        path = os.path.join(folder, command)
+        with open(path, 'w', encoding='utf-8') as outf:
+            outf.write(f'#!/bin/sh\n{text}\nexec {shutil.which(command)} "$@"\n')
+        os.chmod(path, 0o755)
+        self.ways[name] = f'env PATH={folder}:{os.environ["PATH"]} sh -c'
+        return path
+
+    def wrap_make(self, name: str, text: str) -> None:
+        """Put a shell script before make on a machine."""
+        self.program(name, 'make', text)
 
     # -- runs --------------------------------------------------------------
 
@@ -180,6 +212,10 @@ class DistCase(support.SampleCase):
         """Return what it has printed on stderr."""
         return read(self.out('stderr'))
 
+    def assert_gone(self, seconds: float) -> None:
+        """Fail if something of this test runs on a machine after so many seconds."""
+        support.assert_no_processes(self.marker, seconds)
+
     def assert_clean(self, text: str) -> None:
         """Fail if what a user sees has a traceback."""
         self.assertNotIn('Traceback', text)
@@ -223,9 +259,9 @@ class FaultCase(DistCase):
         return support.wait_until(lambda: self.hosts().get((1, 'rocket')),
                                   name='the second result of rocket')
 
-    def other(self, name: str) -> str:
-        """Return the other machine"""
-        return next(other for other in self.names if other != name)
+    def others(self, name: str) -> List[str]:
+        """Return the other machines"""
+        return [other for other in self.names if other != name]
 
     def check(self, proc: 'subprocess.Popen[bytes]') -> str:
         """Wait for the end: everything is there, once; return what was printed"""
@@ -237,7 +273,156 @@ class FaultCase(DistCase):
         self.assert_clean(self.errors())
         return self.stdout()
 
+    def lose(self, sig: int) -> None:
+        """Send a signal to the worker that has rocket, and see what becomes of it"""
+        proc = self.start_dist('--no-local')
+        name = self.wait_begun()
+        os.kill(self.worker_pid(name), sig)
+        support.wait_until(lambda: f'[{name}] lost: ' in self.stdout(), name='the loss to be told')
+        self.go()
+        text = self.check(proc)
+        # (Unless another machine had begun it, too, having nothing else to do)
+        self.assertRegex(text, rf'(?m)^\[{name}\] lost: \w.*(given away again: .*rocket)?$')
+        hosts = self.hosts()
+        self.assertEqual([name, name], [hosts[upto, 'rocket'] for upto in (0, 1)],
+                         'what had come was not kept')
+        self.assertLessEqual({hosts[upto, 'rocket'] for upto in (2, 3)}, set(self.others(name)))
+        self.assertIn('!! ', read(self.results(), f'worker-{name}.log'))
+        self.assert_freed()
+        self.assert_gone(GONE_TIME)
+
+    def interrupt(self, sig: int, want: int, *args: str) -> None:
+        """Send a signal to the boss in the middle of a board; then complete"""
+        proc = self.start_dist(*args)
+        self.wait_begun()
+        before = {key for key in self.hosts()}
+        proc.send_signal(sig)
+        sent = time.monotonic()
+        self.assertEqual(want, proc.wait(30), self.errors())
+        self.assert_gone(max(0.1, sent + GONE_TIME - time.monotonic()))
+        self.assert_freed()
+        self.assert_clean(self.errors())
+        self.go()
+        done = self.dist(*args)
+        self.assertEqual(self.ref_status, done.returncode, done)
+        self.assert_same(self.ref)
+        again = {(int(job['commit']), job['board']) for job in joblog(self.results())}
+        self.assertFalse(before & again, 'built again')
+
+    def second_boss(self, first: str) -> None:
+        """While a boss has a machine, another one is told who, and goes on without it"""
+        proc = self.start_dist('--no-local', '--use-machines', first)
+        self.wait_begun()
+        both = f'{first},{self.others(first)[0]}'
+        done = self.dist('-o', self.out('second'), '--no-local', '--use-machines', both, 'sandbox')
+        self.assertEqual(0, done.returncode, done)
+        self.assertEqual({self.others(first)[0]},
+                         set(self.hosts(self.out('second/feature')).values()))
+        done = self.dist('-o', self.out('third'), '--no-local', '--use-machines', first, 'sandbox')
+        self.assertEqual(100, done.returncode, done)
+        self.assertIn('Not built: sandbox', done.stdout)
+        self.assertRegex(done.stdout, rf'(?m)^\[{first}\] .*busy.*{getpass.getuser()}@.*, '
+                         rf'pid {proc.pid}, since ')
+        self.go()
+        self.check(proc)
+
+    def bosses_at_once(self, name: str) -> None:
+        """Of two bosses at the same instant exactly one gets a machine; both trees are whole"""
+        self.go()
+        outs = [self.out('one'), self.out('two')]
+        procs = [subprocess.Popen(
+            self.argv('-b', 'feature', '-o', out, '--dist', '--use-machines', name, 'anvil'),
+            cwd=self.tree.path, env=self.env(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for out in outs]
+        texts = [proc.communicate(timeout=support.TIMEOUT)[0].decode() for proc in procs]
+        self.assertEqual([100, 100], [proc.returncode for proc in procs], texts)
+        ref, _ = self.local('anvil')
+        for out in outs:
+            self.assert_same(ref, os.path.join(out, 'feature'))
+
     def assert_freed(self) -> None:
         """Fail if a machine is locked"""
         support.wait_until(lambda: not any(lock.who(self.work_dir(name)) for name in self.names),
                            GONE_TIME, 'the locks to be free')
+
+
+class StubCase(DistCase):
+    """The machines are hosts of a stand-in for ssh"""
+
+    stub: str
+
+    def setUp(self) -> None:
+        self.stub = ''
+        super().setUp()
+        self.stub = self.out('stub')
+        os.makedirs(self.stub)
+
+    def host(self, name: str) -> str:
+        return f'{name}.example'
+
+    def section(self, name: str) -> List[str]:
+        # The load here is our own
+        return ['max_load = 0', f'work_dir = {self.work_dir(name)}']
+
+    def env(self, extra: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
+        env = super().env(extra)
+        if getattr(self, 'stub', ''):
+            env['BM_STUB_DIR'] = self.stub
+            env['PATH'] = os.path.join(TESTS, 'stub_ssh') + ':' + env['PATH']
+        return env
+
+    def misbehave(self, name: str, *lines: str) -> None:
+        """Say how a machine is to fail"""
+        with open(os.path.join(self.stub, f'{self.host(name)}.ctl'), 'w',
+                  encoding='utf-8') as outf:
+            outf.write('\n'.join(lines) + '\n')
+
+    def calls(self, text: str) -> int:
+        """Return how often ssh was called with a command that contains a text"""
+        try:
+            return read(self.stub, 'log').count(text)
+        except FileNotFoundError:
+            return 0
+
+
+class SshdCase(DistCase):
+    """The machines are users behind a real sshd on 127.0.0.1"""
+
+    names = ('m1', 'm2', 'm3')
+    server: ClassVar[sshd.Sshd]
+    max_startups: ClassVar[str] = '100'
+    login_noise: ClassVar[str] = ''
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        sshd.require()
+        super().setUpClass()
+        cls.server = cls.make_server()
+        cls.server.start()
+        cls.addClassCleanup(cls.server.stop)
+        for path in (cls.base, cls.toolchains, os.path.join(cls.toolchains, 'bin')):
+            os.chmod(path, 0o755)
+
+    @classmethod
+    def make_server(cls) -> sshd.Sshd:
+        """Return the server, which is not started."""
+        return sshd.Sshd(machines=len(cls.names), max_startups=cls.max_startups,
+                         login_noise=cls.login_noise)
+
+    def work_dir(self, name: str) -> str:
+        return os.path.join(self.server.homes[int(name[1:]) - 1], 'dev', '.bm-worker')
+
+    def machines(self, *names: str, extra: str = '', **sections: str) -> None:
+        text = self.server.config()
+        for name, lines in sections.items():
+            text = text.replace(f'[machine:{name}]\n', f'[machine:{name}]\n{lines}\n')
+        self.config = os.path.join(self.tmp, 'buildman.cfg')
+        sample.write_config(self.config, self.toolchains,
+                            extra=text + self.settings + '\n' + extra)
+
+    def assert_gone(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        for num, name in enumerate(self.names):
+            support.wait_until(lambda num=num: not self.server.processes(num),
+                               max(0.1, deadline - time.monotonic()),
+                               f'processes of {name} to end')

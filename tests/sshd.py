@@ -70,7 +70,8 @@ class Sshd:
         homes: home folder of each
     """
 
-    def __init__(self, machines=3, max_startups='100', banner='', login_noise=''):
+    def __init__(self, machines=3, max_startups='100', banner='', login_noise='',
+                 key_options='', forwarding='no'):
         """Set up; start() does the rest.
 
         Args:
@@ -78,11 +79,15 @@ class Sshd:
             max_startups: MaxStartups of sshd_config
             banner: text shown before each login, by sshd
             login_noise: what the login shell prints on each command (root only)
+            key_options: what stands before each key in authorized_keys
+            forwarding: AllowTcpForwarding of sshd_config
         """
         self.count = machines
         self.max_startups = max_startups
         self.banner = banner
         self.login_noise = login_noise
+        self.key_options = key_options
+        self.forwarding = forwarding
         self.port = 0
         self.names = [f'm{num + 1}' for num in range(machines)]
         self.users = []
@@ -144,14 +149,15 @@ class Sshd:
                            check=True, capture_output=True)
             self._made.append(user)
             os.chown(home, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
-            line = self._public(name)
+            line = f'{self.key_options} {self._public(name)}'.lstrip()
         else:
             user = getpass.getuser()
             script = self.path(f'{name}.sh')
             with open(script, 'w', encoding='utf-8') as outf:
                 outf.write(_FORCED.format(home=home))
             os.chmod(script, 0o755)
-            line = f'command="{script}" {self._public(name)}'
+            restrict = 'restrict,' if 'restrict' in self.key_options else ''
+            line = f'{restrict}command="{script}" {self._public(name)}'
         self.users.append(user)
         with open(self.path(f'keys-{user}'), 'a', encoding='utf-8') as outf:
             outf.write(line)
@@ -171,7 +177,7 @@ class Sshd:
                   'PidFile none', 'StrictModes no', 'UsePAM no', 'PasswordAuthentication no',
                   'KbdInteractiveAuthentication no', f'AuthorizedKeysFile {self.path("keys-%u")}',
                   f'MaxStartups {self.max_startups}', 'MaxSessions 100', 'PrintMotd no',
-                  'LogLevel VERBOSE', 'UseDNS no', 'AllowTcpForwarding no']
+                  'LogLevel VERBOSE', 'UseDNS no', f'AllowTcpForwarding {self.forwarding}']
         if self.banner:
             with open(self.path('banner'), 'w', encoding='utf-8') as outf:
                 outf.write(self.banner)
@@ -224,13 +230,20 @@ class Sshd:
         return '\n'.join(lines) + '\n'
 
     def processes(self, num):
-        """Return the pids of a machine's user (root only: each has a user of its own)."""
-        uid = pwd.getpwnam(self.users[num]).pw_uid
+        """Return the pids of a machine: of its user, or with its home folder."""
         out = []
+        root = os.getuid() == 0
+        uid = pwd.getpwnam(self.users[num]).pw_uid
+        home = f'HOME={self.homes[num]}'.encode()
         for name in os.listdir('/proc'):
             with contextlib.suppress(OSError):
-                if name.isdigit() and os.stat(f'/proc/{name}').st_uid == uid:
-                    out.append(int(name))
+                if not name.isdigit() or os.stat(f'/proc/{name}').st_uid != uid:
+                    continue
+                if not root:
+                    with open(f'/proc/{name}/environ', 'rb') as inf:
+                        if home not in inf.read().split(b'\0'):
+                            continue
+                out.append(int(name))
         return out
 
     # -- the end -----------------------------------------------------------

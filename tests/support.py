@@ -48,6 +48,11 @@ if TOOLS not in sys.path:
 
 from buildman import sample  # noqa: E402
 
+# A shell starts what is to run in the background with Ctrl-C ignored, and buildman
+# would keep to that
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Marks all that a test starts, whoever its parent becomes
 MARK = 'SAMPLE_MARK'
 
@@ -226,6 +231,26 @@ def run_on_terminal(argv: Sequence[str], cwd: Optional[str] = None,
     return Result(tuple(argv), code, text, '', raw)
 
 
+def full_disk(tmp: str, folder: str, when: str = '', error: str = 'ENOSPC') -> str:
+    """Make a library that gives a program (LD_PRELOAD) a disk that fails below a folder.
+
+    Args:
+        tmp: folder for the library
+        folder: full path
+        when: it fails as long as this file exists; '' for always
+        error: what it fails with
+
+    Returns:
+        path of the library
+    """
+    needs('gcc')
+    path = os.path.join(tmp, f'disk-{error}.so')
+    subprocess.run(['gcc', '-shared', '-fPIC', '-O1', '-o', path, f'-DFOLDER="{folder}"',
+                    f'-DWHEN="{when}"', f'-DERROR={error}', os.path.join(TESTS, 'full_disk.c'),
+                    '-ldl'], check=True)
+    return path
+
+
 def marked_processes(marker: str) -> Dict[int, str]:
     """Return the processes that carry `marker`: pid to command line."""
     want = f'{MARK}={marker}'.encode()
@@ -265,7 +290,7 @@ def assert_no_processes(marker: str, within: float = 5) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     raise AssertionError('left running:\n' + '\n'.join(
-        f'  {pid} {text}' for pid, text in left.items()))
+        f'  {pid} {text[:300]}' for pid, text in left.items()))
 
 
 def read_tree(out_dir: str) -> Dict[str, bytes]:

@@ -23,11 +23,12 @@ from buildman.errors import BuildmanError, UsageError
 
 CONNECT_TIMEOUT = 10            # seconds, ssh's own
 # BatchMode: never ask; a key that is new is taken, one that changed is not.
-# ServerAlive: a cut network is noticed after 45 seconds.
+# ServerAlive: a cut network is noticed after 45 seconds. Nothing is forwarded,
+# whatever the user's ssh_config says: a machine could use the agent for itself.
 SSH_OPTS = ['-o', f'ConnectTimeout={CONNECT_TIMEOUT}', '-o', 'BatchMode=yes',
             '-o', 'StrictHostKeyChecking=accept-new', '-o', 'ServerAliveInterval=15',
             '-o', 'ServerAliveCountMax=3', '-o', 'ClearAllForwardings=yes',
-            '-o', 'RequestTTY=no']
+            '-o', 'ForwardAgent=no', '-o', 'ForwardX11=no', '-o', 'RequestTTY=no']
 
 # Seconds before each new try of a connection that sshd turned away
 RETRY_DELAYS = (0.3, 0.6, 1.2, 2.5, 5.0, 8.0, 12.0)
