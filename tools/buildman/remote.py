@@ -43,6 +43,9 @@ MISSED_HEARTBEATS = 3
 # Seconds for a machine to describe itself and get its repository ready
 SURVEY_TIME = machine.PROBE_TIMEOUT + boss.COMMAND_TIME
 
+# Seconds for the source to get there, over whatever line
+PUSH_TIME = 1800.0
+
 # Kinds of failure after which it may be claimed all the same
 MAY_HAVE_CLAIMED = ('cut', 'timeout', 'failed', 'stopped', 'no-space', 'not-writable')
 
@@ -146,6 +149,8 @@ class RemoteMachine:
                                     'shown_env': dict(ship.shown_env)})
         # Before the push is waited for: what it says meanwhile has to be read
         worker.divert(self._take)
+        if not concurrent.futures.wait([push], PUSH_TIME).done:
+            raise BossError(f'the source was not there within {PUSH_TIME:g} seconds')
         push.result()
         self._step('prepare')
         slots = worker.max_boards or worker.nthreads or 1
