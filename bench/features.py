@@ -3,12 +3,17 @@
 """Show that what makes builds faster changes no result.
 
 Usage: features.py [--repo DIR --branch NAME --boards A,B] [--only NAME,NAME]
+                   [--random N --seed N]
 
 The same boards and commits are built once with everything switched off, in one
 slot, then with each feature alone and with all together, each into a fresh
 folder with -k and -r. Each tree is compared with the first, file by file, with
 all images. Differences that are meant are counted with their reason; any other
 is shown, and the exit status is 1. Without --repo the sample tree is built.
+
+With --random the branch is continued, in a clone, by so many commits, each of
+which changes a file that is picked at random: a comment, or a #warning, which
+shows in the results of all boards that read the file. This is for `skip`.
 
 For each run: seconds, what the closing lines say, and how the tree compares.
 """
@@ -18,6 +23,7 @@ from __future__ import annotations
 import argparse
 import collections
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -106,6 +112,42 @@ def compare(off: Dict[str, bytes], on: Dict[str, bytes]) -> Tuple[Dict[str, int]
     return known, unknown
 
 
+def pick(rng: random.Random, names: List[str]) -> Tuple[str, str]:
+    """Return a file to change and the line to add to it."""
+    # Most boards read files of these folders; of any other a few
+    near = [name for name in names if name.startswith(('common/', 'lib/', 'include/', 'arch/arm/'))]
+    ends, comment, chance = rng.choice((
+        (('.c',), '/* {} */', 0.5), (('.c',), '/* {} */', 0.5), (('.h',), '/* {} */', 0.2),
+        (('.dts', '.dtsi'), '/* {} */', 0.3), (('.S',), '/* {} */', 0.5),
+        (('_defconfig',), '# {}', 0), (('.rst', 'README', 'MAINTAINERS'), '{}', 0),
+        (('Makefile', 'Kconfig', '.py', '.mk'), '# {}', 0)))
+    some = [name for name in (near if rng.random() < 0.6 else names) if name.endswith(ends)]
+    if rng.random() < chance:
+        comment = '#warning {}'
+    return rng.choice(some or names), comment
+
+
+def add_commits(args: argparse.Namespace, work: str) -> None:
+    """Continue the branch in a clone, and build that"""
+    rng = random.Random(args.seed)
+    clone = os.path.join(work, 'clone')
+
+    def git(*words: str) -> str:
+        return subprocess.run(['git', '-c', 'user.name=A', '-c', 'user.email=a@example.com',
+                               '-C', clone, *words], capture_output=True, text=True,
+                              check=True).stdout
+
+    subprocess.run(['git', 'clone', '-q', '-s', '-b', args.branch, args.repo, clone], check=True)
+    git('checkout', '-q', '-b', 'random', '--track', args.branch)
+    for number in range(args.random):
+        name, line = pick(rng, [name for name in git('ls-files').splitlines()
+                                if not os.path.islink(os.path.join(clone, name))])
+        with open(os.path.join(clone, name), 'a', encoding='utf-8') as outf:
+            outf.write('\n' + line.format(f'change {number}') + '\n')
+        git('commit', '-qam', f'{name}: {line.format(number)}')
+    args.repo, args.branch = clone, 'random'
+
+
 def build(args: argparse.Namespace, words: List[str], out: str, cache: str) -> Tuple[str, float]:
     """Build; return the closing lines and the seconds. Ends the program when nothing was built."""
     argv = [OURS, *(['-G', args.config] if args.config else []), '-b', args.branch, '-k', '-r',
@@ -132,6 +174,9 @@ def main() -> int:
     parser.add_argument('--boards', default='', help='boards to build (default: all)')
     parser.add_argument('--config', default='', help='configuration (default: ~/.buildman)')
     parser.add_argument('--only', default='', help='features, by name')
+    parser.add_argument('--random', type=int, default=0, metavar='N',
+                        help='add so many commits that change any file')
+    parser.add_argument('--seed', type=int, default=1, help='of what is picked')
     parser.add_argument('--work', default=tempfile.gettempdir(), help='folder to work in')
     args = parser.parse_args()
     only = [name for name in args.only.split(',') if name]
@@ -148,6 +193,8 @@ def main() -> int:
             chains = sample.make_toolchains(os.path.join(work, 'toolchains'))
             args.config = sample.write_config(os.path.join(work, 'config'), chains)
             args.repo, args.branch = tree.path, tree.branch
+        if args.random:
+            add_commits(args, work)
         name = args.branch.replace('/', '_')
         text, base = build(args, list(OFF), os.path.join(work, 'off'), '')
         print(f'{"off":12} {base:7.1f} s  {text}', flush=True)
