@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import unittest
-from typing import List
+from typing import List, Sequence
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
@@ -36,6 +36,11 @@ all:
 \t@mkdir -p $(O)/include/generated $(O)/include/config && echo $* > $(O)/.config && \\
 \ttouch $(O)/include/generated/autoconf.h
 '''
+
+
+def quiet(argv: Sequence[str]) -> int:
+    """Run a command that says nothing"""
+    return subprocess.run(argv, capture_output=True, check=False).returncode
 
 
 def make_repo(path: str, files: 'dict[str, str]') -> str:
@@ -103,7 +108,7 @@ class TestSeed(SeedCase):
         """Fill slots, all at once"""
         origin = Origin.read(self.repo)
         made = seed.Seed(self.work, len(names),
-                         lambda path: SlotSource(path, origin).prepare(self.first),
+                         lambda path: SlotSource(path, origin).prepare(self.first), quiet,
                          threading.Semaphore(2))
         slots = [SlotSource(os.path.join(self.work, name), origin) for name in names]
 
@@ -197,7 +202,7 @@ class TestSeed(SeedCase):
         def refuse(path: str) -> None:
             os.mkdir(path)
             raise OSError('no')
-        made = seed.Seed(self.work, 2, refuse, threading.Semaphore(1))
+        made = seed.Seed(self.work, 2, refuse, quiet, threading.Semaphore(1))
         self.assertFalse(made.fill(os.path.join(self.work, '00')))
         self.assertFalse(made.fill(os.path.join(self.work, '01')))
         self.assertEqual(os.listdir(self.work), [])

@@ -150,7 +150,13 @@ class Engine:
             return None
         first = config.commits[0].hash
         return Seed(config.work_dir, new,
-                    lambda path: SlotSource(path, origin).prepare(first), self._gate)
+                    lambda path: SlotSource(path, origin).prepare(first), self._run_quiet,
+                    self._gate)
+
+    def _run_quiet(self, argv: Sequence[str]) -> int:
+        """Run a command that says nothing; stop() ends it"""
+        return self._groups.run(argv, cwd=self._config.work_dir, env=self._config.env,
+                                stdout=os.devnull, stderr=os.devnull)
 
     def submit(self, job: BoardJob) -> None:
         """Queue a board; its results come as events."""

@@ -22,9 +22,8 @@ import contextlib
 import os
 import shutil
 import struct
-import subprocess
 import threading
-from typing import Callable, List, Optional
+from typing import Callable, List, Optional, Sequence
 
 from buildman.errors import GitError
 
@@ -38,9 +37,6 @@ SHARED_MARK = 'buildman-shared'
 # A tree of fewer files than this is copied: sharing it saves less than it takes
 # to look after
 SHARE_FROM = 500
-
-# Seconds for a copy of a tree, however slow the disk
-_COPY_TIMEOUT = 600
 
 
 def tree_size(git_dir: str) -> int:
@@ -71,17 +67,19 @@ class Seed:
     """Fills the folders of new slots; safe to use from all their threads."""
 
     def __init__(self, work_dir: str, slots: int, check_out: Callable[[str], None],
-                 gate: threading.Semaphore) -> None:
+                 run: Callable[[Sequence[str]], int], gate: threading.Semaphore) -> None:
         """Set up; nothing is touched.
 
         Args:
             work_dir: the .bm-work folder
             slots: how many will call fill(), each once
             check_out: makes a repository in a folder, with a commit checked out
+            run: runs a command that says nothing, and returns its exit status
             gate: how many may be busy with the disk at a time
         """
         self._path = os.path.join(work_dir, SEED_NAME)
         self._check_out = check_out
+        self._run = run
         self._gate = gate
         self._cond = threading.Condition()
         self._left = slots
@@ -144,7 +142,7 @@ class Seed:
         """Return the command to copy the seed with: clones, plain copies or links"""
         git_dir = os.path.join(self._path, '.git')
         probe = os.path.join(git_dir, 'probe')
-        if _run('cp', '--reflink=always', os.path.join(git_dir, 'index'), probe):
+        if self._run(['cp', '--reflink=always', os.path.join(git_dir, 'index'), probe]) == 0:
             os.unlink(probe)
             return ['cp', '-a', '--reflink=always']
         if tree_size(git_dir) < SHARE_FROM:
@@ -156,20 +154,9 @@ class Seed:
     def _copy(self, path: str) -> bool:
         """Copy the seed; the folder gets its name when it is complete"""
         assert self._how
-        if _run(*self._how, self._path, path + NEW):
+        if self._run([*self._how, self._path, path + NEW]) == 0:
             with contextlib.suppress(OSError):
                 os.rename(path + NEW, path)
                 return True
         shutil.rmtree(path + NEW, ignore_errors=True)
         return False
-
-
-def _run(*argv: str) -> bool:
-    """Run a command that says nothing; return whether it did what it should"""
-    try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL, timeout=_COPY_TIMEOUT,
-                              start_new_session=True, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
