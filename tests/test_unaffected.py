@@ -21,7 +21,7 @@ MAKEFILE = '''\
 SRC := $(CURDIR)
 all:
 \t@mkdir -p $(O)/common && cd $(O) && \\
-\tgcc -c -MMD -MF main.d -I../include -o common/main.o ../common/main.c && \\
+\t$(CROSS_COMPILE)gcc -c -MMD -MF main.d -I../include -o common/main.o ../common/main.c && \\
 \t{ echo 'cmd_common/main.o := gcc'; echo; echo 'source_common/main.o := ../common/main.c'; \\
 \t  echo; sed 's/^[^:]*:/deps_common\\/main.o :=/' main.d; } > common/.main.o.cmd && \\
 \tgcc -nostdlib -nostartfiles -Wl,-e,main -Wl,--build-id=none -o u-boot common/main.o && \\
@@ -160,13 +160,13 @@ class TestSkip(unittest.TestCase):
         """Run git"""
         subprocess.run(['git', *args], cwd=self.repo, check=True, capture_output=True)
 
-    def build(self, out, *flags):
+    def build(self, out, *flags, **env):
         """Build the series; return what was printed and how often make built"""
         made = os.path.join(self.top, out, 'made')
         done = subprocess.run(
             [*command(), '-g', self.repo, '-b', 'topic', '-o', os.path.join(self.top, out),
              '--boards', 'a', *flags], capture_output=True, text=True, check=False,
-            env={**os.environ, 'HOME': self.top})
+            env={**os.environ, 'HOME': self.top, **env})
         self.assertEqual(done.returncode, 101, done.stdout + done.stderr)
         with open(made, encoding='utf-8') as inf:
             return done.stdout, len(inf.readlines())
@@ -182,6 +182,17 @@ class TestSkip(unittest.TestCase):
         self.assertEqual(made, len(SERIES))
         assert_same_tree(os.path.join(self.top, 'on', 'topic'),
                          os.path.join(self.top, 'off', 'topic'))
+
+    def test_ccache(self):
+        """What ccache says that a file was made of is what the compiler says"""
+        needs('ccache')
+        _, made = self.build('plain')
+        for out in ('cold', 'warm'):
+            text, count = self.build(out, '--ccache', CCACHE_DIR=os.path.join(self.top, 'cache'))
+            self.assertEqual(made, count)
+            assert_same_tree(os.path.join(self.top, 'plain', 'topic'),
+                             os.path.join(self.top, out, 'topic'), ignore=('out-cmd', 'out-env'))
+        self.assertIn(f'ccache had {made} of {made} objects', text)
 
     def test_images(self):
         """With -k an image holds the version, so all is built; with -r it does not"""
