@@ -16,6 +16,7 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
+from dist_support import LOGS  # noqa: E402
 from support import assert_same_tree, command, needs  # noqa: E402
 
 from buildman import git  # noqa: E402
@@ -116,6 +117,16 @@ class TestBuild(unittest.TestCase):
         # The next run finds it, as long as the work area is there
         self.assertEqual(self.build('on', '--shared-dtc', '-f'), 2)
         self.same()
+        # So it is on a machine
+        config = os.path.join(self.dir, 'config')
+        with open(config, 'w', encoding='utf-8') as outf:
+            outf.write(f'[machines]\nalpha\n[machine:alpha]\ntransport = local\nwork_dir = '
+                       f'{self.dir}/far\n[worker-env]\nBUILT\n')
+        self.assertEqual(
+            self.build('dist', '--shared-dtc', '--dist', '--no-local', '-G', config), 2)
+        assert_same_tree(os.path.join(self.dir, 'dist', 'topic'),
+                         os.path.join(self.dir, 'off', 'topic'),
+                         ignore=(*LOGS, 'toolchain', 'out-env'))
         # And without the flag all is as before
         self.build('on', '-f')
         self.same()
