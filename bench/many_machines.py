@@ -6,10 +6,18 @@ The machines are small programs that speak the protocol and sleep instead of
 building; source is really pushed to each.
 
     bench/many_machines.py [--machines 64] [--boards 3000] [--sleep 0] [--slots 2]
+    bench/many_machines.py --threads 8,16,24,32,64,96,128,256 [--boards 1547] [--scale 0.1]
+
+With --threads: machines of so many slots and different speed, and boards of
+different length, as in simulate.py. They are built twice: first with nothing
+known of how long they take, then with what the first run told.
 """
 
 import argparse
+import dataclasses
+import json
 import os
+import random
 import shutil
 import stat
 import subprocess
@@ -20,23 +28,27 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(TOP, 'tools'))
 
-from buildman import machine, protocol, sample, scripts, ssh  # noqa: E402
+import simulate  # noqa: E402
+
+from buildman import machine, machine_probe, protocol, sample, scripts, ssh  # noqa: E402
 
 # Stands for all that runs on a machine but the worker
 SHELL = '''#!/bin/sh
 case "$2" in
 *git-receive-pack*) exec sh -c "$2" ;;
-*--worker*) exec {python} -S -E {dir}/worker.py {dir}/result {sleep} {slots} ;;
-*toolchains*) cat {dir}/probe
+*--worker*) exec {python} -S -E {dir}/worker.py {dir}/result {dir}/machine-$1 ;;
+*toolchains*) cat {dir}/probe-$1
     [ -d {dir}/work/$1 ] || cp -r {dir}/template {dir}/work/$1
     echo {dir}/work/$1 ;;
 esac
 '''
 
-# A worker that sleeps: argv is the result, seconds for a build, boards at once
+# A worker that sleeps: argv is the result, and a file with boards at once, speed, and
+# the seconds of the commits of each board ('' for all others)
 WORKER = '''
 import json, os, select, sys, time
-line, pause, slots = open(sys.argv[1]).read(), float(sys.argv[2]), int(sys.argv[3])
+line = open(sys.argv[1]).read()
+slots, speed, costs = json.load(open(sys.argv[2]))
 def say(**msg):
     return "BM> " + json.dumps(msg) + "\\n"
 def put(text):
@@ -46,7 +58,7 @@ def put(text):
 put(say(resp="ready", nthreads=slots, slots=slots, version=1, heartbeat_interval=10.0, pid=1))
 queue, running, buf, beat = [], [], b"", time.monotonic() + 10
 while True:
-    wait = max(0, min([when for when, _, _ in running] + [beat]) - time.monotonic())
+    wait = max(0, min([item[0] for item in running] + [beat]) - time.monotonic())
     if select.select([0], [], [], wait)[0]:
         data = os.read(0, 1 << 16)
         if not data:
@@ -77,13 +89,21 @@ while True:
         put(say(resp="heartbeat", load_avg=0.5, active=len(running)))
     for item in [item for item in running if item[0] <= now]:
         running.remove(item)
-        board, commits = item[1:]
-        put("".join(line.replace("@BOARD@", board).replace('"@UPTO@"', str(upto))
-                    for upto in commits) + say(resp="board_done", board=board))
+        when, board, commits, spent = item
+        text = (line.replace("@BOARD@", board).replace('"@UPTO@"', str(commits.pop(0)))
+                .replace('"@SECONDS@"', str(spent)))
+        if commits:
+            spent = costs.get(board, costs[""])[commits[0]] / speed
+            running.append((when + spent, board, commits, spent))
+        else:
+            text += say(resp="board_done", board=board)
+        put(text)
     while queue and len(running) < slots:
         board, commits = queue.pop(0)
         put(say(resp="started", board=board, commit_upto=commits[0]))
-        running.append((now + pause * len(commits), board, commits))
+        # From nothing, whichever commit it is
+        spent = costs.get(board, costs[""])[0] / speed
+        running.append((now + spent, board, list(commits), spent))
 '''
 
 
@@ -96,41 +116,112 @@ def result_line():
              'u-boot.objdump': b'  0 .text 00001000 00000000\n' * 30}
     text = protocol.encode(protocol.BuildResult(
         board='@BOARD@', commit_upto=7777, return_code=0, stdout='', stderr='',
-        sizes='  1 2 3 4 5 u-boot 00000001\n', load_avg=0.5, files=files, seconds=0.5))
+        sizes='  1 2 3 4 5 u-boot 00000001\n', load_avg=0.5, files=files, seconds=5555.5))
     text = text.decode() if isinstance(text, bytes) else text
-    return text.replace(': 7777', ': "@UPTO@"').replace(':7777', ':"@UPTO@"')
+    for number, mark in (('7777', '"@UPTO@"'), ('5555.5', '"@SECONDS@"')):
+        text = text.replace(f': {number}', f': {mark}').replace(f':{number}', f':{mark}')
+    return text
 
 
-def set_up(work, args):
-    """Write the sample, the machines and the configuration; return (config, tree)."""
-    tree = sample.make_sample(os.path.join(work, 'tree'), boards=args.boards, commits=1,
-                              instant=True)
-    chains = sample.make_toolchains(os.path.join(work, 'cross'))
-    names = [f'm{num:03}' for num in range(args.machines)]
-    text = '[machines]\n' + ''.join(f'{name} = {name}.example\n' for name in names)
-    for name in names:
-        text += (f'[machine:{name}]\ntransport = {work}/shell {name}\nmax_load = 0\n'
-                 f'work_dir = {work}/work/{name}\n')
-    config = sample.write_config(os.path.join(work, 'config'), chains, extra=text)
-    with open(f'{work}/shell', 'w', encoding='utf-8') as outf:
-        outf.write(SHELL.format(python=sys.executable, dir=work, sleep=args.sleep,
-                                slots=args.slots))
-    os.chmod(f'{work}/shell', stat.S_IRWXU)
-    with open(f'{work}/worker.py', 'w', encoding='utf-8') as outf:
-        outf.write(WORKER)
-    line = result_line()
-    with open(f'{work}/result', 'w', encoding='utf-8') as outf:
-        outf.write(line if line.endswith('\n') else line + '\n')
-    here = ssh.LocalTransport('localhost')
-    here.run(scripts.init_script(f'{work}/template', scripts.new_owner()), 60)
-    gccs = {arch: os.path.join(chains, 'bin', prefix + 'gcc')
-            for arch, prefix in sample.CROSS_PREFIX.items()}
-    gccs['sandbox'] = shutil.which('gcc')
-    spec = {'work_dir': f'{work}/template', 'toolchains': machine.compiler_spec(gccs, gccs)[0]}
-    with open(f'{work}/probe', 'w', encoding='utf-8') as outf:
-        outf.write(here.run(scripts.probe_script(spec), 60))
-    os.makedirs(f'{work}/work')
-    return config, tree
+class Park:
+    """The machines and the tree that they build.
+
+    Attributes:
+        machines, boards: as in simulate.py, seconds as they are slept
+    """
+
+    def __init__(self, work, args):
+        """Write the sample, the machines and the configuration."""
+        rng = random.Random(args.seed)
+        self.work = work
+        self.mixed = bool(args.threads)
+        threads = ([int(word) for word in args.threads.split(',')] if self.mixed
+                   else [args.slots] * args.machines)
+        self.tree = sample.make_sample(os.path.join(work, 'tree'), boards=args.boards,
+                                       commits=4 if self.mixed else 1, instant=True)
+        targets = [spec.target for spec in self.tree.boards]
+        count = len(self.tree.commits)
+        if self.mixed:
+            boards = simulate.make_boards(len(targets), count, rng)
+            self.boards = [simulate.Board(target, tuple(args.scale * cost for cost in brd.seconds))
+                           for target, brd in zip(targets, boards)]
+            self.machines = simulate.make_machines(threads, rng, 0.0)
+        else:
+            self.boards = [simulate.Board(target, (args.sleep,)) for target in targets]
+            self.machines = [simulate.Machine('', num, 1.0) for num in threads]
+        self.machines = [dataclasses.replace(mach, name=f'm{num:03}', ready=0.0)
+                         for num, mach in enumerate(self.machines)]
+        chains = sample.make_toolchains(os.path.join(work, 'cross'))
+        text = '[machines]\n' + ''.join(f'{mach.name} = {mach.name}.example\n'
+                                        for mach in self.machines)
+        for mach in self.machines:
+            text += (f'[machine:{mach.name}]\ntransport = {work}/shell {mach.name}\n'
+                     f'max_load = 0\nwork_dir = {work}/work/{mach.name}\n')
+        self.config = sample.write_config(os.path.join(work, 'config'), chains, extra=text)
+        os.makedirs(f'{work}/work')
+        self._write('shell', SHELL.format(python=sys.executable, dir=work))
+        os.chmod(f'{work}/shell', stat.S_IRWXU)
+        self._write('worker.py', WORKER)
+        self._write('result', result_line().rstrip('\n') + '\n')
+        self._make_machines(chains, args.sleep)
+
+    def _write(self, name, text):
+        """Write a file"""
+        with open(os.path.join(self.work, name), 'w', encoding='utf-8') as outf:
+            outf.write(text)
+
+    def _make_machines(self, chains, sleep):
+        """Write what each machine is, and what it says of itself"""
+        here = ssh.LocalTransport('localhost')
+        here.run(scripts.init_script(f'{self.work}/template', scripts.new_owner()), 60)
+        gccs = {arch: os.path.join(chains, 'bin', prefix + 'gcc')
+                for arch, prefix in sample.CROSS_PREFIX.items()}
+        gccs['sandbox'] = shutil.which('gcc')
+        spec = {'work_dir': f'{self.work}/template',
+                'toolchains': machine.compiler_spec(gccs, gccs)[0]}
+        said = here.run(scripts.probe_script(spec), 60)
+        before, mark, data = said.partition(machine_probe.MARK)
+        costs = {'': [sleep] * len(self.tree.commits)}
+        if self.mixed:
+            costs.update({board.target: board.seconds for board in self.boards})
+        for mach in self.machines:
+            info = {**json.loads(data), 'threads': mach.threads, 'bogomips': 1000 * mach.speed}
+            self._write(f'probe-{mach.name}', f'{before}{mark}{json.dumps(info)}\n')
+            self._write(f'machine-{mach.name}', json.dumps([mach.threads, mach.speed, costs]))
+
+    def build(self, args, *more):
+        """Build everything, and print how it went."""
+        program = os.path.join(TOP, 'tools', 'buildman', 'buildman')
+        out = f'{self.work}/out/feature'
+        argv = [sys.executable, *(['-m', 'cProfile', '-o', args.profile] if args.profile else []),
+                program, '-G', self.config, '-b', 'feature', '-o', f'{self.work}/out', *more]
+        if not self.mixed:
+            argv += ['-c', '1']
+        # The list of boards is made before, as it has nothing to do with machines
+        subprocess.run([*argv, '-n'], cwd=self.tree.path, check=True, stdout=subprocess.DEVNULL)
+        start = time.time()
+        with open(f'{self.work}/printed', 'wb') as outf:
+            proc = subprocess.Popen([*argv, '--dist', '--no-local'], cwd=self.tree.path,
+                                    stdout=outf)
+        cpu, memory = watch(proc)
+        end = time.time()
+        with open(f'{out}/.buildman.log', encoding='utf-8') as inf:
+            ready = sum(line.rstrip().endswith('ready') for line in inf.read().rpartition(
+                ' start: ')[2].splitlines())
+        with open(f'{self.work}/printed', encoding='utf-8') as inf:
+            print(''.join(line for line in inf if line.startswith('Completed')).strip())
+        with open(f'{out}/joblog', encoding='utf-8') as inf:
+            jobs = [line.split('\t') for line in inf][1:]
+        begun = min(float(job[3]) for job in jobs)
+        ended = max(float(job[3]) + float(job[4]) for job in jobs)
+        print(f'exit status {proc.returncode}; {ready} machines became ready; first build '
+              f'after {begun - start:.1f} s, end after {end - start:.1f} s')
+        least = simulate.least_time(self.boards, self.machines)
+        if least:
+            print(f'builds took {ended - begun:.1f} s, the least possible is {least:.1f} s: '
+                  f'{(ended - begun) / least:.3f} times')
+        print(f'boss: {cpu:.1f} s of processor ({cpu / len(jobs) * 1000:.2f} ms a build), '
+              f'{memory:.0f} MiB', flush=True)
 
 
 def watch(proc):
@@ -156,45 +247,31 @@ def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--machines', type=int, default=64)
-    parser.add_argument('--boards', type=int, default=3000)
+    parser.add_argument('--boards', type=int, default=0, help='default 3000; 1547 with --threads')
     parser.add_argument('--sleep', type=float, default=0.0, help='seconds of a build')
     parser.add_argument('--slots', type=int, default=2)
+    parser.add_argument('--threads', default='', help='of each machine, with commas between')
+    parser.add_argument('--scale', type=float, default=0.1,
+                        help='seconds slept for each second of a board')
+    parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--profile', default='', help='file for what cProfile finds')
     args = parser.parse_args()
+    args.boards = args.boards or (1547 if args.threads else 3000)
     work = tempfile.mkdtemp(prefix='buildman-many-')
     try:
-        config, tree = set_up(work, args)
-        program = os.path.join(TOP, 'tools', 'buildman', 'buildman')
-        argv = [sys.executable, *(['-m', 'cProfile', '-o', args.profile] if args.profile else []),
-                program, '-G', config, '-b', 'feature', '-c', '1', '-o', f'{work}/out']
-        # The list of boards is made before, as it has nothing to do with machines
-        subprocess.run([*argv, '-n'], cwd=tree.path, check=True, stdout=subprocess.DEVNULL)
-        start = time.time()
-        with open(f'{work}/printed', 'wb') as outf:
-            proc = subprocess.Popen([*argv, '--dist', '--no-local'], cwd=tree.path, stdout=outf)
-        cpu, memory = watch(proc)
-        end = time.time()
-        with open(f'{work}/out/feature/.buildman.log', encoding='utf-8') as inf:
-            ready = sum(line.rstrip().endswith('ready') for line in inf)
-        with open(f'{work}/printed', encoding='utf-8') as inf:
-            done = [line for line in inf if line.startswith('Completed')]
-        first = last = None
-        for folder, _, names in os.walk(f'{work}/out/feature'):
-            if 'done' in names:
-                when = os.stat(os.path.join(folder, 'done')).st_mtime
-                first = min(first or when, when)
-                last = max(last or when, when)
-        print(f'{args.machines} machines ({ready} became ready), {args.boards} boards, '
-              f'{args.sleep:g} s each, {args.slots} at once; exit status {proc.returncode}')
-        print(''.join(done).strip())
-        print(f'first result after {first - start:.1f} s, last after {last - start:.1f} s, '
-              f'end after {end - start:.1f} s')
-        ideal = -(-args.boards // (args.machines * args.slots)) * args.sleep
-        if ideal:
-            print(f'builds took {last - first + args.sleep:.1f} s, ideal is {ideal:.1f} s: '
-                  f'{(last - first + args.sleep) / ideal:.2f} times')
-        print(f'boss: {cpu:.1f} s of processor ({cpu / args.boards * 1000:.2f} ms a build), '
-              f'{memory:.0f} MiB')
+        park = Park(work, args)
+        if park.mixed:
+            print(f'{len(park.boards)} boards of {len(park.tree.commits)} commits, machines: '
+                  + ', '.join(f'{mach.threads} slots of speed {mach.speed:g}'
+                              for mach in park.machines))
+            print('nothing known of how long boards take:')
+            park.build(args)
+            print('with what that told:')
+            park.build(args, '-f')
+        else:
+            print(f'{args.machines} machines, {args.boards} boards, {args.sleep:g} s each, '
+                  f'{args.slots} at once')
+            park.build(args)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
