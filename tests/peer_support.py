@@ -39,8 +39,11 @@ os.execv({stub!r}, [{stub!r}, *words[1:], command])
 WORKER = ('cd ~/dev/.bm-worker && git checkout -qf {rev} && '
           'exec {command} --worker -g "$PWD"')
 
-# One of the commits that `source` has pushed
-PUSHED = '"$(git for-each-ref --format="%(objectname)" refs/buildman | tail -n 1)^1"'
+# One of the commits that `source` has pushed; that is under way when a worker of ours
+# would be started, which needs nothing of it
+PUSHED = ('"$(for n in $(seq 600); do '
+          'ref=$(git for-each-ref --format="%(objectname)" refs/buildman | tail -n 1); '
+          '[ "$ref" ] && break; sleep .1; done; echo "$ref^1")"')
 
 HOSTS = ('m1', 'm2')
 

@@ -14,7 +14,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from buildman import protocol, wire
+from buildman import kinds, protocol, wire
 
 LONG = bool(os.environ.get('BUILDMAN_LONG_TESTS'))
 COUNT = 200_000 if LONG else 4000
@@ -31,7 +31,7 @@ def some_text(rnd):
 
 def some_value(rnd, codec):
     """Return a value that a field with this codec may have."""
-    name = next(key for key, val in {**vars(protocol), **vars(wire)}.items() if val is codec)
+    name = next(key for key, val in {**vars(kinds), **vars(wire)}.items() if val is codec)
     sha = ''.join(rnd.choice(HEX) for _ in range(64))
     return {
         'TEXT': lambda: some_text(rnd),

@@ -29,9 +29,9 @@ ROOMS = (
      'process', 'ccache', 'shareddtc'),
     ('results', 'resultreader', 'durations', 'summary', 'status', 'listing', 'limit'),
     ('scheduler', 'forecast', 'weights', 'builder'),
-    ('oneshot', 'ssh', 'channel', 'protocol', 'wire', 'lock', 'farside', 'machine', 'scripts',
-     'source', 'blobs', 'shipment', 'worker', 'remote', 'receiver', 'boss', 'pool', 'hosts',
-     'inbox', 'joblog', 'dist'),
+    ('oneshot', 'ssh', 'channel', 'protocol', 'kinds', 'wire', 'lock', 'farside', 'machine',
+     'scripts', 'source', 'blobs', 'shipment', 'worker', 'remote', 'receiver', 'boss', 'pool',
+     'hosts', 'inbox', 'joblog', 'dist'),
     ('main', 'cmdline', 'control', 'places', 'demo', 'sample'),
 )
 

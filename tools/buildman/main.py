@@ -12,7 +12,7 @@ import traceback
 from types import FrameType
 from typing import NoReturn, Optional, Sequence
 
-from buildman import cmdline, control, git, worker
+from buildman import cmdline, control, git
 from buildman.errors import EXIT_INTERRUPTED, EXIT_USAGE, BuildmanError
 
 # Signals that end a run in an orderly way
@@ -41,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
     """
     if '--worker' in argv:
         # Before anything can print: stdout belongs to the messages
+        from buildman import worker
         return worker.main([word for word in argv if not word.startswith('-')])
     debug = '-D' in argv or '--debug' in argv
     # Called from a git hook, these would lead every git of ours elsewhere

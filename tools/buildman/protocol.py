@@ -3,7 +3,8 @@
 
 One JSON object a line. The boss writes `{"cmd": KIND, …}`, a worker writes
 `BM> {"resp": KIND, …}`; whatever lacks the prefix is noise from the far side.
-Each kind is one frozen dataclass; no code outside this module sees a raw dict.
+Each kind is one frozen dataclass, see `kinds`; no code outside this module sees
+a raw dict.
 
 Compatibility: a peer that tells no protocol version is an older buildman,
 which knows neither the fields marked `extra` nor the kinds in `EXTRA_KINDS`.
@@ -20,43 +21,98 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Type, Union
+from typing import Any, Dict, Mapping, Tuple, Type, Union
 
+from buildman.kinds import (
+    COMMANDS,
+    LEGACY_VERSION,
+    RESPONSES,
+    BlobDone,
+    BlobsMissing,
+    BoardDone,
+    BuildBoard,
+    BuildBoards,
+    BuildDone,
+    BuildPrepare,
+    BuildPrepareDone,
+    BuildResult,
+    BuildStarted,
+    Cancel,
+    Command,
+    Configure,
+    ConfigureDone,
+    ErrorMsg,
+    FilePiece,
+    FinishBuild,
+    Heartbeat,
+    Malformed,
+    Message,
+    NeedBlobs,
+    Ping,
+    PutBlob,
+    Quit,
+    QuitAck,
+    Ready,
+    Response,
+    Setup,
+    SetupDone,
+    Started,
+    Unknown,
+    WorktreeCreated,
+    fill,
+)
 from buildman.wire import (
-    BOOL,
-    COUNT,
-    COUNTS,
-    EXCEPTIONS,
-    FILE_NAME,
     FILES,
-    FREE,
-    HASHES,
-    INT,
     MAX_LINE,
     MAX_TEXT,
-    NUMBER,
-    PIECE,
-    SHA256,
-    SHA256S,
-    SIZES,
-    STRING_MAP,
-    STRINGS,
-    TEXT,
     Bad,
-    Codec,
     clean,
     free,
     pack,
     parse,
-    to_list,
-    to_object,
     unpack,
 )
 
+__all__ = [
+    'COMMANDS',
+    'LEGACY_VERSION',
+    'RESPONSES',
+    'BlobDone',
+    'BlobsMissing',
+    'BoardDone',
+    'BuildBoard',
+    'BuildBoards',
+    'BuildDone',
+    'BuildPrepare',
+    'BuildPrepareDone',
+    'BuildResult',
+    'BuildStarted',
+    'Cancel',
+    'Command',
+    'Configure',
+    'ConfigureDone',
+    'ErrorMsg',
+    'FilePiece',
+    'FinishBuild',
+    'Heartbeat',
+    'Malformed',
+    'Message',
+    'NeedBlobs',
+    'Ping',
+    'PutBlob',
+    'Quit',
+    'QuitAck',
+    'Ready',
+    'Response',
+    'Setup',
+    'SetupDone',
+    'Started',
+    'Unknown',
+    'WorktreeCreated',
+]
+
 # Raised by one with each change that the other end has to know of
 PROTOCOL_VERSION = 1
-# What a worker that tells no version speaks
-LEGACY_VERSION = 0
 
 RESPONSE_PREFIX = 'BM> '
 
@@ -65,412 +121,6 @@ HEARTBEAT_INTERVAL = 10.0
 
 # stdout and stderr from so many characters on are sent compressed
 PACK_FROM = 2048
-
-
-def _need(codec: Codec) -> Any:
-    """A field that has to be there."""
-    return dataclasses.field(metadata={'codec': codec})
-
-
-def _opt(codec: Codec, default: Any = None, factory: Any = None, extra: bool = False) -> Any:
-    """A field that may be missing; `extra`: an older peer is not told."""
-    meta = {'codec': codec, 'extra': extra}
-    if factory is not None:
-        return dataclasses.field(default_factory=factory, metadata=meta)
-    return dataclasses.field(default=default, metadata=meta)
-
-
-def _extra(codec: Codec, default: Any = None, factory: Any = None) -> Any:
-    return _opt(codec, default, factory, extra=True)
-
-
-class Message:
-    """Base of all that travels."""
-
-
-class Command(Message):
-    """From the boss to a worker."""
-
-
-class Response(Message):
-    """From a worker to the boss."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Unknown(Message):
-    """A message of a kind that this version does not know.
-
-    Attributes:
-        kind: what it calls itself, cut to 80 characters
-        raw: the start of the line, for the log
-    """
-
-    kind: str
-    raw: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Malformed(Message):
-    """A line that is no message.
-
-    Attributes:
-        reason: what is wrong with it, one line
-        kind: kind that it claims to be, '' when that is not known
-        board, commit_upto: what it speaks of, where that could be read: the
-            board is still owed
-    """
-
-    reason: str
-    kind: str = ''
-    board: str = ''
-    commit_upto: int = -1
-
-
-# --- from the boss to a worker ---
-
-@dataclasses.dataclass(frozen=True)
-class Setup(Command):
-    """Where the worker keeps its repository and work folders.
-
-    Attributes:
-        work_dir: folder
-        version: protocol version of the boss; 0 when it tells none
-        run: identifier of the run, the owner of the machine's lock
-    """
-
-    work_dir: str = _need(TEXT)
-    version: int = _extra(COUNT, LEGACY_VERSION)
-    run: str = _extra(TEXT, '')
-
-
-@dataclasses.dataclass(frozen=True)
-class Configure(Command):
-    """How to build.
-
-    Attributes:
-        settings: the choices, by the names that upstream uses
-        toolchains: arch to full path of the compiler on that machine
-        plan: what else a build is made of: `Settings.to_dict()`, toolchain
-            prefixes, make flags, environment
-        version: protocol version of the boss
-    """
-
-    settings: Mapping[str, Any] = _need(FREE)
-    toolchains: Mapping[str, str] = _opt(STRING_MAP, factory=dict)
-    plan: Mapping[str, Any] = _extra(FREE, factory=dict)
-    version: int = _extra(COUNT, LEGACY_VERSION)
-
-
-@dataclasses.dataclass(frozen=True)
-class BuildPrepare(Command):
-    """Make the worktrees for these commits; boards follow.
-
-    Attributes:
-        commits: hashes, oldest first; None for the source as it was pushed
-        max_boards: boards at a time, 0 for as many as there are threads
-        source: commit to check out where `commits` has None
-        scm_versions: content of `.scmversion` for each commit, '' for none
-        version: protocol version of the boss
-    """
-
-    commits: Tuple[Optional[str], ...] = _need(HASHES)
-    max_boards: int = _opt(COUNT, 0)
-    source: str = _extra(TEXT, '')
-    scm_versions: Tuple[str, ...] = _extra(STRINGS, ())
-    version: int = _extra(COUNT, LEGACY_VERSION)
-
-
-@dataclasses.dataclass(frozen=True)
-class BuildBoard(Command):
-    """Build one board.
-
-    Attributes:
-        board, arch: what to build
-        commits: indexes still missing, ascending; None for all of them
-        make_args: extra words for make
-        toolchain: the fields of the `Toolchain` to use, on that machine;
-            empty when `configure` told it by arch
-    """
-
-    board: str = _need(TEXT)
-    arch: str = _opt(TEXT, '')
-    commits: Optional[Tuple[int, ...]] = _extra(COUNTS, None)
-    make_args: Tuple[str, ...] = _extra(STRINGS, ())
-    toolchain: Mapping[str, str] = _extra(STRING_MAP, factory=dict)
-
-
-def _encode_boards(boards: Tuple[BuildBoard, ...]) -> List[Dict[str, Any]]:
-    return [{'board': brd.board, 'arch': brd.arch} for brd in boards]
-
-
-def _decode_boards(value: Any) -> Tuple[BuildBoard, ...]:
-    return tuple(_fill(BuildBoard, to_object(item)) for item in to_list(value))
-
-
-BOARDS = Codec(_encode_boards, _decode_boards)
-
-
-@dataclasses.dataclass(frozen=True)
-class BuildBoards(Command):
-    """Build these boards at these commits, then say `build_done`."""
-
-    boards: Tuple[BuildBoard, ...] = _need(BOARDS)
-    commits: Tuple[Optional[str], ...] = _opt(HASHES, ())
-
-
-@dataclasses.dataclass(frozen=True)
-class FinishBuild(Command):
-    """No more boards come: finish those in hand, then say `build_done`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Quit(Command):
-    """End."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Ping(Command):
-    """The boss is there."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Cancel(Command):
-    """Another machine was quicker: stop building this board."""
-
-    board: str = _need(TEXT)
-
-
-@dataclasses.dataclass(frozen=True)
-class NeedBlobs(Command):
-    """Which of these files from outside the tree are not there yet?"""
-
-    sha256s: Tuple[str, ...] = _need(SHA256S)
-
-
-@dataclasses.dataclass(frozen=True)
-class PutBlob(Command):
-    """A piece of a file from outside the tree (BL31, TEE, …), named by its content.
-
-    Attributes:
-        sha256: of the whole file
-        offset: of this piece, in bytes
-        data: the piece
-        last: nothing follows
-    """
-
-    sha256: str = _need(SHA256)
-    offset: int = _need(COUNT)
-    data: bytes = _need(PIECE)
-    last: bool = _need(BOOL)
-
-
-# --- from a worker to the boss ---
-
-@dataclasses.dataclass(frozen=True)
-class Ready(Response):
-    """First message of a worker.
-
-    Attributes:
-        nthreads: processors
-        slots: boards that it builds at a time
-        version: protocol version; 0 when it tells none
-        heartbeat_interval: seconds between heartbeats; 0 when it tells none,
-            then only silence for long counts as death
-        pid: of the worker, 0 unknown
-    """
-
-    nthreads: int = _need(COUNT)
-    slots: int = _opt(COUNT, 1)
-    version: int = _extra(COUNT, LEGACY_VERSION)
-    heartbeat_interval: float = _extra(NUMBER, 0.0)
-    pid: int = _extra(COUNT, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class SetupDone(Response):
-    """Answer to `setup`: the folders, as full paths."""
-
-    work_dir: str = _need(TEXT)
-    git_dir: str = _opt(TEXT, '')
-
-
-@dataclasses.dataclass(frozen=True)
-class ConfigureDone(Response):
-    """Answer to `configure`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class BuildStarted(Response):
-    """First answer to `build_prepare`."""
-
-    num_threads: int = _opt(COUNT, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class WorktreeCreated(Response):
-    """One slot's worktree is there."""
-
-    thread: int = _opt(COUNT, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class BuildPrepareDone(Response):
-    """All worktrees are there: boards may come."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Started(Response):
-    """A slot took up this board at this commit."""
-
-    board: str = _need(TEXT)
-    commit_upto: int = _need(COUNT)
-
-
-@dataclasses.dataclass(frozen=True)
-class FilePiece(Response):
-    """A piece of an image that is too large for its result; sent before it.
-
-    Attributes:
-        board, commit_upto: the result that it belongs to
-        name: relative to the board's result folder
-        offset: of this piece, in bytes
-        data: the piece
-        last: nothing follows
-        size, sha256: of the whole file; sha256 may be '' before the last piece
-        mode: permission bits
-    """
-
-    board: str = _need(TEXT)
-    commit_upto: int = _need(COUNT)
-    name: str = _need(FILE_NAME)
-    offset: int = _need(COUNT)
-    data: bytes = _need(PIECE)
-    last: bool = _need(BOOL)
-    size: int = _need(COUNT)
-    sha256: str = _opt(TEXT, '')
-    mode: int = _opt(COUNT, 0o644)
-
-
-@dataclasses.dataclass(frozen=True)
-class BuildResult(Response):
-    """One board at one commit.
-
-    Attributes:
-        board, commit_upto, return_code, stdout, stderr: see `Outcome`
-        sizes: text of the `sizes` file
-        load_avg: load of the machine over the last minute
-        files: the other small files, name to content
-        seconds, infra, reconfigured, skipped: see `Outcome`
-    """
-
-    board: str = _need(TEXT)
-    commit_upto: int = _need(COUNT)
-    return_code: int = _need(INT)
-    stdout: str = _opt(TEXT, '')
-    stderr: str = _opt(TEXT, '')
-    sizes: str = _opt(SIZES, '')
-    load_avg: float = _opt(NUMBER, 0.0)
-    files: Mapping[str, bytes] = _extra(FILES, factory=dict)
-    seconds: float = _extra(NUMBER, 0.0)
-    infra: str = _extra(TEXT, '')
-    reconfigured: bool = _extra(BOOL, False)
-    skipped: bool = _extra(BOOL, False)
-
-
-@dataclasses.dataclass(frozen=True)
-class BoardDone(Response):
-    """All results of this board are sent."""
-
-    board: str = _need(TEXT)
-
-
-@dataclasses.dataclass(frozen=True)
-class BuildDone(Response):
-    """Answer to `build_done` and `build_boards`."""
-
-    exceptions: int = _opt(EXCEPTIONS, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class QuitAck(Response):
-    """Last message of a worker.
-
-    Attributes:
-        cache_hits, cache_misses: objects that ccache had and had not during the
-            run; both 0 when it was not used or does not tell
-    """
-
-    cache_hits: int = _extra(COUNT, 0)
-    cache_misses: int = _extra(COUNT, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Heartbeat(Response):
-    """The worker lives; sent by a timer, whatever the builds do."""
-
-    load_avg: float = _extra(NUMBER, 0.0)
-    active: int = _extra(COUNT, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class ErrorMsg(Response):
-    """Something went wrong that no result speaks of.
-
-    Attributes:
-        msg: one line
-        board: board that it cost, '' for none
-    """
-
-    msg: str = _opt(TEXT, '')
-    board: str = _extra(TEXT, '')
-
-
-@dataclasses.dataclass(frozen=True)
-class BlobsMissing(Response):
-    """Answer to `need_blobs`."""
-
-    sha256s: Tuple[str, ...] = _need(SHA256S)
-
-
-@dataclasses.dataclass(frozen=True)
-class BlobDone(Response):
-    """The file is complete and its content is what its name says."""
-
-    sha256: str = _need(SHA256)
-
-
-COMMANDS: Dict[str, Type[Command]] = {
-    'setup': Setup,
-    'configure': Configure,
-    'build_prepare': BuildPrepare,
-    'build_board': BuildBoard,
-    'build_boards': BuildBoards,
-    'build_done': FinishBuild,
-    'quit': Quit,
-    'ping': Ping,
-    'cancel': Cancel,
-    'need_blobs': NeedBlobs,
-    'put_blob': PutBlob,
-}
-
-RESPONSES: Dict[str, Type[Response]] = {
-    'ready': Ready,
-    'setup_done': SetupDone,
-    'configure_done': ConfigureDone,
-    'build_started': BuildStarted,
-    'worktree_created': WorktreeCreated,
-    'build_prepare_done': BuildPrepareDone,
-    'started': Started,
-    'file_piece': FilePiece,
-    'build_result': BuildResult,
-    'board_done': BoardDone,
-    'build_done': BuildDone,
-    'quit_ack': QuitAck,
-    'heartbeat': Heartbeat,
-    'error': ErrorMsg,
-    'blobs_missing': BlobsMissing,
-    'blob_done': BlobDone,
-}
 
 # Kinds that a peer without a version does not know
 EXTRA_KINDS = frozenset({'ping', 'cancel', 'need_blobs', 'put_blob', 'started', 'file_piece',
@@ -538,29 +188,6 @@ def as_dict(message: Message) -> Dict[str, Any]:
     return out
 
 
-def _fill(cls: Type[Any], obj: Mapping[str, Any]) -> Any:
-    """Make a message of a class from what came, field by field."""
-    values: Dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
-        value = obj.get(field.name)
-        needed = (field.default is dataclasses.MISSING
-                  and field.default_factory is dataclasses.MISSING)
-        if value is None:
-            if needed:
-                raise Bad(f"no '{field.name}'")
-            continue
-        try:
-            values[field.name] = field.metadata['codec'].decode(value)
-        except Bad as exc:
-            raise Bad(f"'{field.name}' is {exc}") from None
-    if cls is BuildResult:
-        for name in ('stdout', 'stderr'):
-            if obj.get('z' + name) is not None:
-                packed = unpack(obj['z' + name], MAX_TEXT)
-                values[name] = clean(packed.decode('utf-8', 'replace'))
-    return cls(**values)
-
-
 def _about(obj: Mapping[str, Any]) -> Tuple[str, int]:
     """Return the board and commit that a bad message speaks of."""
     board = obj.get('board')
@@ -568,6 +195,15 @@ def _about(obj: Mapping[str, Any]) -> Tuple[str, int]:
     return (clean(board)[:200] if isinstance(board, str) else '',
             upto if isinstance(upto, int) and not isinstance(upto, bool)
             and 0 <= upto < 1 << 31 else -1)
+
+
+def _unpacked(obj: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a result with the texts that came compressed."""
+    out = dict(obj)
+    for name in ('stdout', 'stderr'):
+        if obj.get('z' + name) is not None:
+            out[name] = unpack(obj['z' + name], MAX_TEXT).decode('utf-8', 'replace')
+    return out
 
 
 def _decode(line: Union[bytes, str, Mapping[str, Any]], key: str,
@@ -586,7 +222,7 @@ def _decode(line: Union[bytes, str, Mapping[str, Any]], key: str,
             if isinstance(raw, bytes):
                 raw = raw[:400].decode('utf-8', 'replace')
             return Unknown(kind, clean(raw)[:200])
-        message: Message = _fill(cls, obj)
+        message: Message = fill(cls, _unpacked(obj) if cls is BuildResult else obj)
         return message
     except Bad as exc:
         board, upto = _about(obj)

@@ -103,8 +103,8 @@ def survey_script(work_dir: str, owner: lock.Owner, spec: Mapping[str, object],
 
 # What `worker` imports, each before those that import it; a test holds the two together
 WORKER_MODULES = (
-    'errors', 'plan', 'outcome', 'events', 'lock', 'messages', 'wire', 'protocol', 'channel',
-    'jobserver', 'process', 'git', 'seed', 'worktree', 'buildenv', 'ccache', 'collect',
+    'errors', 'plan', 'outcome', 'events', 'lock', 'messages', 'wire', 'kinds', 'protocol',
+    'channel', 'jobserver', 'process', 'git', 'seed', 'worktree', 'buildenv', 'ccache', 'collect',
     'buildfolder', 'unaffected', 'shareddtc', 'makerun', 'makejob', 'engine', 'blobs', 'worker')
 
 
