@@ -2,11 +2,17 @@
 # SPDX-License-Identifier: GPL-2.0+
 """Times how long it takes to find the boards of a U-Boot tree.
 
-Three cases: all boards from nothing (-R FILE), from the list kept by the run
-before (-n), and one named board from nothing (-n --boards NAME). An installed
-buildman and ours run the same command lines in turn, so that both meet the
-same load of the machine; the medians are compared. At the end the two lists
-of boards are compared line by line.
+The cases:
+
+all, cold   all boards from nothing (-R FILE)
+all, kept   again, with the list that was kept (-n)
+branch      the first time for another branch, with the same Kconfig
+changed     again, after a change of the Kconfig at the top
+one, cold   one named board from nothing
+
+An installed buildman and ours run the same command lines in turn, so that both
+meet the same load of the machine; the medians are compared. At the end the two
+lists of boards are compared line by line.
 
     bench/scan.py --tree ~/u-boot --upstream VENV/bin/buildman
 """
@@ -29,7 +35,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 OURS = os.path.join(os.path.dirname(HERE), 'tools', 'buildman', 'buildman')
 
 # -R ends with 2 when boards lack maintainers, as they do in U-Boot
-GOOD = {'all, cold': (0, 2), 'all, kept': (0,), 'one, cold': (0,)}
+GOOD = {'all, cold': (0, 2), 'all, kept': (0,), 'branch': (0,), 'changed': (0,),
+        'one, cold': (0,)}
 
 
 class Cost(NamedTuple):
@@ -54,20 +61,44 @@ def run(argv: Sequence[str], tree: str, good: Sequence[int]) -> Cost:
 
 def one_round(name: str, command: List[str], args: argparse.Namespace, work: str,
               costs: Dict[str, List[Cost]]) -> None:
-    """Run the three cases once with one of the two programs."""
+    """Run the cases once with one of the two programs."""
     listing = os.path.join(work, f'{name}.cfg')
-    kept = os.path.join(work, f'{name}-kept')
+    out = os.path.join(work, name)
     fresh = os.path.join(work, f'{name}-fresh')
     shutil.rmtree(fresh, ignore_errors=True)
-    cases = {
-        'all, cold': ['-R', listing],
-        'all, kept': ['-n', '-o', kept],
-        'one, cold': ['-n', '-o', fresh, '--boards', args.board],
-    }
-    if not os.path.exists(kept):
-        run([*command, *cases['all, kept']], args.tree, GOOD['all, kept'])
-    for case, flags in cases.items():
-        costs.setdefault(case, []).append(run([*command, *flags], args.tree, GOOD[case]))
+    shutil.rmtree(out, ignore_errors=True)
+    # A dry run keeps a list in a folder that is there, and makes none
+    for branch in ('one', 'two'):
+        os.makedirs(os.path.join(out, branch))
+    kconfig = os.path.join(args.tree, 'Kconfig')
+
+    def case(title: str, *flags: str) -> None:
+        costs.setdefault(title, []).append(run([*command, *flags], args.tree, GOOD[title]))
+
+    case('all, cold', '-R', listing)
+    run([*command, '-n', '-b', 'one', '-o', out], args.tree, (0,))
+    case('all, kept', '-n', '-b', 'one', '-o', out)
+    case('branch', '-n', '-b', 'two', '-o', out)
+    with open(kconfig, 'rb') as inf:
+        was = inf.read()
+    with open(kconfig, 'ab') as outf:
+        outf.write(b'\n# changed\n')
+    case('changed', '-n', '-b', 'one', '-o', out)
+    with open(kconfig, 'wb') as outf:
+        outf.write(was)
+    case('one, cold', '-n', '-o', fresh, '--boards', args.board)
+
+
+def clone(tree: str, work: str) -> str:
+    """Return a clone with the branches 'one' and 'two', of one commit each."""
+    path = os.path.join(work, 'tree')
+    subprocess.run(['git', 'clone', '-q', '--shared', tree, path], check=True)
+    for words in (('branch', 'start'), ('checkout', '-q', '-b', 'one', '--track', 'start'),
+                  ('-c', 'user.name=Bench', '-c', 'user.email=bench@example.com', 'commit', '-q',
+                   '--allow-empty', '-m', 'Nothing'), ('branch', '-q', 'two'),
+                  ('branch', '-q', '-u', 'start', 'two')):
+        subprocess.run(['git', *words], cwd=path, check=True)
+    return path
 
 
 def data_lines(path: str) -> List[str]:
@@ -110,7 +141,6 @@ def main() -> int:
     parser.add_argument('--board', default='sandbox', help='the one board that is named')
     parser.add_argument('--rounds', type=int, default=5)
     args = parser.parse_args()
-    args.tree = os.path.abspath(args.tree)
     programs = {'upstream': args.upstream, 'ours': args.ours}
     if not shutil.which(args.upstream or '/nothing'):
         print(f"*** NO UPSTREAM BUILDMAN ({args.upstream or 'give one with --upstream'}): "
@@ -118,6 +148,7 @@ def main() -> int:
         del programs['upstream']
     costs: Dict[str, Dict[str, List[Cost]]] = {name: {} for name in programs}
     with tempfile.TemporaryDirectory() as work:
+        args.tree = clone(os.path.abspath(args.tree), work)
         config = os.path.join(work, 'config')
         with open(config, 'w', encoding='utf-8') as outf:
             outf.write('[toolchain]\nroot = /usr\n')

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import shutil
 import sys
 import tempfile
 import unittest
@@ -102,6 +103,45 @@ class FindTest(TreeCase):
         self.write('configs/a2_defconfig', '')
         self.assertEqual(boards_cache.find_files(self.src).defconfigs()['a2'],
                          'configs/a2_defconfig')
+
+
+class OthersTest(TreeCase):
+    """A new branch costs a scan of all boards, although nothing of Kconfig is new."""
+
+    def borrow(self, cache: Optional[str], around: str = '') -> Optional[str]:
+        around = around or os.path.dirname(os.path.dirname(self.cache))
+        return boards_cache.read_others(self.src, around, boards_cache.find_files(self.src), cache)
+
+    def test_borrow(self) -> None:
+        """The list of another branch is taken when it is right, and kept"""
+        mine = os.path.join(os.path.dirname(self.src), 'mine', 'boards.cfg')
+        self.assertIsNone(self.borrow(mine))
+        self.keep()
+        self.assertEqual(self.borrow(None), TEXT)
+        self.assertFalse(os.path.exists(mine))
+        self.assertEqual(self.borrow(mine), TEXT)
+        tree = boards_cache.find_files(self.src)
+        self.assertEqual(boards_cache.read_cache(self.src, mine, tree), TEXT)
+        # The list of the current source lies in the folder itself
+        self.assertEqual(self.borrow(None, os.path.dirname(mine)), TEXT)
+        self.assertIsNone(self.borrow(None, os.path.join(self.src, 'none')))
+
+    def test_other_tree(self) -> None:
+        """The same content in another working tree counts, another content does not"""
+        self.keep()
+        first, self.src = self.src, self.src + '2'
+        shutil.copytree(first, self.src)
+        self.assertEqual(self.borrow(None), TEXT)
+        self.write('Kconfig', 'config NEW\n')
+        self.assertIsNone(self.borrow(None))
+
+    def test_not_itself(self) -> None:
+        """A list that was found to be wrong is not asked again, nor one that is damaged"""
+        self.keep()
+        self.assertIsNone(self.borrow(self.cache))
+        with open(self.cache, 'a', encoding='utf-8') as outf:
+            outf.write('edited\n')
+        self.assertIsNone(self.borrow(None))
 
 
 class CacheTest(TreeCase):

@@ -277,7 +277,7 @@ def _only(boards: BoardList, wanted: Optional[Sequence[str]]) -> BoardList:
 
 def load(source_dir: str, cache_file: Optional[str] = None,
          wanted: Optional[Sequence[str]] = None,
-         jobs: int = 0) -> Tuple[BoardList, List[str]]:
+         jobs: int = 0, around: str = '') -> Tuple[BoardList, List[str]]:
     """Return the boards of a tree and what is to be said about them.
 
     Args:
@@ -288,6 +288,8 @@ def load(source_dir: str, cache_file: Optional[str] = None,
             are then neither looked for nor returned; those that do not exist
             are not in the list
         jobs: number of processes to use, 0 for one a processor
+        around: folder with the output folders of other branches; one of their
+            lists may be right for this tree
 
     Returns:
         the list, and the lines to print on stderr ('WARNING: no maintainers
@@ -306,6 +308,10 @@ def load(source_dir: str, cache_file: Optional[str] = None,
         text = boards_cache.read_cache(source_dir, cache_file, tree)
         if text is not None:
             return _only(BoardList(parse_entries(text, cache_file), True), wanted), []
+    if around:
+        text = boards_cache.read_others(source_dir, around, tree, cache_file)
+        if text is not None:
+            return _only(BoardList(parse_entries(text, cache_file or around), True), wanted), []
     try:
         found = boardscan.scan(source_dir, wanted, jobs, tree)
     except KconfigMissing as exc:

@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import time
-from typing import Dict, Iterable, List, NamedTuple, Optional
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from buildman.boards_file import write_atomically
 from buildman.errors import SetupError
@@ -29,6 +29,9 @@ _VERSION = 1
 # Nanoseconds within which a file counts as new: file systems exist that keep
 # times to the two seconds
 _NEW = 2_000_000_000
+
+# Lists of other branches that are looked at: each takes some 20 ms
+_OTHERS = 2
 
 _SUFFIX = '_defconfig'
 
@@ -249,8 +252,16 @@ def _collected(path: str) -> bool:
         path.startswith('configs/') and name.endswith(_SUFFIX))
 
 
-def read_cache(source_dir: str, cache_file: str, tree: Tree) -> Optional[str]:
-    """Return the text of a boards.cfg that is still right, else None."""
+class Kept(NamedTuple):
+    """A boards.cfg that is still right: its text, its stamp, whether that is new."""
+
+    text: str
+    stamp: Stamp
+    renewed: bool
+
+
+def _read_kept(source_dir: str, cache_file: str, tree: Tree) -> Optional[Kept]:
+    """Return a boards.cfg if it is still right"""
     stamp = Stamp.read(cache_file)
     if stamp is None:
         return None
@@ -263,13 +274,49 @@ def read_cache(source_dir: str, cache_file: str, tree: Tree) -> Optional[str]:
     if digest(data) != stamp.boards:
         return None
     same = stamp.check(source_dir, tree)
-    if same is False:
+    return None if same is False else Kept(text, stamp, same is None)
+
+
+def read_cache(source_dir: str, cache_file: str, tree: Tree) -> Optional[str]:
+    """Return the text of a boards.cfg that is still right, else None."""
+    kept = _read_kept(source_dir, cache_file, tree)
+    if kept is None:
         return None
-    if same is None:
+    if kept.renewed:
         # Without it, the next run reads those files once more
         with contextlib.suppress(SetupError):
-            stamp.write(cache_file)
-    return text
+            kept.stamp.write(cache_file)
+    return kept.text
+
+
+def read_others(source_dir: str, around: str, tree: Tree,
+                cache_file: Optional[str]) -> Optional[str]:
+    """Return the text of another branch's boards.cfg that is right for this tree, too.
+
+    What counts is the content of the files that it was made from.
+
+    Args:
+        source_dir: top of the tree
+        around: folder with the output folders of the branches
+        tree: the files of now
+        cache_file: where to keep it; None: nowhere
+    """
+    found: List[Tuple[int, str]] = []
+    with contextlib.suppress(OSError):
+        for folder in [around, *(entry.path for entry in os.scandir(around))]:
+            path = os.path.join(folder, 'boards.cfg')
+            with contextlib.suppress(OSError):
+                found.append((os.stat(_stamp_path(path)).st_mtime_ns, path))
+    for _, path in sorted(found, reverse=True)[:_OTHERS]:
+        kept = None if path == cache_file else _read_kept(source_dir, path, tree)
+        if kept:
+            if cache_file:
+                # If it cannot be, the next run looks here again
+                with contextlib.suppress(SetupError):
+                    write_atomically(cache_file, kept.text)
+                    kept.stamp.write(cache_file)
+            return kept.text
+    return None
 
 
 def write_cache(source_dir: str, cache_file: str, text: str, stamp: Stamp) -> None:

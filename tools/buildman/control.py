@@ -45,7 +45,7 @@ from buildman.errors import (
     UsageError,
 )
 from buildman.events import Event
-from buildman.places import Places, check_disk, find_places, work_area
+from buildman.places import Places, check_disk, find_places, output_folder, work_area
 from buildman.plan import Board, BoardJob, Commit, Plan, Settings, Toolchain
 from buildman.results import OutputLock, ResultTree
 from buildman.status import Status
@@ -114,7 +114,8 @@ def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards
         cache = None
     try:
         found, warnings = boards.load(
-            places.source, cache, boards.exact_names(args.terms, names or None))
+            places.source, cache, boards.exact_names(args.terms, names or None),
+            around=output_folder(args))
     except OSError as exc:
         raise SetupError(f"cannot make the list of boards '{cache}': {exc.strerror} "
                          '(choose another output folder with -o)') from exc
@@ -428,9 +429,9 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
     events: 'queue.Queue[Event]' = queue.Queue()
     status.start(len(plan.jobs) * plan.commit_count)
     here: Optional[LocalWorker] = None
-    around = os.path.abspath(args.output_dir or '..')
     builder = Builder(plan, tree, status, events, host=fleet.host if fleet else '',
-                      weigh=functools.partial(weigh_boards, tree.base_dir, around, plan))
+                      weigh=functools.partial(weigh_boards, tree.base_dir,
+                                              output_folder(args), plan))
     recorder: Optional[durations.Recorder] = None
     try:
         if not builder.nothing_to_do:

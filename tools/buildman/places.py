@@ -51,13 +51,22 @@ def find_places(args: argparse.Namespace) -> Places:
         source = os.path.abspath(args.git)
         if not os.path.exists(os.path.join(source, 'Makefile')):
             source = commits.check_repository(args.git)
-    output = args.output_dir if args.output_dir is not None else '..'
-    shown = output
+    output = shown = _output(args)
     if args.branch and not (args.no_subdirs or args.work_in_output):
         shown = os.path.join(output, args.branch.replace('/', '_'))
     base = os.path.abspath(shown)
     _check_way(base)
     return Places(source, base, shown)
+
+
+def _output(args: argparse.Namespace) -> str:
+    """Return what -o says"""
+    return '..' if args.output_dir is None else str(args.output_dir)
+
+
+def output_folder(args: argparse.Namespace) -> str:
+    """Return the folder that holds the results of all branches, absolute."""
+    return os.path.abspath(_output(args))
 
 
 def _check_way(base: str) -> None:
