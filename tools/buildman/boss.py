@@ -12,7 +12,6 @@ command itself uses `remote`, which lets each machine begin when it is ready.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 import queue
 import subprocess
@@ -409,7 +408,7 @@ class RemoteWorker:
             BossError: the connection has ended, or nothing came for
                 BUILD_TIMEOUT seconds
         """
-        return as_received(self._next())
+        return protocol.as_received(self._next())
 
     def configure(self, settings: Mapping[str, Any],
                   plan: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
@@ -429,7 +428,7 @@ class RemoteWorker:
             if isinstance(msg, protocol.ErrorMsg):
                 raise BossError(f'{self.name}: cannot configure: {msg.msg}')
             if isinstance(msg, protocol.ConfigureDone):
-                return as_received(msg)
+                return protocol.as_received(msg)
 
     def build_prepare(self, commits: Optional[Sequence[Any]]) -> None:
         """Have the worker make its worktrees; answers come by recv().
@@ -474,7 +473,7 @@ class RemoteWorker:
             while True:
                 msg = self._next(max(0.0, deadline - time.monotonic()))
                 if isinstance(msg, protocol.QuitAck):
-                    return as_received(msg)
+                    return protocol.as_received(msg)
         finally:
             self.close()
             with contextlib.suppress(BuildmanError):
@@ -509,7 +508,10 @@ class RemoteWorker:
             if channel:
                 channel.writer.close(min(0.5, seconds))
             if proc is not None:
-                _end_process(proc, seconds)
+                oneshot.end_process(proc, seconds)
+                if isinstance(proc, _POPEN):
+                    # What it has started, a ProxyCommand say, is in the same group
+                    oneshot.kill_group(proc.pid)
             if channel:
                 channel.reader.close()
                 self._sent, self._received = channel.bytes_sent, channel.bytes_received
@@ -519,36 +521,6 @@ class RemoteWorker:
             for stream in (proc.stdout, proc.stderr) if proc is not None else ():
                 with contextlib.suppress(OSError, AttributeError):
                     stream.close()  # type: ignore[union-attr]
-
-
-def _end_process(proc: 'subprocess.Popen[bytes]', seconds: float) -> None:
-    """Close its input, then terminate it, then kill it"""
-    with contextlib.suppress(OSError, AttributeError):
-        proc.stdin.close()  # type: ignore[union-attr]
-    for act in (None, proc.terminate, proc.kill):
-        if act:
-            with contextlib.suppress(OSError):
-                act()
-        try:
-            proc.wait(timeout=seconds)
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    if isinstance(proc, _POPEN):
-        # What it has started, a ProxyCommand say, is in the same group
-        oneshot.kill_group(proc.pid)
-
-
-def as_received(msg: protocol.Message) -> Dict[str, Any]:
-    """Return a message as it came: without the optional fields of ours that it lacks."""
-    if isinstance(msg, protocol.Unknown):
-        with contextlib.suppress(wire.Bad):
-            return dict(wire.free(wire.parse(msg.raw.partition('BM> ')[2] or msg.raw)))
-    out = protocol.as_dict(msg)
-    for field in dataclasses.fields(msg):  # type: ignore[arg-type]
-        if field.metadata.get('extra') and not getattr(msg, field.name):
-            del out[field.name]
-    return out
 
 
 def _hash_of(commit: Any) -> Optional[str]:

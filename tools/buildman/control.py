@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
 import functools
 import os
 import queue
@@ -28,6 +26,7 @@ from buildman import (
     bsettings,
     buildenv,
     commits,
+    compilers,
     durations,
     engine,
     limit,
@@ -46,7 +45,7 @@ from buildman.errors import (
 )
 from buildman.events import Event
 from buildman.places import Places, check_disk, find_places, output_folder, work_area
-from buildman.plan import Board, BoardJob, Commit, Plan, Settings, Toolchain
+from buildman.plan import Board, Commit, Plan, Settings
 from buildman.results import OutputLock, ResultTree
 from buildman.status import Status
 
@@ -139,40 +138,6 @@ def _what_was_asked(args: argparse.Namespace) -> str:
     return f" for {' '.join(asked)}" if asked else ''
 
 
-@dataclasses.dataclass
-class Choice:
-    """The boards with their compilers.
-
-    Attributes:
-        jobs: boards that can be built
-        unbuildable: board -> why not
-    """
-
-    jobs: List[BoardJob]
-    unbuildable: Dict[str, str]
-
-
-def choose_toolchains(selected: Sequence[Board], chains: toolchain.Toolchains,
-                      indexes: Tuple[int, ...]) -> Choice:
-    """Find the compiler of each board."""
-    known: Dict[str, Toolchain] = {}
-    missing: Dict[str, str] = {}
-    choice = Choice([], {})
-    for board in selected:
-        if board.arch not in known and board.arch not in missing:
-            try:
-                known[board.arch] = chains.select(board.arch)
-            except toolchain.ToolchainError as exc:
-                missing[board.arch] = str(exc)
-        if board.arch in missing:
-            choice.unbuildable[board.target] = missing[board.arch]
-        else:
-            choice.jobs.append(BoardJob(
-                board, indexes, known[board.arch],
-                buildenv.make_flags(board.target, bsettings.settings)))
-    return choice
-
-
 def describe(args: argparse.Namespace, series: Optional[commits.Series],
              selected: Sequence[Board]) -> str:
     """Return the line that says what is going to be built."""
@@ -255,7 +220,7 @@ def run(args: argparse.Namespace) -> int:
         listing.dry_run(describe(args, series, selection.boards), places.shown, series,
                         selection, args.verbose, out)
         if args.dist:
-            local = local_toolchains(args, selection.boards)
+            local = compilers.local_toolchains(args.override_toolchain or '', selection.boards)
             threads, _ = thread_counts(args, len(selection.boards))
             from buildman import dist
             for line in dist.describe_shares(args, selection.boards, threads, local):
@@ -294,25 +259,6 @@ def show_summary(args: argparse.Namespace, places: Places,
         colour=sys.stdout.isatty(), times_folder=places.base), sys.stdout)
 
 
-def local_toolchains(args: argparse.Namespace,
-                     selected: Optional[Sequence[Board]]) -> Dict[str, Toolchain]:
-    """Return the compilers of this machine by arch, those that are missing left out.
-
-    Args:
-        args: command line
-        selected: boards that need them; None for all that there are
-    """
-    chains = toolchain.Toolchains(args.override_toolchain or '')
-    chains.scan()
-    archs = (sorted(chains.available()) if selected is None
-             else sorted({board.arch for board in selected}))
-    found: Dict[str, Toolchain] = {}
-    for arch in archs:
-        with contextlib.suppress(ToolchainError):
-            found[arch] = chains.select(arch)
-    return found
-
-
 def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
     """Do what concerns all machines and builds nothing.
 
@@ -324,7 +270,8 @@ def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
         return dist.kill_workers(args)
     if args.clean_workers:
         return dist.clean_workers(args)
-    return dist.show_machines(args, local_toolchains(args, None), out)
+    return dist.show_machines(
+        args, compilers.local_toolchains(args.override_toolchain or '', None), out)
 
 
 def make_fleet(args: argparse.Namespace) -> Optional[Fleet]:
@@ -357,10 +304,10 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
     commit_list: Optional[Tuple[Commit, ...]] = series.commits if series else None
     indexes = series.selected if series else (0,)
     count = len(indexes)
-    choice = choose_toolchains(selected, chains, indexes)
+    choice = compilers.choose_toolchains(selected, chains, indexes)
     if fleet:
         # Another machine may have the compiler that this one lacks
-        add_remote_only(choice, selected, indexes)
+        compilers.add_remote_only(choice, selected, indexes)
     if not choice.jobs:
         raise ToolchainError('no board can be built: ' + '; '.join(
             sorted(set(choice.unbuildable.values()))))
@@ -383,19 +330,6 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
             lock.close()
     tell_unbuilt(report, choice, count, status)
     return exit_status(status, report, args.ignore_warnings)
-
-
-def add_remote_only(choice: Choice, selected: Sequence[Board],
-                    indexes: Tuple[int, ...]) -> None:
-    """Add the boards that this machine has no compiler for; others may have one"""
-    jobs = {job.board.target: job for job in choice.jobs}
-    for board in selected:
-        if board.target in choice.unbuildable:
-            jobs[board.target] = BoardJob(
-                board, indexes, Toolchain(board.arch, '', '', ''),
-                buildenv.make_flags(board.target, bsettings.settings))
-    choice.jobs = [jobs[board.target] for board in selected]
-    choice.unbuildable = {}
 
 
 def make_status(args: argparse.Namespace, selected: Sequence[Board],
@@ -501,7 +435,7 @@ def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree
                        fleet.speed if fleet else 1.0)
 
 
-def tell_unbuilt(report: Report, choice: Choice, count: int, status: Status) -> None:
+def tell_unbuilt(report: Report, choice: compilers.Choice, count: int, status: Status) -> None:
     """Name the boards that were not built, and why."""
     for target, why in choice.unbuildable.items():
         report.missing[target] = (tuple(range(count)), why)

@@ -81,6 +81,26 @@ def kill_group(pid: int, sig: int = signal.SIGKILL) -> None:
         os.killpg(pid, sig)
 
 
+def end_process(proc: 'subprocess.Popen[bytes]', seconds: float) -> None:
+    """Close the input of a process, then terminate it, then kill it.
+
+    Args:
+        proc: the process
+        seconds: for each of these steps
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        proc.stdin.close()  # type: ignore[union-attr]
+    for act in (None, proc.terminate, proc.kill):
+        if act:
+            with contextlib.suppress(OSError):
+                act()
+        try:
+            proc.wait(timeout=seconds)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+
+
 def stop_all() -> None:
     """End every one-shot command that is under way, from any thread, and refuse more."""
     _RUNNING.stop()

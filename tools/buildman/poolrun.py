@@ -372,7 +372,7 @@ class PoolRun:
                 self._lost(link, str(item))
             return
         link.last_heard = time.monotonic()
-        raw: Mapping[str, Any] = (boss.as_received(item)
+        raw: Mapping[str, Any] = (protocol.as_received(item)
                                   if isinstance(item, protocol.Message) else item)
         link.log.write('<< ' + json.dumps(short(raw), ensure_ascii=False, default=str,
                                           separators=(',', ':')))

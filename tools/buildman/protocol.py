@@ -19,6 +19,7 @@ and the checks of single values are in `wire`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from typing import Any, Dict, Mapping, Tuple, Type, Union
@@ -185,6 +186,18 @@ def as_dict(message: Message) -> Dict[str, Any]:
         value = getattr(message, field.name)
         out[field.name] = value if field.metadata['codec'] is FILES else (
             None if value is None else field.metadata['codec'].encode(value))
+    return out
+
+
+def as_received(msg: Message) -> Dict[str, Any]:
+    """Return a message as it came: without the optional fields of ours that it lacks."""
+    if isinstance(msg, Unknown):
+        with contextlib.suppress(Bad):
+            return dict(free(parse(msg.raw.partition('BM> ')[2] or msg.raw)))
+    out = as_dict(msg)
+    for field in dataclasses.fields(msg):  # type: ignore[arg-type]
+        if field.metadata.get('extra') and not getattr(msg, field.name):
+            del out[field.name]
     return out
 
 
