@@ -288,8 +288,23 @@ class FaultCase(DistCase):
                          'what had come was not kept')
         self.assertLessEqual({hosts[upto, 'rocket'] for upto in (2, 3)}, set(self.others(name)))
         self.assertIn('!! ', read(self.results(), f'worker-{name}.log'))
+        self.assert_told(text, name)
         self.assert_freed()
         self.assert_gone(GONE_TIME)
+
+    def assert_told(self, text: str, name: str) -> None:
+        """Fail unless the end tells of a lost machine: when, why, what was built where"""
+        told = re.search(rf'(?ms)^What happened to machines:\n.*?^  {name} was lost: \w.* '
+                         r'\(after 0:0\d:\d\d\)(.*)$', text)
+        assert told, text
+        log = read(self.results(), '.buildman.log')
+        self.assertRegex(log, rf'(?m)^[-0-9]+ [:0-9]+ \[{name}\] lost: ')
+        self.assertIn('What happened to machines:', log)
+        left = [job for job in joblog(self.results()) if job['board'] == 'rocket'
+                and job['commit'] == '3' and job['status'].isdigit()]
+        self.assertLessEqual(2, int(left[0]['attempt']))
+        if 'rocket' in told.group(1):
+            self.assertRegex(told.group(1), rf"rocket[\w ]* built on [\w, ]*{left[0]['machine']}")
 
     def interrupt(self, sig: int, want: int, *args: str) -> None:
         """Send a signal to the boss in the middle of a board; then complete"""

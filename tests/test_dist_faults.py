@@ -111,6 +111,10 @@ class TestBadMachine(DistCase):
         self.assert_same(ref)
         self.assertRegex(done.stdout, r'(?m)^\[beta\] put aside, as \d+ boards in a row failed '
                                       r'there: .*space')
+        self.assertRegex(done.stdout, r'(?m)^  beta was put aside, as \d+ boards in a row failed '
+                                      r'there: no space left \(after ')
+        self.assertRegex(done.stdout, r'(?m)^  tried again after a failure of a machine: .*'
+                                      r' built on alpha')
         self.assertEqual({'alpha'}, set(self.hosts().values()))
         bad_jobs = [job for job in joblog(self.results()) if job['machine'] == 'beta']
         self.assertEqual({'infra'}, {job['status'] for job in bad_jobs})

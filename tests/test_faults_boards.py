@@ -43,6 +43,9 @@ class TestKiller(DistCase):
         self.assertEqual(3, len(lost), done)
         self.assertRegex(done.stdout, r'(?m)^Not built: rocket: given up after 3 attempts: '
                          + '; '.join([r"worker '\w+' was lost"] * 3))
+        self.assertRegex(done.stdout, r'(?m)^What happened to machines:$')
+        for name in lost:
+            self.assertRegex(done.stdout, rf'(?m)^  {name} was lost: .*rocket[\w ]* not built')
         ref, _ = self.local('-x', 'rocket')
         self.assert_same(ref)
         self.assert_once()

@@ -29,6 +29,7 @@ from typing import (
 )
 
 from buildman import ccache
+from buildman.aftermath import Aftermath
 from buildman.engine import Engine
 from buildman.errors import EXIT_ERRORS, EXIT_OK, EXIT_WARNINGS
 from buildman.events import (
@@ -193,6 +194,10 @@ class Builder:
         self._submitted: Dict[Tuple[str, str], int] = {}
         self._changed = True
         self.report = Report()
+        self.aftermath = Aftermath()
+        self._began = time.monotonic()
+        self._handouts: Dict[str, int] = {}
+        self._attempts: Dict[Tuple[str, str], int] = {}
         self.scheduler = Scheduler(self._find_tasks(weigh), clock=time.monotonic)
 
     def add_listener(self, listener: Callable[[Event, str], None]) -> None:
@@ -381,7 +386,13 @@ class Builder:
                 self._workers[handout.taken_from].cancel(handout.target)
             key = name, handout.target
             self._submitted[key] = self._submitted.get(key, 0) + 1
+            self._handouts[handout.target] = self._handouts.get(handout.target, 0) + 1
+            self._attempts[key] = self._handouts[handout.target]
             self._workers[name].submit(dataclasses.replace(job, commits=handout.commits))
+
+    def attempt(self, name: str, target: str) -> int:
+        """Return the how-manieth try of a board it is that a worker has, or had, in hand."""
+        return self._attempts.get((name, target), 1)
 
     def _fill_all(self) -> None:
         """Hand out boards to all, after some came back"""
@@ -404,6 +415,7 @@ class Builder:
             self._note_once(event.worker, f'failed as {outcome.infra}; tried again',
                             outcome.target)
             self._discard(outcome)
+            self.aftermath.again(outcome.target)
             self._bad_board(event.worker, outcome.target, outcome.infra)
             return 'infra'
         seconds = 0.0 if outcome.skipped else outcome.seconds
@@ -416,6 +428,7 @@ class Builder:
             outcome.files['host'] = f'{event.worker or self._host}\n'.encode()
         self._tree.write(outcome)
         self.report.built += 1
+        self.aftermath.built(event.worker, outcome.target)
         counts = self._status.counts
         counts.add(outcome.return_code, outcome.warned)
         counts.skipped += outcome.skipped
@@ -437,9 +450,12 @@ class Builder:
         if len(bad) < MAX_BAD_BOARDS or not self.scheduler.can_do_without(name):
             return
         self.scheduler.set_aside(name)
-        self._note(name, f'put aside, as {len(bad)} boards in a row failed there: {reason}')
-        for owed in sorted(self.scheduler.owed(name)):
-            self._workers[name].cancel(owed)
+        owed = sorted(self.scheduler.owed(name))
+        what = f'put aside, as {len(bad)} boards in a row failed there: {reason}'
+        self._note(name, what)
+        self.aftermath.note(name, time.monotonic() - self._began, f'was {what}', owed)
+        for board in owed:
+            self._workers[name].cancel(board)
         self._changed = True
 
     @staticmethod
@@ -456,7 +472,10 @@ class Builder:
         self._tell_joining()
         for key in [key for key in self._submitted if key[0] == event.worker]:
             del self._submitted[key]
+        was_ready = event.worker in self.scheduler.workers
         back = self.scheduler.lost(event.worker)
+        self.aftermath.note(event.worker, time.monotonic() - self._began,
+                            f"{'was lost' if was_ready else 'took no part'}: {event.reason}", back)
         text = f'lost: {event.reason}'
         if back:
             text += f"; given away again: {', '.join(back)}"

@@ -396,8 +396,9 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
         use = here.cache_use() if here else None
         if use:
             status.say(f'  {"local: " if fleet else ""}{use}')
-        for line in fleet.transfer_lines() if fleet else ():
-            status.say(line)
+        if fleet:
+            for line in [*fleet.transfer_lines(), *builder.aftermath.lines()]:
+                status.say(line)
     return builder.report
 
 

@@ -198,10 +198,11 @@ class Fleet:
     def _log_event(self, event: events.Event, fate: str) -> None:
         """Log what happened; called by the loop"""
         log = self._boss_log
-        if log is None or self._job_log is None:
+        if log is None or self._job_log is None or self._builder is None:
             return
         if isinstance(event, events.Built):
-            self._job_log.add(event.outcome, fate)
+            attempt = self._builder.attempt(event.worker, event.outcome.target)
+            self._job_log.add(event.outcome, fate, attempt)
         elif isinstance(event, events.WorkerReady):
             log.say(f'[{event.worker}] ready')
         elif isinstance(event, events.WorkerGone):
@@ -252,6 +253,9 @@ class Fleet:
         """End the logs and remove what was made for the push."""
         self._await_freed()
         self.log_status()
+        if self._builder and self._boss_log:
+            for text in self._builder.aftermath.lines():
+                self._boss_log.say(text)
         for log in (self._boss_log, self._job_log):
             if log:
                 log.close()

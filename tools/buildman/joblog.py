@@ -25,8 +25,9 @@ MAX_LOGGED = 2000
 # board: target; commit: index from 0; machine: name, '-' for this one; start:
 # seconds since 1970; seconds: of the build; bytes: of all files of the result
 # but images; status: make's exit status, 'infra' when the machine failed and it
-# is tried again, or 'dropped' when another machine was first
-COLUMNS = ('board', 'commit', 'machine', 'start', 'seconds', 'bytes', 'status')
+# is tried again, or 'dropped' when another machine was first; attempt: how often
+# the board had been given out by then
+COLUMNS = ('board', 'commit', 'machine', 'start', 'seconds', 'bytes', 'status', 'attempt')
 
 
 def _short(msg: protocol.Message) -> str:
@@ -117,19 +118,20 @@ class JobLog:
         self._file = open(path, 'w', encoding='utf-8', buffering=1)  # noqa: SIM115
         self._file.write('\t'.join(COLUMNS) + '\n')
 
-    def add(self, outcome: Outcome, fate: str) -> None:
+    def add(self, outcome: Outcome, fate: str, attempt: int = 1) -> None:
         """Add a result.
 
         Args:
             outcome: what came out
             fate: why it was not kept, '' when it was
+            attempt: which try of the board this was
         """
         size = (sum(len(data) for data in outcome.files.values()) + len(outcome.stdout)
                 + len(outcome.stderr) + len(outcome.sizes))
         _write(self._file, '\t'.join((
             outcome.target, str(outcome.commit_upto), outcome.machine or '-',
             f'{time.time() - outcome.seconds:.3f}', f'{outcome.seconds:.3f}', str(size),
-            fate or str(outcome.return_code))) + '\n')
+            fate or str(outcome.return_code), str(attempt))) + '\n')
 
     def close(self) -> None:
         """End the log."""
