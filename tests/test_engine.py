@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0+
 """The engine's threads: what goes wrong in one of them reaches whoever owns the run."""
 
+import dataclasses
 import os
 import queue
 import sys
 import tempfile
 import unittest
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
+
+from support import wait_for
 
 from buildman import engine, events
 from buildman.builder import Builder, LocalWorker
@@ -42,6 +46,38 @@ class TestEngine(unittest.TestCase):
                               Status(null), self.events)
             with self.assertRaisesRegex(ZeroDivisionError, 'slot'):
                 builder.run([LocalWorker(Broken(self.config, self.events.put))])
+
+    def test_dropped_and_given_again(self):
+        """A board that comes back while it is being dropped: its end is no failure of the machine
+
+        Else it would count as one, and the second time as a failure of the board.
+        """
+        source = os.path.join(self.dir, 'source')
+        os.mkdir(source)
+        with open(os.path.join(source, 'Makefile'), 'w', encoding='utf-8') as outf:
+            outf.write('all:\n\t@echo x >> started; [ -e go ] || exec sleep 600\n'
+                       '%_defconfig:\n\t@true\n')
+        config = dataclasses.replace(self.config, source_dir=source, slots=2)
+        job = BoardJob(Board('b', 'sandbox'), (0,), Toolchain('sandbox', '/bin/cc', '/bin', ''))
+        eng = engine.Engine(config, self.events.put)
+        eng.start()
+        self.addCleanup(eng.stop)
+        for _ in range(5):
+            eng.submit(job)
+            wait_for(os.path.join(source, 'started'))
+            with open(os.path.join(source, 'go'), 'w', encoding='utf-8'):
+                pass
+            eng.cancel('b')
+            eng.submit(job)
+            told = []
+            while sum(isinstance(event, events.BoardDone) for event in told) < 2:
+                told.append(self.events.get(timeout=60))
+            codes = [event.outcome.return_code for event in told if isinstance(event, events.Built)]
+            self.assertEqual([0], codes)
+            self.assertEqual([(), (0,)], sorted(event.missing for event in told
+                                                if isinstance(event, events.BoardDone)))
+            for name in ('go', 'started'):
+                os.remove(os.path.join(source, name))
 
     def test_no_slot(self):
         """Without a single slot the machine is given up, with the reason"""

@@ -15,7 +15,7 @@ import queue
 import shutil
 import threading
 import time
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from buildman import ccache, shareddtc
 from buildman.errors import BuildmanError
@@ -68,6 +68,19 @@ class EngineConfig:
     name: str = ''
 
 
+@dataclasses.dataclass(eq=False)
+class _Ticket:
+    """A board that was submitted once.
+
+    It may be dropped and submitted again before the slot that has it notices;
+    what that one still sends is of the dropped one.
+    """
+
+    job: BoardJob
+    running: bool = False
+    cancelled: bool = False
+
+
 class Engine:
     """Builds the boards that are submitted, and posts what happens."""
 
@@ -82,11 +95,10 @@ class Engine:
         self._post = post
         self._groups = ProcessGroups()
         self._server = (JobServer(config.tokens) if config.settings.jobs == 0 else None)
-        self._queue: 'queue.Queue[Optional[BoardJob]]' = queue.Queue()
+        self._queue: 'queue.Queue[Optional[_Ticket]]' = queue.Queue()
         self._threads: List[threading.Thread] = []
         self._lock = threading.Lock()
-        self._cancelled: Set[str] = set()
-        self._running: Dict[str, int] = {}
+        self._tickets: Dict[str, List[_Ticket]] = {}
         self._stopping = False
         self._finishing = False
         self._alive = 0
@@ -161,15 +173,18 @@ class Engine:
     def submit(self, job: BoardJob) -> None:
         """Queue a board; its results come as events."""
         with self._lock:
-            self._cancelled.discard(job.board.target)
+            ticket = _Ticket(job)
+            self._tickets.setdefault(job.board.target, []).append(ticket)
         self._groups.allow(job.board.target)
-        self._queue.put(job)
+        self._queue.put(ticket)
 
     def cancel(self, target: str) -> None:
         """Drop a board: what of it runs is ended, BoardDone tells the rest."""
         with self._lock:
-            self._cancelled.add(target)
-            running = target in self._running
+            tickets = self._tickets.get(target, [])
+            running = any(ticket.running for ticket in tickets)
+            for ticket in tickets:
+                ticket.cancelled = True
         if running:
             self._groups.end(target)
 
@@ -247,10 +262,10 @@ class Engine:
             return
         self._post(SlotReady(config.name, number))
         while True:
-            job = self._queue.get()
-            if job is None or self._stopping:
+            ticket = self._queue.get()
+            if ticket is None or self._stopping:
                 return
-            self._run_board(maker, job)
+            self._run_board(maker, ticket)
 
     def _make_slot(self, number: int) -> MakeJob:
         """Get the source of a slot ready
@@ -282,22 +297,23 @@ class Engine:
                 raise Stopped
             source.prepare(commit, version, alone=self._alone)
 
-    def _is_cancelled(self, target: str) -> bool:
+    def _is_cancelled(self, ticket: _Ticket) -> bool:
         """Return whether a board was dropped"""
         with self._lock:
-            return self._stopping or target in self._cancelled
+            return self._stopping or ticket.cancelled
 
-    def _run_board(self, maker: MakeJob, job: BoardJob) -> None:
+    def _run_board(self, maker: MakeJob, ticket: _Ticket) -> None:
         """Build a board at all its commits"""
+        job = ticket.job
         name, target = self._config.name, job.board.target
         left = list(job.commits)
         reason = ''
         with self._lock:
-            self._running[target] = 1
+            ticket.running = True
         try:
-            if not self._is_cancelled(target):
+            if not self._is_cancelled(ticket):
                 maker.start_board(job)
-                self._build_commits(maker, target, left)
+                self._build_commits(maker, ticket, left)
                 if not left:
                     maker.end_board()
         except Stopped:
@@ -306,18 +322,19 @@ class Engine:
             reason = _one_line(exc)
         finally:
             with self._lock:
-                self._running.pop(target, None)
+                ticket.running = False
+                self._tickets[target].remove(ticket)
         if not self._stopping:
             self._post(BoardDone(name, target, tuple(left), reason))
 
-    def _build_commits(self, maker: MakeJob, target: str, left: List[int]) -> None:
+    def _build_commits(self, maker: MakeJob, ticket: _Ticket, left: List[int]) -> None:
         """Build the commits in `left`, taking each away when it is done"""
-        name = self._config.name
-        while left and not self._is_cancelled(target):
+        name, target = self._config.name, ticket.job.board.target
+        while left and not self._is_cancelled(ticket):
             self._post(Started(name, target, left[0]))
             outcome = maker.build(left[0])
             # What was ended on purpose is no verdict
-            if self._is_cancelled(target):
+            if self._is_cancelled(ticket):
                 return
             outcome.machine = name
             self._post(Built(name, outcome))
