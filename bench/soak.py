@@ -25,6 +25,7 @@ import contextlib
 import glob
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -45,6 +46,9 @@ from buildman import lock, sample  # noqa: E402
 HEARTBEAT = 0.5
 RUN_TIME = 180
 GONE_TIME = 10
+
+# Temporary files of gcc
+_OF_COMPILER = re.compile(r'cc[A-Za-z0-9]{6}\.(?:s|o|c|res|ltrans.*)\Z')
 
 # Steps of the start-up, told apart by what is in their commands
 STEPS = ('worker_host', 'git-receive-pack', '--worker')
@@ -99,6 +103,7 @@ class Soak:
                               stdin=subprocess.DEVNULL, capture_output=True, check=False)
         self.status = done.returncode
         self.typical = 2.0
+        self.of_compilers = 0
 
     def work_dir(self, name: str) -> str:
         """Return the work folder of a machine."""
@@ -215,6 +220,11 @@ class Soak:
                 os.kill(pid, signal.SIGKILL)
         found += [f'{name} is locked by {owner}' for name in self.names
                   for owner in [self.holder(name)] if owner]
+        # A compiler that is killed cannot remove its own; that is no doing of ours
+        for name in os.listdir(self.tmp):
+            if _OF_COMPILER.match(name):
+                os.remove(os.path.join(self.tmp, name))
+                self.of_compilers += 1
         if ended != 'SIGKILL':
             # Who is killed cannot clean up; the next run does, of what is in its way
             found += [f'left: {name}' for name in os.listdir(self.tmp)]
@@ -317,6 +327,8 @@ def main() -> int:
     print(f"{len(numbers) - len(failed)} of {len(numbers)} runs gave the undisturbed tree and left "
           f'nothing behind, in {time.monotonic() - began:.0f} s; faults: '
           + ', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items())))
+    if soak.of_compilers:
+        print(f'{soak.of_compilers} temporary files of compilers that were killed')
     if failed:
         print(f"bad: {' '.join(map(str, failed))} (repeat with --seed {args.seed} --only N); "
               f"what there is of it is in '{soak.base}'")

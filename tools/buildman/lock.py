@@ -455,12 +455,13 @@ def kill(work_dir: str, grace: float = KILL_SECONDS, run: str = '') -> str:
         _signal(worker, signal.SIGTERM)
         _signal(worker, signal.SIGCONT)
         _wait_gone(worker, grace)
-        for _ in range(20):
+        for tries in range(20):
             # Anew each time: one that was missed may have started others
             left = processes_of(owner) | (left & set(parents()))
             if not left:
                 break
-            _signal(left, signal.SIGKILL)
+            # Compilers remove their temporary files when they are asked to end
+            _signal(left, signal.SIGKILL if tries else signal.SIGTERM)
             _wait_gone(left, .25)
         if left:
             raise LockStuck(f'process {min(left)} cannot be killed')
