@@ -15,9 +15,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
-from .plan import Board, Commit
-from .resultreader import ERROR, UNKNOWN, WARNING, ImageSizes
-from .summary_diff import (
+from buildman.plan import Board, Commit
+from buildman.resultreader import ERROR, UNKNOWN, WARNING, ImageSizes
+from buildman.summary_diff import (
     NO_MESSAGES,
     Changes,
     ConfigChanges,

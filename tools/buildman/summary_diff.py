@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from .resultreader import (
+from buildman.resultreader import (
     CONFIG_FILES,
     KCONFIG_FILES,
     SYMBOL_TYPES,

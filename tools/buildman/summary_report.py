@@ -66,11 +66,11 @@ import re
 from typing import Any, Dict, Iterable, List, Optional, Sequence, TextIO
 from xml.sax.saxutils import escape, quoteattr
 
-from .errors import SetupError
-from .plan import Board
-from .resultreader import ERROR, STATUS_NAMES, UNKNOWN, WARNING, Problem
-from .summary import CommitSummary, Line, sort_names
-from .summary_diff import Changes, is_blob
+from buildman.errors import SetupError
+from buildman.plan import Board
+from buildman.resultreader import ERROR, STATUS_NAMES, UNKNOWN, WARNING, Problem
+from buildman.summary import CommitSummary, Line, sort_names
+from buildman.summary_diff import Changes, is_blob
 
 SCHEMA = 'buildman-summary'
 VERSION = 1

@@ -10,10 +10,10 @@ import os
 import sys
 from typing import TYPE_CHECKING, Dict, Iterator, List, Optional, Sequence, TextIO, Tuple
 
-from . import durations
-from .outcome import Outcome
-from .plan import Board, Commit
-from .resultreader import (
+from buildman import durations
+from buildman.outcome import Outcome
+from buildman.plan import Board, Commit
+from buildman.resultreader import (
     CONFIG_FILES,
     ERROR,
     KCONFIG_FILES,
@@ -24,14 +24,14 @@ from .resultreader import (
     decode,
     err_lines,
 )
-from .results import commit_dir_name
-from .summary import BoardFacts, CommitSummary, Differ
-from .summary_diff import NO_MESSAGES, classify
-from .summary_text import TextOptions, TextPrinter
-from .summary_work import Wanted, process_count, read_commits
+from buildman.results import commit_dir_name
+from buildman.summary import BoardFacts, CommitSummary, Differ
+from buildman.summary_diff import NO_MESSAGES, classify
+from buildman.summary_text import TextOptions, TextPrinter
+from buildman.summary_work import Wanted, process_count, read_commits
 
 if TYPE_CHECKING:
-    from .summary_report import Report
+    from buildman.summary_report import Report
 
 # Paths that are named for one kind of problem
 _MAX_PATHS = 10
@@ -224,7 +224,7 @@ def _make_reports(request: SummaryRequest, reports: List[Report]) -> None:
     """Add the reports that are asked for, each as soon as it is open."""
     if request.json or request.junit:
         # XML and JSON take as long to load as a small tree to read
-        from .summary_report import JsonReport, JunitReport
+        from buildman.summary_report import JsonReport, JunitReport
         if request.json:
             reports.append(JsonReport(request.json, request.boards, request.folder))
         if request.junit:

@@ -11,10 +11,10 @@ import dataclasses
 import re
 from typing import Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
 
-from .messages import plain
-from .plan import Board
-from .summary import ArchSizes, CommitSummary, Line, sort_names
-from .summary_diff import Changes, ConfigChanges, Symbol
+from buildman.messages import plain
+from buildman.plan import Board
+from buildman.summary import ArchSizes, CommitSummary, Line, sort_names
+from buildman.summary_diff import Changes, ConfigChanges, Symbol
 
 # Last digit of the terminal's colour codes
 RED, GREEN, YELLOW, BLUE, MAGENTA, CYAN = range(1, 7)

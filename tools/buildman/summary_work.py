@@ -23,11 +23,11 @@ import sys
 import traceback
 from typing import BinaryIO, Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple, Union
 
-from . import resultreader
-from .errors import SetupError
-from .resultreader import ERROR, OK, UNKNOWN, WARNING, CommitReader, ImageSizes, Problem
-from .summary import BoardFacts
-from .summary_diff import (
+from buildman import resultreader
+from buildman.errors import SetupError
+from buildman.resultreader import ERROR, OK, UNKNOWN, WARNING, CommitReader, ImageSizes, Problem
+from buildman.summary import BoardFacts
+from buildman.summary_diff import (
     NO_MESSAGES,
     Changes,
     ConfigChanges,
