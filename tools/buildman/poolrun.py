@@ -21,7 +21,7 @@ import threading
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
-from buildman import boss, collect, protocol, wire
+from buildman import boss, collect, protocol, results, wire
 from buildman.errors import BuildmanError, SetupError
 from buildman.poollink import Link, PoolLog, short
 from buildman.scheduler import Handout, Scheduler, Task
@@ -458,10 +458,9 @@ class PoolRun:
             self._fill(link)
 
     def _write(self, link: Link, msg: protocol.BuildResult, stderr: str) -> None:
-        """Write a result's files, `done` last and by rename"""
+        """Write a result's files, `done` last"""
         folder = self._builder.get_build_dir(msg.commit_upto, msg.board)
         os.makedirs(folder, exist_ok=True)
-        done = os.path.join(folder, 'done')
         for name in ['done', *os.listdir(folder)]:
             if name in ('done', 'err', 'log', 'sizes', 'host') or collect.is_result_file(name):
                 with contextlib.suppress(FileNotFoundError, IsADirectoryError):
@@ -474,11 +473,9 @@ class PoolRun:
         if msg.sizes:
             # An older worker leaves out the last newline
             files['sizes'] = msg.sizes.rstrip('\n').encode('utf-8', 'replace') + b'\n'
-        files['done.new'] = str(msg.return_code).encode()
         for name, data in files.items():
-            with open(os.path.join(folder, name), 'wb') as outf:
-                outf.write(data)
-        os.replace(done + '.new', done)
+            results.put_file(os.path.join(folder, name), data)
+        results.put_done(folder, msg.return_code)
 
 
 def _decode(data: Mapping[str, Any]) -> protocol.Message:

@@ -49,6 +49,28 @@ def commit_dir_name(upto: int, commit: Commit) -> str:
     return f'{upto + 1:02}_g{commit.hash}_{subject}'
 
 
+def put_file(path: str, data: bytes) -> None:
+    """Write a whole file.
+
+    os.open rather than open: a result is some 16 files, and there is one thread
+    that all results pass through.
+    """
+    fdes = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fdes, view):]
+    finally:
+        os.close(fdes)
+
+
+def put_done(folder: str, return_code: int) -> None:
+    """Tell that a result is complete; by rename, when all the rest is there."""
+    temp = os.path.join(folder, 'done.new')
+    put_file(temp, str(return_code).encode())
+    os.replace(temp, os.path.join(folder, 'done'))
+
+
 class OutputLock:
     """Keeps two runs out of the same result folder; released with the process."""
 
@@ -250,7 +272,7 @@ class ResultTree:
         if outcome.sizes:
             files['sizes'] = outcome.sizes.encode()
         for name, data in files.items():
-            self._put(os.path.join(folder, name), data)
+            put_file(os.path.join(folder, name), data)
         made = {folder}
         for name, staged in outcome.images.items():
             path = os.path.join(folder, name)
@@ -268,24 +290,7 @@ class ResultTree:
         for stage in {os.path.dirname(staged) for staged in outcome.images.values()}:
             with contextlib.suppress(OSError):
                 os.rmdir(stage)
-        temp = os.path.join(folder, 'done.new')
-        self._put(temp, str(outcome.return_code).encode())
-        os.replace(temp, os.path.join(folder, 'done'))
-
-    @staticmethod
-    def _put(path: str, data: bytes) -> None:
-        """Write a whole file.
-
-        os.open rather than open: a result is some 16 files, and this is the
-        thread that all results pass through.
-        """
-        fdes = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fdes, view):]
-        finally:
-            os.close(fdes)
+        put_done(folder, outcome.return_code)
 
     def _empty(self, folder: str) -> None:
         """Remove an earlier result, `done` first"""
