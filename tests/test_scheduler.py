@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0+
 """The scheduler: no board is lost, built twice or waited for in vain."""
 
+import dataclasses
 import os
 import random
 import sys
@@ -350,6 +351,16 @@ class TestForesight(unittest.TestCase):
         handout = sched.next_for('same')
         self.assertEqual((handout.target, handout.taken_from), ('b0', 'fast'))
 
+    def test_long_board_before_its_group(self):
+        """With ccache, too, a board that takes longer than all others does not come last"""
+        tasks = [Task(f'a{num}', 'arm', (0,), 10, group='a') for num in range(20)]
+        tasks.append(Task('long', 'arm', (0,), 90, group='b'))
+        sched = Scheduler(tasks)
+        sched.add_worker('v', 1)
+        sched.add_worker('w', 1)
+        got = [sched.next_for(name).target for name in 'vw']
+        self.assertIn('long', got)
+
     def test_near_the_least_time(self):
         """Machines of different speed are through with everything at the same time"""
         for seed in range(3):
@@ -363,6 +374,10 @@ class TestForesight(unittest.TestCase):
             self.assertLess(took / least, 1.04, f'seed {seed}')
             older = simulate.Run(boards, machines, tasks, told, True).run()
             self.assertLess(took, older)
+            grouped = [dataclasses.replace(task, group=f'soc{rng.randrange(20)}')
+                       for task in tasks]
+            took = simulate.Run(boards, machines, grouped, told, False).run()
+            self.assertLess(took / least, 1.08, f'seed {seed}, in groups')
 
 
 class TestHistories(unittest.TestCase):

@@ -24,6 +24,9 @@ PRIOR = 300.0
 # After so much of what was shared was handed out, it is shared anew
 REFRESH = 1 / 20
 
+# A board is urgent that takes more than this share of the time that all will take
+URGENT = 0.4
+
 
 class Shares:
     """Who is to have which boards, as it looked at one moment."""
@@ -136,6 +139,19 @@ class Forecast:
         for pace in paces:
             prior = scale * pace.told / usual
             pace.rate = (PRIOR * prior + pace.cost) / (PRIOR + pace.seconds)
+
+    def urgent(self, longest: float, total: float) -> bool:
+        """Return whether a board would hold up everything if it were not among the next.
+
+        Args:
+            longest: its cost
+            total: that of all that is to be handed out
+        """
+        rates = [(pace.rate, pace.slots) for pace in self._paces.values()]
+        fastest = max((rate for rate, _ in rates), default=1.0)
+        if sum(slots for _, slots in rates) < 2:
+            return False
+        return longest * sum(rate * slots for rate, slots in rates) > URGENT * total * fastest
 
     def begin(self, name: str, target: str, cost: float) -> None:
         """Take note that a worker has so much of a board before it, as of now."""
