@@ -36,12 +36,8 @@ from buildman import sample  # noqa: E402
 # The other one's worker has no compiler for this unless one is configured
 SKIPPED = 'sandbox'
 
-# What an older boss has its machine do; {rev} is checked out before that
-WORKER = 'cd ~/dev/.bm-worker && git checkout -qf work && exec {command} --worker -g "$PWD"'
-
-# Stands for ssh: changes the worker that an older boss starts from the tree under
-# test, and hides the load of this machine, for which it would not be used.
-# {hop} carries the command out.
+# Stands for ssh: hides the load of this machine, for which an older boss would not
+# use it. {hop} carries the command out.
 _SSH = '''#!/bin/sh
 opts=
 while :; do
@@ -56,13 +52,10 @@ host=$1
 shift
 [ "$1" = -- ] && shift
 cmd=$*
-case $cmd in
-*receive-pack*|*pgrep*) ;;
-*--worker*) [ -n '{worker}' ] && cmd='{worker}' ;;
-python3)
+if [ "$cmd" = python3 ]; then
     {hop} | sed 's/"load_1m": [0-9.]*/"load_1m": 0.0/'
-    exit ;;
-esac
+    exit
+fi
 exec {hop}
 '''
 _HERE = 'env HOME="{homes}/$host" sh -c "cd; $cmd"'
@@ -96,15 +89,13 @@ class Cost(NamedTuple):
 class Machines:
     """Some machines that are this one, with a home folder each."""
 
-    def __init__(self, folder: str, count: int, toolchains: str, worker: str,
-                 real: bool) -> None:
+    def __init__(self, folder: str, count: int, toolchains: str, real: bool) -> None:
         """Make them; the server of real ones runs until close().
 
         Args:
             folder: for all that is needed
             count: how many
             toolchains: folder that has the compilers in bin
-            worker: the command whose worker is started; '' for what the boss says
             real: behind a real sshd
         """
         self.home = os.path.join(folder, 'home')
@@ -126,7 +117,7 @@ class Machines:
             os.symlink(toolchains, os.path.join(home, 'tc'))
         path = os.path.join(self.bin, 'ssh')
         with open(path, 'w', encoding='utf-8') as outf:
-            outf.write(_SSH.format(hop=hop, worker=worker and WORKER.format(command=worker)))
+            outf.write(_SSH.format(hop=hop))
         os.chmod(path, 0o755)
         self.config = os.path.join(folder, 'config')
         lines = ['[toolchain]', f'sample = {self.home}/tc', '[toolchain-alias]', '[machines]',
@@ -171,10 +162,10 @@ def processor_time() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measure(folder: str, words: List[str], tree: sample.SampleTree, chains: str, worker: str,
+def measure(folder: str, words: List[str], tree: sample.SampleTree, chains: str,
             args: argparse.Namespace) -> Cost:
     """Build once, everything new."""
-    machines = Machines(folder, args.machines, chains, worker, args.sshd)
+    machines = Machines(folder, args.machines, chains, args.sshd)
     out = os.path.join(folder, 'out')
     targets = ','.join(spec.target for spec in tree.boards if spec.arch != SKIPPED)
     words = [*words, '-G', machines.config, '-b', tree.branch, '-o', out, '--boards', targets]
@@ -224,9 +215,9 @@ def main() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if args.sshd and sshd.missing():
         sys.exit(sshd.missing())
-    commands = {'ours': (support.command(), '')}
+    commands = {'ours': support.command()}
     if args.other:
-        commands = {'other': (args.other.split(), args.other), **commands}
+        commands = {'other': args.other.split(), **commands}
     else:
         print('*** there is no other buildman to compare with: ours alone (name it with --other)',
               file=sys.stderr)
@@ -237,9 +228,8 @@ def main() -> None:
                                   commits=args.commits, instant=True)
         chains = sample.make_toolchains(os.path.join(base, 'cross'))
         for number in range(args.rounds):
-            for name, (words, worker) in commands.items():
-                cost = measure(os.path.join(base, f'{name}{number}'), words, tree, chains,
-                               worker, args)
+            for name, words in commands.items():
+                cost = measure(os.path.join(base, f'{name}{number}'), words, tree, chains, args)
                 costs[name].append(cost)
                 print(f'{name:6} {cost}', flush=True)
     print('best:')

@@ -112,11 +112,11 @@ def scm_versions(folder: str, commits: Sequence[str]) -> List[str]:
         lines += git.text(folder, 'describe', '--long', '--always',
                       *commits[start:start + MAX_ARGS]).splitlines()
     out = []
-    for commit, line in zip(commits, lines):
+    for line in lines:
         found = _DESCRIBED.match(line)
         if found is None:
-            short = git.text(folder, 'rev-parse', '--verify', '--short', commit).strip()
-            out.append(f'-g{short}\n')
+            # No tag: it is the hash, as short as rev-parse --short makes it
+            out.append(f'-g{line}\n')
         elif int(found.group(1)):
             out.append(f'-{int(found.group(1)):05d}-{found.group(2)}\n')
         else:
