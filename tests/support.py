@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 import pty
+import random
 import re
 import select
 import shutil
@@ -229,6 +230,28 @@ def run_on_terminal(argv: Sequence[str], cwd: Optional[str] = None,
     if pending:
         raise AssertionError(f'{argv} never printed {pending[0][0]!r}:\n{text}')
     return Result(tuple(argv), code, text, '', raw)
+
+
+def damage(rnd: random.Random, line: bytes) -> bytes:
+    """Return the line as a bad peer or a bad network might deliver it."""
+    out = bytearray(line)
+    for _ in range(rnd.randrange(1, 4)):
+        what = rnd.randrange(6)
+        pos = rnd.randrange(len(out) + 1)
+        if what == 0:
+            del out[pos:]
+        elif what == 1:
+            del out[pos:pos + rnd.randrange(1, 20)]
+        elif what == 2:
+            out[pos:pos] = bytes(rnd.randrange(256) for _ in range(rnd.randrange(1, 10)))
+        elif what == 3 and pos < len(out):
+            out[pos] ^= 1 << rnd.randrange(8)
+        elif what == 4:
+            out[pos:pos] = rnd.choice((b'"', b'{', b'[', b'}', b']', b',', b':', b'\\',
+                                        b'null', b'-1', b'1e9', b'"x":', b'\\ud800'))
+        else:
+            out[pos:pos] = out[pos:pos + rnd.randrange(200)]
+    return bytes(out)
 
 
 def full_disk(tmp: str, folder: str, when: str = '', error: str = 'ENOSPC') -> str:

@@ -12,7 +12,10 @@ import random
 import sys
 import unittest
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
+
+from support import damage
 
 from buildman import kinds, protocol, wire
 
@@ -258,28 +261,6 @@ class TestTolerance(unittest.TestCase):
             msg = protocol.BuildResult('b', 0, 1, stderr='\udcff' * size)
             back = protocol.decode_response(protocol.encode(msg))
             self.assertEqual(back.stderr, '\ufffd' * size)
-
-
-def damage(rnd, line):
-    """Return the line as a bad peer or a bad network might deliver it."""
-    line = bytearray(line)
-    for _ in range(rnd.randrange(1, 4)):
-        what = rnd.randrange(6)
-        pos = rnd.randrange(len(line) + 1)
-        if what == 0:
-            del line[pos:]
-        elif what == 1:
-            del line[pos:pos + rnd.randrange(1, 20)]
-        elif what == 2:
-            line[pos:pos] = bytes(rnd.randrange(256) for _ in range(rnd.randrange(1, 10)))
-        elif what == 3 and pos < len(line):
-            line[pos] ^= 1 << rnd.randrange(8)
-        elif what == 4:
-            line[pos:pos] = rnd.choice((b'"', b'{', b'[', b'}', b']', b',', b':', b'\\',
-                                        b'null', b'-1', b'1e9', b'"x":', b'\\ud800'))
-        else:
-            line[pos:pos] = line[pos:pos + rnd.randrange(200)]
-    return bytes(line)
 
 
 def any_json(rnd, depth=0):

@@ -86,7 +86,7 @@ class BuildFolder:
                 state = json.load(inf)
             self._keys = {str(arch): str(key) for arch, key in state['keys'].items()}
             self._diagnosed = {str(name) for name in state['diagnosed']}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
         return True
 

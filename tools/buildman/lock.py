@@ -82,7 +82,10 @@ class Owner:
     def __str__(self) -> str:
         if not self.user:
             return 'another buildman'
-        when = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(self.since))
+        try:
+            when = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(self.since))
+        except (OverflowError, ValueError, OSError):
+            when = 'no time that there is'
         return f'{self.user}@{self.host}, pid {self.pid}, since {when}'
 
     def to_json(self) -> str:
@@ -102,7 +105,10 @@ class Owner:
         for field in dataclasses.fields(cls):
             val = data.get(field.name, field.default)
             if isinstance(field.default, float) and isinstance(val, int):
-                val = float(val)
+                try:
+                    val = float(val)
+                except OverflowError:
+                    return None
             if type(val) is not type(field.default):
                 return None
             values[field.name] = val[:200] if isinstance(val, str) else val

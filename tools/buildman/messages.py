@@ -28,7 +28,9 @@ _INFRA = (
      'out of memory'),
     (re.compile(r'(?:\bKilled(?: signal terminated program)?\b|Terminated signal terminated)'),
      'a compiler was killed'),
-    (re.compile(r'(\S+): (?:command )?not found\s*$', re.MULTILINE), 'a command was not found'),
+    # A word is begun once, however long it is
+    (re.compile(r'(?<!\S)(\S{1,300}): (?:command )?not found\s*$', re.MULTILINE),
+     'a command was not found'),
     (re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'"), 'a Python module is missing'),
     # Of the libraries that host programs of the build use; any other one would be of the source
     (re.compile(r'fatal error: ((?:openssl|gnutls|uuid|SDL2?)/[\w./-]+\.h|Python\.h|'

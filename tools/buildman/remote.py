@@ -35,7 +35,7 @@ from buildman.boss import BossError, RemoteWorker, WorkerBusy
 from buildman.errors import BuildmanError
 from buildman.joblog import WorkerLog
 from buildman.plan import BoardJob, Toolchain
-from buildman.receiver import Receiver
+from buildman.receiver import Receiver, one_line
 
 # Heartbeats that may fail to come before a worker counts as lost
 MISSED_HEARTBEATS = 3
@@ -323,6 +323,7 @@ class RemoteMachine:
                 return
             self._gone.set()
         closing = self.worker.closing
+        reason = one_line(reason)
         self._log.error(reason)
         if not closing:
             self._post(events.WorkerGone(self.name, reason))
