@@ -149,8 +149,8 @@ def main() -> int:
             ratios['ideal'].append(lost.seconds / best)
             print(f'round {number + 1}: {lost.total} builds of {each:.2f} s on {args.machines} '
                   f'machines with {args.slots} slots: undisturbed {whole.seconds:.1f} s; one '
-                  f'killed after {lost.killed_at:.1f} s ({lost.done_then} results): {lost.seconds:.1f} s, '
-                  f'ideal {best:.1f} s, bound {bound:.1f} s; '
+                  f'killed after {lost.killed_at:.1f} s ({lost.done_then} results): '
+                  f'{lost.seconds:.1f} s, ideal {best:.1f} s, bound {bound:.1f} s; '
                   f'{lost.seconds / whole.seconds:.2f} of undisturbed, '
                   f'{lost.seconds / best:.2f} of ideal', flush=True)
     for name, values in ratios.items():

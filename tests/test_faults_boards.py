@@ -98,11 +98,10 @@ class TestSlow(FaultCase):
                            name='results of the quick one')
         with open(self.out('slow-go'), 'wb'):
             pass
-        late = support.wait_until(
-            lambda: [job for job in joblog(self.results()) if job['status'] == 'dropped'],
-            name='the late result')
-        self.assertEqual((name, 'rocket', '0'),
-                         (late[0]['machine'], late[0]['board'], late[0]['commit']))
+        support.wait_until(
+            lambda: ('rocket', '0', name, 'dropped') in [
+                (job['board'], job['commit'], job['machine'], job['status'])
+                for job in joblog(self.results())], name='the late result')
         self.go()
         self.check(proc)
         self.assertEqual(other, self.hosts()[0, 'rocket'])

@@ -14,6 +14,7 @@ from typing import NoReturn, Optional, Sequence
 
 from buildman import cmdline, control, git
 from buildman.errors import EXIT_INTERRUPTED, EXIT_USAGE, BuildmanError
+from buildman.messages import plain
 
 # Signals that end a run in an orderly way
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -55,7 +56,8 @@ def main(argv: Sequence[str]) -> int:
     except BuildmanError as exc:
         if debug:
             traceback.print_exc()
-        print(f'buildman: {exc}', file=sys.stderr)
+        # It may speak of what a commit or a file holds
+        print(f'buildman: {plain(str(exc))}', file=sys.stderr)
         return exc.status
     except _Terminated:
         print('buildman: terminated', file=sys.stderr)
