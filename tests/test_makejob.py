@@ -144,6 +144,19 @@ class TestBuildFolder(FolderCase):
         folder.remove_diagnosed()
         self.assertEqual(self.files(), {'drivers/b.o'})
 
+    def test_linked_again(self) -> None:
+        """A program that the linker warned of is linked again, although make does not keep it"""
+        made = {'lib/x/hello.efi', 'lib/x/hello_efi.S', 'lib/x/hello_efi.o'}
+        kept = {'lib/x/hello.o', 'lib/x/other.efi', 'lib/x/other_efi.o', 'lib/y.o'}
+        self.touch(*made, *kept)
+        folder = BuildFolder(self.dir, True)
+        self.assertEqual(folder.note_diagnosed(
+            'arm-linux-ld.bfd: warning: lib/x/hello_efi.so has a LOAD segment with RWX '
+            'permissions\narm-linux-ld.bfd: warning: lib/y.o: missing .note.GNU-stack section '
+            'implies executable stack\n'), 1)
+        folder.remove_diagnosed()
+        self.assertEqual(self.files(), kept)
+
     def test_not_ours(self) -> None:
         """The user's own folder is never emptied"""
         self.touch('u-boot', 'a.c')

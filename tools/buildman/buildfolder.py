@@ -26,6 +26,11 @@ _DIAGNOSED = re.compile(
     r'(?:^|[\s(])((?:[\w+.,-]+/)*[\w+.,-]+\.(?:c|S|s|cc|cpp|dts|dtb|dtbo|dtso|l|y|asl))'
     r'(?=[:,]\s|:\d)', re.MULTILINE)
 
+# What a linker complained about, where its output is made into something else and
+# is not kept: U-Boot's EFI programs. Images at the top are made again anyway
+_LINKED = re.compile(
+    r'(?:^|[-/])ld(?:\.\w+)?: warning: ((?:[\w+.,-]+/)*[\w+.,-]+_efi\.so)(?=:| has )', re.MULTILINE)
+
 # What may be made of a source, without the ending
 _MADE = ('.o', '.dtb', '.dtbo', '.lex.o', '.tab.o')
 
@@ -153,7 +158,7 @@ class BuildFolder:
             how many there are in this text
         """
         found = set()
-        for name in _DIAGNOSED.findall(text):
+        for name in (*_DIAGNOSED.findall(text), *_LINKED.findall(text)):
             parts = name.split('/')
             while parts and parts[0] in ('..', '.', 'build'):
                 parts = parts[1:]
@@ -171,6 +176,9 @@ class BuildFolder:
         for name in self._diagnosed:
             stem, ext = os.path.splitext(name)
             outputs = [name] if ext in ('.dtb', '.dtbo') else [stem + end for end in _MADE]
+            if ext == '.so':
+                # X_efi.so becomes X.efi, which X_efi.S holds (scripts/Makefile.lib)
+                outputs += [name, stem + '.S', stem[:-len('_efi')] + '.efi']
             for folder in ('', *(f'{phase}/' for phase in PHASES)):
                 self._unlink(folder + output for output in outputs)
             # A host program of one source has no object of its own
