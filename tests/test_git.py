@@ -7,13 +7,25 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
+import time
 import unittest
+from typing import List
 from unittest import mock
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
 from buildman import git
 from buildman.errors import GitError
+
+
+def _alive(pid: int) -> bool:
+    """Return whether a process runs; one that nobody has reaped yet does not."""
+    try:
+        with open(f'/proc/{pid}/stat', encoding='ascii') as inf:
+            return inf.read().rpartition(')')[2].split()[0] not in 'ZX'
+    except OSError:
+        return False
 
 
 class GitTest(unittest.TestCase):
@@ -61,6 +73,38 @@ class GitTest(unittest.TestCase):
             for call in (git.run, git.text, git.ask):
                 with self.assertRaisesRegex(git.NoGitError, 'git is not installed .apt-get'):
                     call(self.repo, 'status')
+
+    def test_end_all(self) -> None:
+        """Ctrl-C while slots check out their source: no git and no helper of it lives on."""
+        fifo = os.path.join(self.tmp, 'fifo')
+        os.mkfifo(fifo)
+        with open(os.path.join(self.tmp, 'git'), 'w', encoding='utf-8') as outf:
+            # The helper tells its number when both are there
+            outf.write('#!/bin/sh\n'
+                       f'sh -c \'echo $$ >"{fifo}"; exec sleep 1000\' &\nwait\n')
+        os.chmod(outf.name, 0o755)
+        errors: List[Exception] = []
+
+        def call() -> None:
+            try:
+                git.run(self.tmp, 'checkout')
+            except GitError as exc:
+                errors.append(exc)
+
+        with mock.patch.dict(os.environ, {'PATH': f"{self.tmp}:{os.environ['PATH']}"}):
+            thread = threading.Thread(target=call)
+            thread.start()
+            with open(fifo, encoding='ascii') as inf:
+                pid = int(inf.read())
+            git.end_all()
+            thread.join(30)
+        self.assertEqual(len(errors), 1)
+        self.assertRegex(str(errors[0]), '^git checkout failed')
+        end = time.monotonic() + 10
+        while _alive(pid) and time.monotonic() < end:
+            time.sleep(.01)
+        self.assertFalse(_alive(pid))
+
 
 
 if __name__ == '__main__':

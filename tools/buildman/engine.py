@@ -17,7 +17,7 @@ import threading
 import time
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from buildman import ccache, shareddtc
+from buildman import ccache, git, shareddtc
 from buildman.errors import BuildmanError
 from buildman.events import BoardDone, Built, Crashed, Event, SlotReady, Started, WorkerGone
 from buildman.jobserver import JobServer, Stopped
@@ -206,6 +206,8 @@ class Engine:
                 self._queue.get_nowait()
         self.finish()
         self._groups.stop()
+        # A slot may be checking out its source
+        git.end_all()
         self.join(2)
 
     def cache_use(self) -> Optional[ccache.Use]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
-from typing import Dict, Mapping, Optional
+import threading
+from typing import Dict, Mapping, Optional, Sequence, Set, Tuple
 
 from buildman.errors import GitError
 
@@ -42,6 +44,44 @@ def environment() -> Dict[str, str]:
     return {**env, 'LC_ALL': 'C', 'GIT_OPTIONAL_LOCKS': '0'}
 
 
+# Those under way, each the head of a process group, as a checkout has helpers
+_running: Set['subprocess.Popen[bytes]'] = set()
+_lock = threading.Lock()
+
+
+def _communicate(args: Sequence[str], cwd: str, env: Mapping[str, str],
+                 stdin: bytes) -> Tuple[int, bytes, bytes]:
+    """Run git to its end; return exit status, stdout and stderr"""
+    with subprocess.Popen(['git', *args], cwd=cwd, env=env, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          start_new_session=True) as proc:
+        with _lock:
+            _running.add(proc)
+        try:
+            out, err = proc.communicate(stdin, timeout=GIT_TIMEOUT)
+        except BaseException:
+            _kill(proc)
+            raise
+        finally:
+            with _lock:
+                _running.discard(proc)
+    return proc.returncode, out, err
+
+
+def _kill(proc: 'subprocess.Popen[bytes]') -> None:
+    """End a git and its helpers"""
+    if proc.returncode is None:
+        with contextlib.suppress(OSError):
+            os.killpg(proc.pid, signal.SIGKILL)
+
+
+def end_all() -> None:
+    """End every git that is under way, from any thread; their callers get a GitError."""
+    with _lock:
+        for proc in _running:
+            _kill(proc)
+
+
 def run(cwd: str, *args: str, stdin: bytes = b'',
         env: Optional[Mapping[str, str]] = None) -> bytes:
     """Run git in a folder.
@@ -59,9 +99,7 @@ def run(cwd: str, *args: str, stdin: bytes = b'',
         GitError: it failed, with what it said of the cause; or there is no git
     """
     try:
-        done = subprocess.run(
-            ['git', *args], cwd=cwd, env=environment() if env is None else env, input=stdin,
-            capture_output=True, timeout=GIT_TIMEOUT, start_new_session=True, check=False)
+        code, out, err = _communicate(args, cwd, environment() if env is None else env, stdin)
     except FileNotFoundError as exc:
         if exc.filename != 'git':
             raise GitError(f"no such folder: '{cwd}'") from exc
@@ -71,15 +109,15 @@ def run(cwd: str, *args: str, stdin: bytes = b'',
                        f"in '{cwd}'") from exc
     except OSError as exc:
         raise GitError(f"cannot run git in '{cwd}': {exc.strerror}") from exc
-    if done.returncode:
-        why = _cause(done.stderr.decode('utf-8', 'replace'), done.returncode)
+    if code:
+        why = _cause(err.decode('utf-8', 'replace'), code)
         with contextlib.suppress(OSError):
             # git does not always say so
             stat = os.statvfs(cwd)
             if stat.f_bavail * stat.f_frsize < _FULL:
                 why = f'No space left on device ({why})'
         raise GitError(f"git {_verb(args)} failed in '{cwd}': {why}")
-    return done.stdout
+    return out
 
 
 def text(cwd: str, *args: str, stdin: bytes = b'',
