@@ -14,7 +14,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 from support import wait_for
 
 from buildman import engine, events
-from buildman.builder import Builder, LocalWorker
+from buildman.builder import Builder
+from buildman.local import LocalWorker
 from buildman.plan import Board, BoardJob, Plan, Settings, Toolchain
 from buildman.results import ResultTree
 from buildman.status import Status

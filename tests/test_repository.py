@@ -29,7 +29,7 @@ ROOMS = (
      'process', 'ccache', 'shareddtc'),
     ('results', 'resultreader', 'durations', 'summary', 'status', 'listing', 'limit',
      'aftermath'),
-    ('scheduler', 'ledger', 'forecast', 'weights', 'builder'),
+    ('local', 'scheduler', 'ledger', 'forecast', 'weights', 'builder'),
     ('oneshot', 'ssh', 'channel', 'protocol', 'kinds', 'wire', 'lock', 'farside', 'machine',
      'scripts', 'source', 'blobs', 'shipment', 'worker', 'remote', 'receiver', 'boss', 'pool',
      'hosts', 'inbox', 'joblog', 'dist'),

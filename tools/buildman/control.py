@@ -34,7 +34,7 @@ from buildman import (
     toolchain,
     weights,
 )
-from buildman.builder import Builder, LocalWorker, Report, Worker, exit_status
+from buildman.builder import Builder, Report, exit_status
 from buildman.errors import (
     EXIT_OK,
     BoardError,
@@ -44,6 +44,7 @@ from buildman.errors import (
     UsageError,
 )
 from buildman.events import Event
+from buildman.local import LocalWorker, Worker
 from buildman.places import Places, check_disk, find_places, output_folder, work_area
 from buildman.plan import Board, Commit, Plan, Settings
 from buildman.results import OutputLock, ResultTree

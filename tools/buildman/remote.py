@@ -63,7 +63,7 @@ ANSWER_TIME = 600.0
 
 
 class RemoteMachine:
-    """One machine, as a `builder.Worker`.
+    """One machine, as a `local.Worker`.
 
     Attributes:
         boards_sent: boards given to it
