@@ -29,12 +29,11 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 import threading
 import zlib
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
-from buildman import git, lock, oneshot, ssh
+from buildman import git, lock, oneshot, ssh, tempdirs
 from buildman.errors import GitError
 from u_boot_pylib import command
 
@@ -232,7 +231,7 @@ class PushPlan:
 
     def close(self) -> None:
         """Remove the temporary folder; harmless the second time."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        tempdirs.remove(self.folder)
 
     @property
     def refspec(self) -> str:
@@ -316,7 +315,7 @@ def prepare_push(folder: str, commits: Optional[Sequence[str]], run: str,
     Raises:
         GitError: a commit is not there, or git cannot read the folder
     """
-    tmp = tempfile.mkdtemp(prefix='buildman-push-')
+    tmp = tempdirs.make()
     try:
         objects = os.path.join(tmp, 'objects')
         for name in ('info', 'pack'):
@@ -335,7 +334,7 @@ def prepare_push(folder: str, commits: Optional[Sequence[str]], run: str,
         carrier = _write_commit(objects, tree, commits, 'Commits that buildman builds')
         return PushPlan(tuple(commits), tuple(versions), run, tmp, tuple(borrowed), carrier)
     except BaseException:
-        shutil.rmtree(tmp, ignore_errors=True)
+        tempdirs.remove(tmp)
         raise
 
 
