@@ -31,7 +31,8 @@ ROOMS = (
      'aftermath'),
     ('local', 'scheduler', 'ledger', 'forecast', 'weights', 'builder'),
     ('oneshot', 'ssh', 'channel', 'protocol', 'kinds', 'wire', 'lock', 'farside', 'machine',
-     'scripts', 'source', 'tempdirs', 'blobs', 'shipment', 'worker', 'remote', 'receiver', 'boss', 'pool',
+     'scripts', 'source', 'tempdirs', 'blobs', 'shipment', 'worker', 'sender', 'remote', 'receiver',
+     'boss', 'pool',
      'hosts', 'inbox', 'joblog', 'dist'),
     ('main', 'cmdline', 'control', 'places', 'demo', 'sample'),
 )

@@ -105,7 +105,8 @@ def survey_script(work_dir: str, owner: lock.Owner, spec: Mapping[str, object],
 WORKER_MODULES = (
     'errors', 'plan', 'outcome', 'events', 'lock', 'messages', 'wire', 'kinds', 'protocol',
     'channel', 'jobserver', 'process', 'git', 'seed', 'worktree', 'buildenv', 'ccache', 'collect',
-    'buildfolder', 'unaffected', 'shareddtc', 'makerun', 'makejob', 'engine', 'blobs', 'worker')
+    'buildfolder', 'unaffected', 'shareddtc', 'makerun', 'makejob', 'engine', 'blobs', 'sender',
+    'worker')
 
 
 def worker_script(work_dir: str, run: str, heartbeat: float = 0.0) -> str:

@@ -17,7 +17,6 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import os
 import queue
 import shutil
@@ -28,11 +27,10 @@ import time
 from types import FrameType
 from typing import Any, Dict, Iterable, List, Mapping, NoReturn, Optional, Tuple, Union
 
-from buildman import blobs, buildenv, events, git, lock, protocol
+from buildman import blobs, buildenv, events, git, lock, protocol, sender
 from buildman.channel import Channel, ChannelError
 from buildman.engine import Engine, EngineConfig, clean_env, cpu_count
 from buildman.errors import BuildmanError
-from buildman.outcome import Outcome
 from buildman.plan import Board, BoardJob, Commit, Settings, Toolchain
 from buildman.protocol import RESPONSE_PREFIX
 
@@ -41,14 +39,8 @@ __all__ = ['RESPONSE_PREFIX', 'Worker', 'main']
 # Heartbeats' times without a word from a boss that sends pings after which it is gone
 MISSED_PINGS = 12
 
-# Bytes of an image that travel in one message
-PIECE_SIZE = 1 << 20
-
 # Seconds that the last messages get to go out
 FLUSH_TIME = 5.0
-
-# Characters of stdout or stderr that are sent; of more, the two ends are
-MAX_OUTPUT = 12 << 20
 
 # What an older boss gets as exit status of a board that this machine could not build
 NOT_BUILT = 10
@@ -401,7 +393,7 @@ class Worker:
         elif isinstance(event, events.Started):
             self._send(protocol.Started(event.target, event.commit_upto))
         elif isinstance(event, events.Built):
-            self._result(event.outcome)
+            sender.send_result(self._send, event.outcome, bool(self._channel.version))
         elif isinstance(event, events.BoardDone):
             self._board_done(event)
         elif isinstance(event, events.Crashed):
@@ -423,60 +415,11 @@ class Worker:
             self._send(protocol.BoardDone(target))
         self._maybe_done()
 
-    def _result(self, outcome: Outcome) -> None:
-        """Send a result, its images first"""
-        folders = {os.path.dirname(path) for path in outcome.images.values()}
-        infra = outcome.infra
-        if self._channel.version:
-            try:
-                for name, path in outcome.images.items():
-                    self._send_image(outcome, name, path)
-            except OSError as exc:
-                infra = infra or f'an image cannot be read: {exc.strerror}'
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        result = protocol.BuildResult(
-            board=outcome.target, commit_upto=outcome.commit_upto,
-            return_code=outcome.return_code, stdout=_bounded(outcome.stdout),
-            stderr=_bounded(outcome.stderr), sizes=outcome.sizes, load_avg=os.getloadavg()[0],
-            files=outcome.files, seconds=outcome.seconds, infra=infra,
-            reconfigured=outcome.reconfigured, skipped=outcome.skipped)
-        try:
-            self._send(result)
-        except ValueError as exc:
-            # Files without bound, of a build that has gone mad
-            self._send(dataclasses.replace(result, files={}, infra=str(exc)))
-
-    def _send_image(self, outcome: Outcome, name: str, path: str) -> None:
-        """Send one image in pieces"""
-        stat = os.stat(path)
-        digest = hashlib.sha256()
-        offset = 0
-        with open(path, 'rb') as inf:
-            while True:
-                data = inf.read(PIECE_SIZE)
-                digest.update(data)
-                last = offset + len(data) >= stat.st_size or not data
-                self._send(protocol.FilePiece(
-                    outcome.target, outcome.commit_upto, name, offset, data, last,
-                    stat.st_size, digest.hexdigest() if last else '', stat.st_mode & 0o777))
-                offset += len(data)
-                if last:
-                    return
-
 
 def _complain(text: str) -> None:
     """Say something on stderr, if anybody is still there"""
     with contextlib.suppress(OSError):
         print(f'worker: {text}', file=sys.stderr, flush=True)
-
-
-def _bounded(text: str) -> str:
-    """Return a text with its middle taken out when it is too large to be sent"""
-    if len(text) <= MAX_OUTPUT:
-        return text
-    half = MAX_OUTPUT // 2
-    return f'{text[:half]}\n… {len(text) - 2 * half} characters are left out …\n{text[-half:]}'
 
 
 def _toolchain(arch: str, gcc: str) -> Toolchain:
