@@ -8,15 +8,19 @@ import os
 import sys
 import tempfile
 import threading
-import time
 import unittest
 from typing import List
 from unittest import mock
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
+TESTS = os.path.dirname(os.path.abspath(__file__))
+for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
 
-from buildman import git
-from buildman.errors import GitError
+from support import wait_until  # noqa: E402
+
+from buildman import git  # noqa: E402
+from buildman.errors import GitError  # noqa: E402
 
 
 def _alive(pid: int) -> bool:
@@ -100,10 +104,7 @@ class GitTest(unittest.TestCase):
             thread.join(30)
         self.assertEqual(len(errors), 1)
         self.assertRegex(str(errors[0]), '^git checkout failed')
-        end = time.monotonic() + 10
-        while _alive(pid) and time.monotonic() < end:
-            time.sleep(.01)
-        self.assertFalse(_alive(pid))
+        wait_until(lambda: not _alive(pid), 10, 'the end of the helper')
 
 
 
