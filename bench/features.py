@@ -35,6 +35,8 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..')
 sys.path.insert(0, os.path.join(TOP, 'tools'))
 
+from compare_tree import read_tree  # noqa: E402
+
 from buildman import sample  # noqa: E402
 
 OURS = os.path.abspath(os.path.join(TOP, 'tools', 'buildman', 'buildman'))
@@ -66,20 +68,6 @@ FEATURES = (
     Feature('ccache', ('--ccache',), again=True),
     Feature('all', ('-T', '4', '--shared-dtc', '--ccache'), OFF),
 )
-
-
-def read_tree(top: str) -> Dict[str, bytes]:
-    """Return the results below a folder: COMMIT/BOARD/FILE to content."""
-    files: Dict[str, bytes] = {}
-    for commit in sorted(os.listdir(top)):
-        if not re.match(r'\d+_g', commit):
-            continue
-        for folder, _, names in os.walk(os.path.join(top, commit)):
-            for name in names:
-                path = os.path.join(folder, name)
-                with open(path, 'rb') as inf:
-                    files[os.path.relpath(path, top)] = inf.read()
-    return files
 
 
 def explain(path: str, off: Optional[bytes], on: Optional[bytes]) -> Optional[str]:
