@@ -120,6 +120,17 @@ class Soak:
         """Return a command that builds the branch."""
         return [*support.command(), '-G', self.config, '-b', 'feature', '-o', out, *args]
 
+    def measure(self) -> None:
+        """Build once without a fault: moments are drawn from the time that takes."""
+        began = time.monotonic()
+        out = os.path.join(self.base, 'plain')
+        status, text = self.build(out, [])
+        self.typical = time.monotonic() - began
+        if status != self.status or support.tree_differences(
+                self.ref + '/feature', out + '/feature', LOGS):
+            sys.exit(f'a build without faults went wrong, status {status}:\n{text}')
+        shutil.rmtree(out)
+
     # -- faults ------------------------------------------------------------
 
     def draw(self, rng: random.Random) -> List[Fault]:
@@ -310,15 +321,14 @@ def main() -> int:
     parser.add_argument('--keep', action='store_true', help='keep all that was made')
     args = parser.parse_args()
     soak = Soak(args)
+    soak.measure()
+    print(f'without faults: {soak.typical:.1f} s', flush=True)
     kinds: Counter[str] = collections.Counter()
     failed: List[int] = []
     began = time.monotonic()
     numbers = [args.only] if args.only is not None else list(range(1, args.runs + 1))
     for number in numbers:
-        started = time.monotonic()
         bad, faults, line = soak.one(number)
-        if not faults or not bad:
-            soak.typical = min(6.0, max(1.0, time.monotonic() - started))
         print(line, flush=True)
         for text in bad:
             print(f'     {text}', flush=True)
