@@ -363,10 +363,15 @@ class FaultCase(DistCase):
                            GONE_TIME, 'the locks to be free')
 
 
-class StubCase(DistCase):
-    """The machines are hosts of a stand-in for ssh"""
+class StubSshCase(DistCase):
+    """A stand-in for ssh, which fails on demand, is on PATH.
+
+    Attributes:
+        real_ssh: what the stand-in runs; '': the far side itself, here
+    """
 
     stub: str
+    real_ssh: ClassVar[str] = ''
 
     def setUp(self) -> None:
         self.stub = ''
@@ -374,17 +379,11 @@ class StubCase(DistCase):
         self.stub = self.out('stub')
         os.makedirs(self.stub)
 
-    def host(self, name: str) -> str:
-        return f'{name}.example'
-
-    def section(self, name: str) -> List[str]:
-        # The load here is our own
-        return ['max_load = 0', f'work_dir = {self.work_dir(name)}']
-
     def env(self, extra: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
         env = super().env(extra)
         if getattr(self, 'stub', ''):
             env['BM_STUB_DIR'] = self.stub
+            env['BM_STUB_SSH'] = self.real_ssh
             env['PATH'] = os.path.join(TESTS, 'stub_ssh') + ':' + env['PATH']
         return env
 
@@ -400,6 +399,17 @@ class StubCase(DistCase):
             return read(self.stub, 'log').count(text)
         except FileNotFoundError:
             return 0
+
+
+class StubCase(StubSshCase):
+    """The machines are hosts of the stand-in"""
+
+    def host(self, name: str) -> str:
+        return f'{name}.example'
+
+    def section(self, name: str) -> List[str]:
+        # The load here is our own
+        return ['max_load = 0', f'work_dir = {self.work_dir(name)}']
 
 
 class SshdCase(DistCase):
@@ -425,6 +435,9 @@ class SshdCase(DistCase):
         """Return the server, which is not started."""
         return sshd.Sshd(machines=len(cls.names), max_startups=cls.max_startups,
                          login_noise=cls.login_noise)
+
+    def host(self, name: str) -> str:
+        return self.server.hostname(int(name[1:]) - 1)
 
     def work_dir(self, name: str) -> str:
         return os.path.join(self.server.homes[int(name[1:]) - 1], 'dev', '.bm-worker')

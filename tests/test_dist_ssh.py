@@ -17,22 +17,27 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
         sys.path.insert(0, folder)
 
 import support  # noqa: E402
-from dist_support import GONE_TIME, FaultCase, SshdCase, StubCase, read  # noqa: E402
+from dist_support import GONE_TIME, FaultCase, SshdCase, StubCase, StubSshCase, read  # noqa: E402
 
 # What tells the steps of a start-up apart in the commands of a machine
 STEPS = {'probe': 'toolchains', 'init': 'worker_host', 'push': 'git-receive-pack',
          'worker': '--worker'}
 
 
-class TestCut(StubCase):
-    """FAULT: the connection is cut at each step; the other machine does it all"""
+class CutCase(StubSshCase):
+    """One machine fails, the others do it all
+
+    Attributes:
+        victim: the machine that fails
+    """
 
     sample_args: ClassVar[Dict[str, Any]] = {'boards': 2, 'commits': 1}
     settings = '[distributed]\nheartbeat = 1\n'
+    victim: ClassVar[str]
 
-    def run_cut(self, what: str, told: str = r'\[beta\] ') -> support.Result:
-        """Build while beta fails, and check that the tree is whole"""
-        self.misbehave('beta', what)
+    def run_cut(self, what: str, told: str = '') -> support.Result:
+        """Build while one fails, and check that the tree is whole"""
+        self.misbehave(self.victim, what)
         shutil.rmtree(self.out(), ignore_errors=True)
         ref, status = self.local()
         done = self.dist('--no-local', timeout=100)
@@ -40,15 +45,38 @@ class TestCut(StubCase):
         self.assert_same(ref)
         self.assert_once()
         self.assert_clean(done.stderr)
-        self.assertRegex(done.stdout, told)
+        self.assertRegex(done.stdout, told or rf'\[{self.victim}\] ')
         self.assert_no_processes()
         return done
 
-    def test_start_up(self) -> None:
-        """At connect, in init, in push, before `ready`: the machine and the cause are named"""
+    def cut_steps(self) -> None:
+        """Cut the connection at each step of the start-up; the machine is named"""
         for step, match in STEPS.items():
             with self.subTest(step=step):
-                self.run_cut(f'cut-now match={match}', r'(?m)^\[beta\] .*(cut|closed)')
+                self.run_cut(f'cut-now match={match}',
+                             rf'(?m)^\[{self.victim}\] .*(cut|closed)')
+
+    def cut_messages(self, last: int, step: int = 2) -> None:
+        """Cut it after each of the first messages, and in its middle
+
+        Args:
+            last: number of messages, at the most
+            step: every so many of them
+        """
+        for count in range(0, last, step):
+            mode = 'cut-in' if count // step % 2 else 'cut'
+            with self.subTest(mode=mode, count=count):
+                self.run_cut(f'{mode} {count} match=--worker', 'Completed: 4 total')
+
+
+class TestCut(CutCase, StubCase):
+    """FAULT 4: the connection is cut at each step; the other machine does it all"""
+
+    victim = 'beta'
+
+    def test_start_up(self) -> None:
+        """At connect, in init, in push, before `ready`: the machine and the cause are named"""
+        self.cut_steps()
         for mode, told in (('refuse', 'connection refused'), ('resolve', 'no such host'),
                            ('denied', 'permission denied'), ('changed', 'host key has changed'),
                            ('unreachable', 'not reachable')):
@@ -57,10 +85,7 @@ class TestCut(StubCase):
 
     def test_messages(self) -> None:
         """After each of the first messages, and in its middle"""
-        for count in range(0, 14, 2):
-            mode = 'cut-in' if count % 4 else 'cut'
-            with self.subTest(mode=mode, count=count):
-                self.run_cut(f'{mode} {count} match=--worker', 'Completed: 4 total')
+        self.cut_messages(14)
 
     def test_killed(self) -> None:
         """Killed after some messages; the same while something holds the connection open"""
@@ -200,6 +225,22 @@ class TestReal(SshdCase, FaultCase):
     def test_at_once(self) -> None:
         """FAULT 12: two at the same instant"""
         self.bosses_at_once('m2')
+
+
+class TestCutReal(SshdCase, CutCase):
+    """FAULT 4 over the real thing: the ssh of one machine is killed at each step"""
+
+    names = ('m1', 'm2')
+    victim = 'm2'
+    real_ssh = shutil.which('ssh') or ''
+
+    def test_start_up(self) -> None:
+        """In init, in push, before `ready`"""
+        self.cut_steps()
+
+    def test_messages(self) -> None:
+        """In prepare, in a result, in the middle of a message"""
+        self.cut_messages(14, 3)
 
 
 if __name__ == '__main__':
