@@ -304,7 +304,9 @@ class FaultCase(DistCase):
         self.assertIn('What happened to machines:', log)
         left = [job for job in joblog(self.results()) if job['board'] == 'rocket'
                 and job['commit'] == '3' and job['status'].isdigit()]
-        self.assertLessEqual(2, int(left[0]['attempt']))
+        if re.search(rf'(?m)^\[{name}\] lost: .*given away again: .*rocket', text):
+            # (Else another machine had begun it, too, by itself)
+            self.assertLessEqual(2, int(left[0]['attempt']))
         if 'rocket' in told.group(1):
             self.assertRegex(told.group(1), rf"rocket[\w ]* built on [\w, ]*{left[0]['machine']}")
 

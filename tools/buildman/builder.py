@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import math
 import queue
-import shutil
 import threading
 import time
 from typing import (
@@ -41,7 +40,6 @@ from buildman.events import (
     WorkerReady,
 )
 from buildman.local import Worker
-from buildman.outcome import Outcome
 from buildman.plan import Plan
 from buildman.results import ResultTree
 from buildman.scheduler import Scheduler, Task
@@ -210,6 +208,8 @@ class Builder:
             self._before_end(True)
             _all_at_once(self._workers.values(), lambda worker: worker.stop())
             raise
+        finally:
+            self._discard_late()
         self.report.missing = self.scheduler.missing()
         return self.report
 
@@ -336,13 +336,13 @@ class Builder:
             self._retried.add(key)
             self._note_once(event.worker, f'failed as {outcome.infra}; tried again',
                             outcome.target)
-            self._discard(outcome)
+            outcome.drop_images()
             self.aftermath.again(outcome.target)
             self._bad_board(event.worker, outcome.target, outcome.infra)
             return 'infra'
         seconds = 0.0 if outcome.skipped else outcome.seconds
         if not self.scheduler.result(event.worker, outcome.target, outcome.commit_upto, seconds):
-            self._discard(outcome)
+            outcome.drop_images()
             return 'dropped'
         if not outcome.infra:
             self._bad_boards.pop(event.worker, None)
@@ -380,11 +380,13 @@ class Builder:
             self._workers[name].cancel(board)
         self._changed = True
 
-    @staticmethod
-    def _discard(outcome: Outcome) -> None:
-        """Remove the staged images of a result that nobody wants"""
-        for folder in {path.rpartition('/')[0] for path in outcome.images.values()}:
-            shutil.rmtree(folder, ignore_errors=True)
+    def _discard_late(self) -> None:
+        """Discard results that came when nothing was open any more, as a board was built twice"""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                event = self._events.get_nowait()
+                if isinstance(event, Built):
+                    event.outcome.drop_images()
 
     def _lost(self, event: WorkerGone) -> None:
         """Give away what a lost worker had in hand"""

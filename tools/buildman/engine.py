@@ -337,6 +337,7 @@ class Engine:
             outcome = maker.build(left[0])
             # What was ended on purpose is no verdict
             if self._is_cancelled(ticket):
+                outcome.drop_images()
                 return
             outcome.machine = name
             self._post(Built(name, outcome))

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from typing import Dict
 
 
@@ -54,3 +56,9 @@ class Outcome:
     def warned(self) -> bool:
         """True when make succeeded but wrote to stderr."""
         return self.return_code == 0 and bool(self.stderr)
+
+    def drop_images(self) -> None:
+        """Remove the staged images, of a result that nobody wants."""
+        for folder in {os.path.dirname(path) for path in self.images.values()}:
+            shutil.rmtree(folder, ignore_errors=True)
+        self.images = {}

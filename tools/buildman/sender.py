@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import shutil
 from typing import Callable
 
 from buildman import protocol
@@ -29,7 +28,6 @@ def send_result(send: Send, outcome: Outcome, with_images: bool) -> None:
         outcome: what came out
         with_images: the boss knows what a piece of an image is
     """
-    folders = {os.path.dirname(path) for path in outcome.images.values()}
     infra = outcome.infra
     if with_images:
         try:
@@ -37,8 +35,7 @@ def send_result(send: Send, outcome: Outcome, with_images: bool) -> None:
                 _send_image(send, outcome, name, path)
         except OSError as exc:
             infra = infra or f'an image cannot be read: {exc.strerror}'
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+    outcome.drop_images()
     result = protocol.BuildResult(
         board=outcome.target, commit_upto=outcome.commit_upto,
         return_code=outcome.return_code, stdout=_bounded(outcome.stdout),

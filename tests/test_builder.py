@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The builder loop with workers that are made up: what depends on who says what when."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import tempfile
+import unittest
+from typing import Optional, Sequence
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
+
+from buildman.builder import Builder
+from buildman.events import BoardDone, Built, Event
+from buildman.outcome import Outcome
+from buildman.plan import Board, BoardJob, Plan, Settings, Toolchain
+from buildman.results import ResultTree
+from buildman.status import Status
+
+JOB = BoardJob(Board('b', 'sandbox'), (0,), Toolchain('sandbox', '/bin/cc', '/bin', ''))
+
+
+class Twice:
+    """A worker that has its result, and once more when nothing is open any more"""
+
+    name = 'twice'
+    slots = 1
+    archs: Optional[Sequence[str]] = None
+    speed = 1.0
+
+    def __init__(self, folder: str, events: 'queue.Queue[Event]') -> None:
+        self._folder = folder
+        self._events = events
+
+    def _result(self, stage: str) -> Built:
+        folder = os.path.join(self._folder, stage)
+        os.makedirs(folder)
+        path = os.path.join(folder, 'u-boot.bin')
+        with open(path, 'wb') as outf:
+            outf.write(stage.encode())
+        return Built(self.name, Outcome('b', 0, 0, images={'u-boot.bin': path}))
+
+    def start(self) -> None:
+        """It is ready."""
+
+    def submit(self, job: BoardJob) -> None:
+        """Build it at once."""
+        self._events.put(self._result('x.stage-b-0'))
+        self._events.put(BoardDone(self.name, job.board.target, (), ''))
+
+    def cancel(self, target: str) -> None:
+        """It is not slow."""
+
+    def finish(self) -> None:
+        """Send what was under way."""
+        self._events.put(self._result('y.stage-b-0'))
+
+    def stop(self) -> None:
+        """The same."""
+        self.finish()
+
+
+class BuilderTest(unittest.TestCase):
+    """Results that come when they are not expected"""
+
+    def test_late_images(self) -> None:
+        """Images of a result that came too late do not fill the disk"""
+        with tempfile.TemporaryDirectory() as folder, \
+                open(os.devnull, 'w', encoding='utf-8') as null:
+            events: 'queue.Queue[Event]' = queue.Queue()
+            tree = ResultTree(os.path.join(folder, 'out'), None)
+            stage = os.path.join(folder, 'stage')
+            builder = Builder(Plan((JOB,), None, Settings(keep_outputs=True)), tree,
+                              Status(null), events)
+            report = builder.run([Twice(stage, events)])
+            self.assertEqual(report.missing, {})
+            self.assertEqual(os.listdir(stage), [])
+            with open(os.path.join(tree.commit_dir(0), 'b', 'u-boot.bin'), 'rb') as inf:
+                self.assertEqual(inf.read(), b'x.stage-b-0')
+
+
+if __name__ == '__main__':
+    unittest.main()
