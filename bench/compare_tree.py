@@ -35,6 +35,11 @@ OURS = os.path.join(TOP, 'tools', 'buildman', 'buildman')
 # Lines of a failed make that depend on which other jobs were running
 _UNFINISHED = re.compile(rb'^make(\[\d+\])?: \*\*\* Waiting for unfinished jobs\.*\n?', re.M)
 
+# What is said of the jobs that a link may start
+_SERIAL_LTO = re.compile(rb'^lto-wrapper: (?:warning: using serial compilation'
+                         rb'|note: see the) .*\n?', re.M)
+_SERIAL_LTO_WHY = 'err: theirs tells how few jobs the link had'
+
 Reasons = Dict[str, int]
 
 
@@ -81,6 +86,8 @@ def explain_err(theirs: bytes, ours: bytes) -> Optional[str]:
     """Return why two `err` files differ, None if that is not known"""
     if without_up(theirs) == ours:
         return "err: ours has paths from the source's top, theirs from the build folder"
+    if _SERIAL_LTO.sub(b'', without_up(theirs)) == ours:
+        return _SERIAL_LTO_WHY
     left, right = (sorted(set(_UNFINISHED.sub(b'', without_up(text)).splitlines()))
                    for text in (theirs, ours))
     if left == right:
@@ -129,6 +136,8 @@ def explain_missing(path: str, who: str, theirs: Dict[str, bytes],
     config = ours.get(os.path.join(folder, '.config'), b'')
     if who == 'theirs' and '-spl' in name and config and b'\nCONFIG_SPL=y\n' not in config:
         return 'a board without SPL: theirs keeps files of the board built before'
+    if who == 'theirs' and name == 'err' and not _SERIAL_LTO.sub(b'', theirs[path]):
+        return _SERIAL_LTO_WHY
     if who == 'ours' and name == 'err':
         return 'err: theirs lacks messages of files that it did not compile this time'
     if name == 'uboot.env' and who == 'theirs' and theirs.get(done) != b'0':

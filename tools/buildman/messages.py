@@ -11,6 +11,12 @@ import re
 _UNFINISHED = re.compile(r'^make(\[\d+\])?: \*\*\* Waiting for unfinished jobs\.*\n?',
                          re.MULTILINE)
 
+# What gcc's link-time optimiser says of the jobs that it may start: of the way in
+# which make was run, not of the source. With a job server it has nothing to say
+_SERIAL_LTO = re.compile(r'^lto-wrapper: (?:warning: using serial compilation of \d+ LTRANS jobs'
+                         r'|note: see the \S+ option documentation for more information)\n?',
+                         re.MULTILINE)
+
 # Where a path begins with the way from the build folder up to the source
 _UP = re.compile(r'(?<![\w./-])\.\./(?=\w)')
 
@@ -110,5 +116,5 @@ class Tidier:
         return text if commands else _UP.sub('', text)
 
     def complaints(self, data: bytes) -> str:
-        """Return what make wrote to stderr, less what depends on chance."""
-        return _UNFINISHED.sub('', self.said(data))
+        """Return what make wrote to stderr, less what depends on chance or on the jobs it had."""
+        return _SERIAL_LTO.sub('', _UNFINISHED.sub('', self.said(data)))
