@@ -70,7 +70,7 @@ class TestMessages(unittest.TestCase):
             b'make[1]: *** Waiting for unfinished jobs....\na\n'), 'a\n')
         self.assertEqual(tidy.complaints(
             'lto-wrapper: warning: using serial compilation of 48 LTRANS jobs\n'
-            'lto-wrapper: note: see the ‘-flto’ option documentation for more information\n'
+            "lto-wrapper: note: see the '-flto' option documentation for more information\n"
             'lto-wrapper: warning: x\n'.encode()), 'lto-wrapper: warning: x\n')
         self.assertEqual(tidy.said(b'caf\xc3\xa9 \xff'), 'café \ufffd')
 
