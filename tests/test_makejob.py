@@ -69,9 +69,9 @@ class TestMessages(unittest.TestCase):
         self.assertEqual(tidy.complaints(
             b'make[1]: *** Waiting for unfinished jobs....\na\n'), 'a\n')
         self.assertEqual(tidy.complaints(
-            'lto-wrapper: warning: using serial compilation of 48 LTRANS jobs\n'
-            "lto-wrapper: note: see the '-flto' option documentation for more information\n"
-            'lto-wrapper: warning: x\n'.encode()), 'lto-wrapper: warning: x\n')
+            b'lto-wrapper: warning: using serial compilation of 48 LTRANS jobs\n'
+            b"lto-wrapper: note: see the '-flto' option documentation for more information\n"
+            b'lto-wrapper: warning: x\n'), 'lto-wrapper: warning: x\n')
         self.assertEqual(tidy.said(b'caf\xc3\xa9 \xff'), 'café \ufffd')
 
     def test_infra(self) -> None:
