@@ -53,7 +53,6 @@ class SlotDirs:
         work: the .bm-work folder
         number: number of the slot
         results: folder of the results, for -w
-        name: prefix for the slot's own files in the .bm-work folder
     """
 
     source: str
@@ -201,7 +200,7 @@ class MakeJob:
         if self._source and self._source.spoiled():
             # A build, this one or another slot's, wrote to what they share. From
             # now on this one has files of its own, and this result does not count.
-            self._drop_images(outcome)
+            outcome.drop_images()
             self._source.unshare()
             self._folder.empty()
             self._prev = None
@@ -411,12 +410,6 @@ class MakeJob:
         if text:
             files['uboot.env'] = text
         self._stage(outcome)
-
-    @staticmethod
-    def _drop_images(outcome: Outcome) -> None:
-        """Remove the images of a result that does not count"""
-        for folder in {os.path.dirname(path) for path in outcome.images.values()}:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _stage(self, outcome: Outcome) -> None:
         """Copy the images of -k to where they can be taken from"""
