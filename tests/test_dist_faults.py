@@ -18,7 +18,9 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
         sys.path.insert(0, folder)
 
 import support  # noqa: E402
-from dist_support import DistCase, FaultCase, joblog  # noqa: E402
+from dist_support import DistCase, FaultCase, joblog, read  # noqa: E402
+
+from buildman import lock  # noqa: E402
 
 
 class TestLost(FaultCase):
@@ -144,6 +146,36 @@ class TestBosses(FaultCase):
     def test_sigkill(self) -> None:
         """FAULT: a killed boss cannot clean up; its workers do"""
         self.interrupt(signal.SIGKILL, -9)
+
+    def test_dead(self) -> None:
+        """FAULT 12: what a dead boss holds is taken over, at once
+
+        One machine has a worker that cannot notice, the other one a claim.
+        """
+        proc = self.start_dist('--no-local', '--use-machines', 'alpha')
+        self.wait_begun()
+        stopped = self.worker_pid('alpha')
+        os.kill(stopped, signal.SIGSTOP)
+        proc.kill()
+        proc.wait()
+        dead = subprocess.run(
+            [sys.executable, '-c', 'from buildman import scripts\n'
+             'print(scripts.new_owner().to_json())'], check=True, stdout=subprocess.PIPE,
+            env={**os.environ, 'PYTHONPATH': os.path.join(TESTS, '..', 'tools')})
+        owner = lock.Owner.from_json(dead.stdout.decode())
+        assert owner
+        lock.claim(self.work_dir('beta'), owner)
+        for name in self.names:
+            self.assertIsNotNone(lock.who(self.work_dir(name)))
+        self.go()
+        done = self.dist('--no-local')
+        self.assertEqual(self.ref_status, done.returncode, done)
+        self.assertNotRegex(done.stdout, r'busy|not used')
+        self.assert_same(self.ref)
+        self.assertNotIn(stopped, lock.parents())
+        for name in self.names:
+            self.assertIn('init again: the boss has died',
+                          read(self.results(), f'worker-{name}.log'))
 
     def test_kill_workers(self) -> None:
         """--kill-workers ends exactly the workers of the machines' locks"""

@@ -33,7 +33,7 @@ from typing import (
     Type,
 )
 
-from buildman import oneshot, protocol, scripts, ssh, wire
+from buildman import bosses, lock, oneshot, protocol, scripts, ssh, wire
 from buildman.channel import Channel, ChannelError, Reader
 from buildman.errors import BuildmanError
 from buildman.inbox import Inbox, Sink
@@ -75,7 +75,15 @@ class BossError(BuildmanError):
 
 
 class WorkerBusy(BossError):
-    """Another boss holds the machine."""
+    """Another boss holds the machine.
+
+    Attributes:
+        owner: that boss, as far as it is known
+    """
+
+    def __init__(self, text: str, owner: Optional[lock.Owner] = None) -> None:
+        super().__init__(text)
+        self.owner = owner
 
 
 def _run_ssh(hostname: str, remote_cmd: str, timeout: float = 10) -> str:
@@ -189,7 +197,31 @@ class RemoteWorker:
             BossError: it cannot be reached or used
         """
         script = scripts.init_script(work_dir, self.owner, fresh=fresh)
-        self.take_init(_run_ssh(self.address, script, self._timeout + COMMAND_TIME))
+        seconds = self._timeout + COMMAND_TIME
+        try:
+            self.take_init(_run_ssh(self.address, script, seconds))
+        except WorkerBusy as exc:
+            if not self.end_dead(work_dir, exc.owner):
+                raise
+            self.take_init(_run_ssh(self.address, script, seconds))
+
+    def end_dead(self, work_dir: str, owner: Optional[lock.Owner]) -> bool:
+        """End what a boss has left on the machine that has died for sure.
+
+        Args:
+            work_dir: folder there
+            owner: that boss, as far as it is known
+
+        Returns:
+            False when it may live, and nothing was done
+
+        Raises:
+            BossError: what it left cannot be ended
+        """
+        if owner is None or not bosses.is_dead(owner):
+            return False
+        _run_ssh(self.address, scripts.kill_script(work_dir, owner.run), COMMAND_TIME)
+        return True
 
     def take_init(self, text: str) -> None:
         """Take what init said on the machine.
@@ -201,7 +233,7 @@ class RemoteWorker:
         answer = scripts.parse_init(text)
         if answer.busy:
             who = f': used by {answer.owner}' if answer.owner else ''
-            raise WorkerBusy(f'{self.name} is busy{who}')
+            raise WorkerBusy(f'{self.name} is busy{who}', answer.owner)
         if not answer.work_dir:
             raise BossError(f'{self.hostname} returned no work directory')
         self.work_dir = answer.work_dir

@@ -67,6 +67,7 @@ class Owner:
         expiry: until when the claim holds without a worker; 0 with a worker
         worker_host, worker_pid, worker_start: the worker process; its start
             time tells it from a later process of the same number
+        boss_home, boss_start: the boss's process, see `bosses`
     """
 
     user: str = ''
@@ -78,6 +79,8 @@ class Owner:
     worker_host: str = ''
     worker_pid: int = 0
     worker_start: str = ''
+    boss_home: str = ''
+    boss_start: str = ''
 
     def __str__(self) -> str:
         if not self.user:

@@ -249,9 +249,13 @@ class RemoteMachine:
         if not failure:
             try:
                 worker.take_init(text)
-            except WorkerBusy:
+            except WorkerBusy as exc:
                 self._claimed = False
-                raise
+                if not worker.end_dead(mach.work_dir, exc.owner):
+                    raise
+                self._step(f'init again: the boss has died of which it was said that {exc}')
+                self._claimed = True
+                worker.init_git(mach.work_dir)
         elif failure.kind == 'failed':
             self._step(f'init again, of a new repository: {failure}')
             worker.init_git(mach.work_dir, fresh=True)

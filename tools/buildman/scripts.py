@@ -19,7 +19,7 @@ import time
 import uuid
 from typing import List, Mapping, Optional, Sequence, Tuple
 
-from buildman import farside, lock, machine_probe, ssh
+from buildman import bosses, farside, lock, machine_probe, ssh
 
 DEFAULT_WORK_DIR = '~/dev/.bm-worker'
 
@@ -63,7 +63,8 @@ def new_owner(run: str = '') -> lock.Owner:
     except (KeyError, OSError):
         user = str(os.getuid())
     return lock.Owner(user=user, host=socket.gethostname(), pid=os.getpid(),
-                      run=run or uuid.uuid4().hex, since=time.time())
+                      run=run or uuid.uuid4().hex, since=time.time(),
+                      boss_home=bosses.identity(), boss_start=lock.start_time(os.getpid()))
 
 
 def init_script(work_dir: str, owner: lock.Owner, min_disk: int = farside.MIN_DISK,

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Whether the boss that holds a machine is dead: only if that is sure."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import unittest
+
+TESTS = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(TESTS, '..', 'tools'))
+
+from buildman import bosses, lock, scripts  # noqa: E402
+
+
+class TestDead(unittest.TestCase):
+    """is_dead()"""
+
+    def setUp(self) -> None:
+        self.owner = scripts.new_owner()
+
+    def gone(self) -> int:
+        """Return the number of a process that has ended"""
+        with subprocess.Popen(['true']) as proc:
+            proc.wait()
+        return proc.pid
+
+    def test_alive(self) -> None:
+        """This process is not"""
+        self.assertTrue(self.owner.boss_home and self.owner.boss_start)
+        self.assertFalse(bosses.is_dead(self.owner))
+
+    def test_dead(self) -> None:
+        """One that has ended is, also when its number is somebody else's now"""
+        self.assertTrue(bosses.is_dead(dataclasses.replace(self.owner, pid=self.gone())))
+        self.assertTrue(bosses.is_dead(dataclasses.replace(self.owner, boss_start='1')))
+
+    def test_zombie(self) -> None:
+        """One that nobody has waited for is"""
+        with subprocess.Popen(['sleep', '60']) as proc:
+            owner = dataclasses.replace(self.owner, pid=proc.pid,
+                                        boss_start=lock.start_time(proc.pid))
+            self.assertFalse(bosses.is_dead(owner))
+            proc.kill()
+            os.waitid(os.P_PID, proc.pid, os.WEXITED | os.WNOWAIT)
+            self.assertTrue(bosses.is_dead(owner))
+
+    def test_unknown(self) -> None:
+        """Of one elsewhere, or that tells too little, nobody knows"""
+        dead = dataclasses.replace(self.owner, pid=self.gone())
+        for change in ({'boss_home': 'another boot'}, {'boss_home': ''}, {'boss_start': ''},
+                       {'pid': 0}, {'run': ''}):
+            self.assertFalse(bosses.is_dead(dataclasses.replace(dead, **change)), change)
+        self.assertFalse(bosses.is_dead(None))
+
+    def test_other_user(self) -> None:
+        """A process that may not be signalled is there"""
+        self.assertFalse(bosses.is_dead(dataclasses.replace(
+            self.owner, pid=1, boss_start=lock.start_time(1))))
+
+
+if __name__ == '__main__':
+    unittest.main()
