@@ -164,6 +164,11 @@ def main() -> int:
         with open(config, 'w', encoding='utf-8') as outf:
             outf.write('[toolchain]\nroot = /usr\n')
         for name, words in programs.items():
+            usage = subprocess.run([words[0], '--help'], capture_output=True, text=True,
+                                   check=False)
+            if '--no-skip-unaffected' in usage.stdout:
+                # Each commit affects each board; who skips one all the same is not quick
+                words = [*words, '--no-skip-unaffected']
             command = [*words, '-G', config, '-b', 'bench', '-c', str(args.commits), '-o',
                        os.path.join(work, name), '--boards', args.boards]
             use, printed = run(command, tree, cpus)

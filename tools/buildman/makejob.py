@@ -40,6 +40,9 @@ from buildman.worktree import ChangedFiles, SlotSource
 # Exit status of a build that took too long, as timeout(1) has it
 TIMED_OUT = 124
 
+# A commit that changes no more sources than this leaves little to compile
+SMALL = 8
+
 # What binutils need of the environment
 _TOOL_ENV = ('PATH', 'HOME', 'LC_ALL', 'LANG', 'LD_LIBRARY_PATH', 'TMPDIR')
 
@@ -112,6 +115,7 @@ class MakeJob:
         self._prev: Optional[int] = None
         self._prefix = ''
         self._noisy = False
+        self._complaints = 0
         self._last: Optional[Outcome] = None
         self._notes: Optional[unaffected.Notes] = None
 
@@ -154,6 +158,7 @@ class MakeJob:
         self._job = job
         self._prev = None
         self._last = None
+        self._complaints = 0
         self._choose_folder(job)
         self._folder.enter(job.toolchain)
         env = buildenv.make_environment(
@@ -228,7 +233,8 @@ class MakeJob:
         had_objects = not first or self._folder.used
         self._make.start_build()
         try:
-            configure, (code, out, err) = self._try(configure, had_objects)
+            configure, (code, out, err) = self._try(
+                configure, had_objects, serial=not configure and self._is_small(upto))
         except OutOfTime as exc:
             return self._out_of_time(upto, exc)
         self._prev = upto if self._make.configured else None
@@ -309,7 +315,21 @@ class MakeJob:
         self._stage(outcome)
         return outcome
 
-    def _try(self, configure: bool, had_objects: bool) -> Tuple[bool, Tuple[int, bytes, bytes]]:
+    def _is_small(self, upto: int) -> bool:
+        """Tell whether one job at a time will do for what a commit leaves to be built.
+
+        When several sources were complained about, a build with more jobs is
+        followed by one without, see _try(); that costs more than it saves when a
+        commit changes some sources only.
+        """
+        if (self._complaints < 2 or self._prev is None or self._changed is None
+                or self._commits is None):
+            return False
+        names = self._changed.between(self._commits[self._prev].hash, self._commits[upto].hash)
+        return len(names) <= SMALL and all(name.endswith(('.c', '.S', '.dts')) for name in names)
+
+    def _try(self, configure: bool, had_objects: bool,
+             serial: bool) -> Tuple[bool, Tuple[int, bytes, bytes]]:
         """Build, and again when what came out may depend on chance.
 
         Leftovers in the folder may be to blame for a failure. And how far the
@@ -320,14 +340,15 @@ class MakeJob:
         Args:
             configure: configure first
             had_objects: the folder has objects of earlier builds
+            serial: let the first attempt have but one job at a time
 
         Returns:
             (whether it was configured, what MakeRunner.attempt() returned)
         """
         folder, settings, parallel = self._folder, self._settings, self._make.parallel
-        got = self._make.attempt(configure)
-        sources = folder.note_diagnosed(self._tidier.said(got[2]))
-        if got[0] == 0 and parallel and sources > 1:
+        got = self._make.attempt(configure, serial=serial and parallel)
+        self._complaints = folder.note_diagnosed(self._tidier.said(got[2]))
+        if got[0] == 0 and parallel and not serial and self._complaints > 1:
             folder.remove_images(False)
             folder.remove_diagnosed()
             return configure, self._make.attempt(False, serial=True)
