@@ -4,10 +4,13 @@
 
 A clone of the tree gets a branch of commits, each of which changes a source
 file that every board compiles. Each command builds that branch into a fresh
-folder. Two figures tell how busy it kept the machine:
+folder. Three figures tell how busy it kept the machine:
 
 used    processor time of the run (all its processes) by wall time times
-        processors. On a machine that has nothing else to do, this counts.
+        processors
+busy    share of the time in which the processors were not idle, by the kernel's
+        count: with what the kernel does for the run in its own threads. On a
+        machine that has nothing else to do, this counts.
 wanted  share of the time, by samples, in which as many processes as there are
         processors were running or ready to run. Holds on a busy machine, too.
 
@@ -47,6 +50,7 @@ class Use(NamedTuple):
 
     Attributes:
         wall, cpu: seconds
+        busy: see the module's docstring
         wanted: see the module's docstring
         head: seconds until as many processes as processors wanted to run
         tail: seconds at the end in which that was no longer so
@@ -54,6 +58,7 @@ class Use(NamedTuple):
 
     wall: float
     cpu: float
+    busy: float
     wanted: float
     head: float
     tail: float
@@ -80,6 +85,17 @@ def ready_processes(pid: int) -> int:
     return count
 
 
+def clock_ticks() -> Tuple[int, int]:
+    """Return the time of all processors so far, and how much of it they were not idle.
+
+    From the first line of /proc/stat (see proc(5)): user, nice, system, idle,
+    iowait, irq, softirq, steal, and two that are counted in the first two.
+    """
+    with open('/proc/stat', encoding='ascii') as inf:
+        ticks = [int(word) for word in inf.readline().split()[1:9]]
+    return sum(ticks), sum(ticks) - ticks[3] - ticks[4]
+
+
 def run(argv: Sequence[str], cwd: str, cpus: int) -> Tuple[Use, str]:
     """Run a command and watch how many of its processes want to run.
 
@@ -87,7 +103,7 @@ def run(argv: Sequence[str], cwd: str, cpus: int) -> Tuple[Use, str]:
         the figures, and what it printed
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    start = time.monotonic()
+    start, ticks = time.monotonic(), clock_ticks()
     with subprocess.Popen(argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True) as proc:
         printed: List[str] = []
@@ -100,11 +116,12 @@ def run(argv: Sequence[str], cwd: str, cpus: int) -> Tuple[Use, str]:
             time.sleep(PAUSE)
         reader.join()
     wall = time.monotonic() - start
+    total, busy = (now - then for now, then in zip(clock_ticks(), ticks))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     full = [when for when, count in samples if count >= cpus]
     wanted = sum(min(count, cpus) for _, count in samples) / cpus / max(1, len(samples))
-    return Use(wall, cpu, wanted, full[0] if full else wall,
+    return Use(wall, cpu, busy / max(1, total), wanted, full[0] if full else wall,
                wall - full[-1] if full else wall), ''.join(printed)
 
 
@@ -134,8 +151,9 @@ def show(name: str, use: Use, cpus: int, printed: str, results: int) -> None:
     if not match or int(match.group(1)) != results:
         sys.exit(f'{name} did not build {results} results:\n{printed[-3000:]}')
     print(f'{name:16} {use.wall:7.1f} s wall, {use.cpu:7.1f} s processor: used '
-          f'{use.cpu / use.wall / cpus:5.1%}, wanted {use.wanted:5.1%}; all processors wanted '
-          f'from {use.head:.1f} s to {use.tail:.1f} s before the end', flush=True)
+          f'{use.cpu / use.wall / cpus:5.1%}, busy {use.busy:5.1%}, '
+          f'wanted {use.wanted:5.1%}; all processors wanted from {use.head:.1f} s to '
+          f'{use.tail:.1f} s before the end', flush=True)
 
 
 def main() -> int:

@@ -190,7 +190,7 @@ class TestCollect(FolderCase):
                 images.append(f'{phase}/u-boot-{phase}')
         want = subprocess.run(['size', *images], cwd=self.dir, check=True, capture_output=True,
                               text=True).stdout.splitlines()[1:]
-        sizes, files = collect.collect_elf(self.dir, '', dict(os.environ))
+        sizes, files = collect.ElfReader().read(self.dir, '', dict(os.environ))
         got = sizes.splitlines()
         self.assertEqual([line.rpartition(' ')[0] for line in got], want)
         self.assertRegex(got[0], r' [0-9a-f]{8,16}\Z')
@@ -204,9 +204,31 @@ class TestCollect(FolderCase):
     def test_no_elf(self) -> None:
         """An image that binutils cannot read leaves no files, and no error"""
         self.touch('u-boot')
-        self.assertEqual(collect.collect_elf(self.dir, '', dict(os.environ)), ('', {}))
-        self.assertEqual(collect.collect_elf(self.dir, '/nonexistent/x-', {}), ('', {}))
+        reader = collect.ElfReader()
+        self.assertEqual(reader.read(self.dir, '', dict(os.environ)), ('', {}))
+        self.assertEqual(reader.read(self.dir, '/nonexistent/x-', {}), ('', {}))
 
+    def test_same_image(self) -> None:
+        """An image that did not change is not looked at again; one that did is"""
+        needs('gcc', 'objdump', 'nm')
+        log = os.path.join(self.dir, 'log')
+        for name in ('objdump', 'nm'):
+            path = os.path.join(self.dir, f'x-{name}')
+            with open(path, 'w', encoding='ascii') as outf:
+                outf.write(f'#!/bin/sh\necho {name} >> {log}\nexec {name} "$@"\n')
+            os.chmod(path, 0o755)
+        reader, plain = collect.ElfReader(), dict(os.environ)
+        cross = os.path.join(self.dir, 'x-')
+        for number, calls in ((1, 2), (1, 2), (2, 4), (1, 6), (1, 6)):
+            subprocess.run(['gcc', '-x', 'c', '-', '-o', 'u-boot'], cwd=self.dir, check=True,
+                           input=f'int data[{number}] = {{1}}; int main(void) {{}}\n'.encode())
+            self.assertEqual(reader.read(self.dir, cross, plain),
+                             collect.ElfReader().read(self.dir, '', plain))
+            with open(log, encoding='ascii') as inf:
+                self.assertEqual(calls, len(inf.readlines()))
+        # Whoever is asked counts, too
+        reader.read(self.dir, '', plain)
+        self.assertEqual(reader.read(self.dir, '/nonexistent/x-', plain), ('', {}))
 
     def test_environment(self) -> None:
         """The default environment is found; for root, objcopy must not remove a device"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import hashlib
 import os
 import re
 import shutil
@@ -97,35 +98,70 @@ def _tool(argv: Sequence[str], build_dir: str, env: Mapping[str, str]) -> bytes:
     return done.stdout if done.returncode == 0 else b''
 
 
-def collect_elf(build_dir: str, cross: str,
-                env: Mapping[str, str]) -> Tuple[str, Dict[str, bytes]]:
-    """Measure the ELF images of a build.
+class ElfReader:
+    """Measures the ELF images of the builds in one folder.
 
-    Args:
-        build_dir: build folder
-        cross: prefix of the binutils, may have a folder
-        env: environment to run them in
-
-    Returns:
-        (text for the `sizes` file, the .sizes and .objdump files)
+    An image that is the same as at the build before, as most are in a series of
+    reproducible builds, is not looked at again.
     """
-    files: Dict[str, bytes] = {}
-    lines: List[str] = []
-    for image in elf_images(build_dir):
-        stem = image.replace('/', '-')
-        dump = _tool([cross + 'objdump', '-h', image], build_dir, env)
-        # Told the format, nm does not load the plugins of all compilers that
-        # are installed in order to find it out: a tenth of the time
-        match = _FORMAT.search(dump)
-        target = [f'--target={match.group(1).decode()}'] if match else []
-        names = _tool([cross + 'nm', *target, '--size-sort', image], build_dir, env)
-        # The blank at the end of both has always been there; tools compare bytes
-        if names:
-            files[stem + '.sizes'] = names + b' '
-        if dump:
-            files[stem + '.objdump'] = dump + b' '
-            lines.append(sizes_line(dump, image))
-    return ''.join(f'{line}\n' for line in lines), files
+
+    def __init__(self) -> None:
+        # By image: what it was like and who was asked, and what was said
+        self._last: Dict[str, Tuple[Tuple[str, bytes], Tuple[bytes, bytes]]] = {}
+
+    def read(self, build_dir: str, cross: str,
+             env: Mapping[str, str]) -> Tuple[str, Dict[str, bytes]]:
+        """Measure what a build has left.
+
+        Args:
+            build_dir: build folder
+            cross: prefix of the binutils, may have a folder
+            env: environment to run them in
+
+        Returns:
+            (text for the `sizes` file, the .sizes and .objdump files)
+        """
+        files: Dict[str, bytes] = {}
+        lines: List[str] = []
+        for image in elf_images(build_dir):
+            stem = image.replace('/', '-')
+            key = cross, _digest(os.path.join(build_dir, image))
+            last = self._last.get(image)
+            if not last or last[0] != key:
+                last = key, _ask_binutils(image, build_dir, cross, env)
+            dump, names = last[1]
+            if dump and key[1]:
+                self._last[image] = last
+            # The blank at the end of both has always been there; tools compare bytes
+            if names:
+                files[stem + '.sizes'] = names + b' '
+            if dump:
+                files[stem + '.objdump'] = dump + b' '
+                lines.append(sizes_line(dump, image))
+        return ''.join(f'{line}\n' for line in lines), files
+
+
+def _digest(path: str) -> bytes:
+    """Return what tells the content of a file from another one; b'' if it cannot be read"""
+    digest = hashlib.sha256()
+    try:
+        with open(path, 'rb') as inf:
+            for chunk in iter(lambda: inf.read(1 << 20), b''):
+                digest.update(chunk)
+    except OSError:
+        return b''
+    return digest.digest()
+
+
+def _ask_binutils(image: str, build_dir: str, cross: str,
+                  env: Mapping[str, str]) -> Tuple[bytes, bytes]:
+    """Return what objdump -h and nm --size-sort say of an image"""
+    dump = _tool([cross + 'objdump', '-h', image], build_dir, env)
+    # Told the format, nm does not load the plugins of all compilers that are
+    # installed in order to find it out: a tenth of the time
+    match = _FORMAT.search(dump)
+    target = [f'--target={match.group(1).decode()}'] if match else []
+    return dump, _tool([cross + 'nm', *target, '--size-sort', image], build_dir, env)
 
 
 def sizes_line(dump: bytes, image: str) -> str:

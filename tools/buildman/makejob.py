@@ -106,6 +106,7 @@ class MakeJob:
         self._versions = versions or {}
         self._shown_env = shown_env or {}
         self._dtcs = dtcs
+        self._elf = collect.ElfReader()
         self._host_words: List[str] = []
         self._shown: Dict[str, str] = {}
         self._job: Optional[BoardJob] = None
@@ -425,7 +426,7 @@ class MakeJob:
         if outcome.return_code or settings.config_only:
             return
         env = {name: self._make.env[name] for name in _TOOL_ENV if name in self._make.env}
-        outcome.sizes, elf_files = collect.collect_elf(self._folder.path, self._prefix, env)
+        outcome.sizes, elf_files = self._elf.read(self._folder.path, self._prefix, env)
         files.update(elf_files)
         text = collect.default_env(self._folder.path, self._prefix, env)
         if text:

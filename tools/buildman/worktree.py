@@ -221,9 +221,12 @@ class SlotSource:
         """
         if self.commit != commit:
             known, self.commit = bool(self.commit), ''
-            if not known or not self._switch(commit):
-                git.run(self.path, '-c', f'checkout.workers={CHECKOUT_WORKERS}', 'checkout', '-q',
-                        '-f', '--detach', commit, '--')
+            if not self._merge(commit):
+                # Most of a tree that is new has to be written; else threads that
+                # look at files cost more than they save
+                git.run(self.path, '-c', f'checkout.workers={CHECKOUT_WORKERS}', '-c',
+                        f"core.preloadIndex={'false' if known else 'true'}", 'checkout', '-q',
+                        '-f', '--detach', commit, '--', env=self._env)
             self.commit = commit
         scm = os.path.join(self.path, '.scmversion')
         if version is not None:
@@ -232,22 +235,20 @@ class SlotSource:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(scm)
 
-    def _switch(self, commit: str) -> bool:
-        """Go to another commit in half the time that `git checkout` takes.
+    def _merge(self, commit: str) -> bool:
+        """Go to another commit in two thirds of the time that `git checkout` takes.
 
-        It is done for every build. Like `checkout -f`, it puts right whatever
-        a build did to a tracked file.
+        It is for a tree in which no tracked file was changed, since it keeps changes.
 
         Returns:
-            False when it did not work
+            False when it cannot be done so
         """
-        # -m looks at each file once, --reset twice
         intact, self._intact = self._intact, False
-        for how in (('-m', '--reset') if intact else ('--reset',)):
-            with contextlib.suppress(GitError):
-                git.run(self.path, 'read-tree', '-u', how, commit, env=self._env)
-                break
-        else:
+        if not intact:
+            return False
+        try:
+            git.run(self.path, 'read-tree', '-u', '-m', commit, env=self._env)
+        except GitError:
             return False
         self._write(os.path.join(self.path, '.git', 'HEAD'), commit.encode() + b'\n')
         return True
