@@ -10,7 +10,8 @@ building; source is really pushed to each.
 
 With --threads: machines of so many slots and different speed, and boards of
 different length, as in simulate.py. They are built twice: first with nothing
-known of how long they take, then with what the first run told.
+known of how long they take, then with what the first run told; with --known once,
+as if a machine of speed 1 had built all of it before.
 """
 
 import argparse
@@ -30,7 +31,7 @@ sys.path.insert(0, os.path.join(TOP, 'tools'))
 
 import simulate  # noqa: E402
 
-from buildman import machine, machine_probe, protocol, sample, scripts, ssh  # noqa: E402
+from buildman import durations, machine, machine_probe, protocol, sample, scripts, ssh  # noqa: E402
 
 # Stands for all that runs on a machine but the worker
 SHELL = '''#!/bin/sh
@@ -189,6 +190,17 @@ class Park:
             self._write(f'probe-{mach.name}', f'{before}{mark}{json.dumps(info)}\n')
             self._write(f'machine-{mach.name}', json.dumps([mach.threads, mach.speed, costs]))
 
+    def know(self):
+        """Write the durations of all builds beside the results, as of an earlier run"""
+        path = os.path.join(self.work, 'out', 'feature', durations.NAME)
+        os.makedirs(os.path.dirname(path))
+        with open(path, 'w', encoding='ascii') as outf:
+            for board in self.boards:
+                for upto, seconds in enumerate(board.seconds):
+                    kind = durations.MORE if upto else durations.FULL
+                    outf.write(f'{self.tree.commits[upto]}\t{board.target}\t{seconds:.3f}\t'
+                               f'{kind}\t-\t1\n')
+
     def build(self, args, *more):
         """Build everything, and print how it went."""
         program = os.path.join(TOP, 'tools', 'buildman', 'buildman')
@@ -253,6 +265,7 @@ def main():
     parser.add_argument('--threads', default='', help='of each machine, with commas between')
     parser.add_argument('--scale', type=float, default=0.1,
                         help='seconds slept for each second of a board')
+    parser.add_argument('--known', action='store_true', help='only with known durations')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--profile', default='', help='file for what cProfile finds')
     args = parser.parse_args()
@@ -264,9 +277,12 @@ def main():
             print(f'{len(park.boards)} boards of {len(park.tree.commits)} commits, machines: '
                   + ', '.join(f'{mach.threads} slots of speed {mach.speed:g}'
                               for mach in park.machines))
-            print('nothing known of how long boards take:')
-            park.build(args)
-            print('with what that told:')
+            if args.known:
+                park.know()
+            else:
+                print('nothing known of how long boards take:')
+                park.build(args)
+            print('known how long boards take:')
             park.build(args, '-f')
         else:
             print(f'{args.machines} machines, {args.boards} boards, {args.sleep:g} s each, '

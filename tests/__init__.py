@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0+
 """All tests, for `python3 -m unittest` in the top folder.
 
-Those are tests/test_*.py and tools/buildman/test_boss.py. The files can also be
+Those are tests/test_*.py and tools/buildman/test_boss.py; they run in several
+processes, see `parallel`. The files can also be
 run from within this folder, so they import `support` by its bare name.
 """
 
@@ -17,6 +18,8 @@ TOOLS = os.path.join(TOP, 'tools')
 for _folder in (TESTS, TOOLS):
     if _folder not in sys.path:
         sys.path.insert(0, _folder)
+
+from parallel import ParallelSuite  # noqa: E402
 
 
 def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite,
@@ -35,4 +38,4 @@ def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite,
     loader.errors.extend(tools_loader.errors)
     if not tests.countTestCases():
         raise LookupError('no test was found')
-    return tests
+    return ParallelSuite([tests])

@@ -43,6 +43,9 @@ class ExpectTest(unittest.TestCase):
 
     def test_known(self) -> None:
         """A commit that compiles little costs little"""
+        cost = weights.expect([record('a', 10), record('a', 1, MORE), record('a', 7, MORE),
+                               record('a', 1, MORE)], [A])['a']
+        self.assertEqual(10 + 9, cost.of(4))
         cost = weights.expect([record('a', 10), record('a', 2, MORE), record('a', 4, MORE),
                                record('a', 3, MORE)], [A])['a']
         self.assertEqual(cost, weights.Cost(10, 3))

@@ -427,10 +427,15 @@ def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree
                       archs: Sequence[str], fleet: Optional[Fleet]) -> LocalWorker:
     """Return this machine as a worker"""
     threads, _ = thread_counts(args, len(plan.jobs))
+    cpus = engine.cpu_count()
+    # One board more than there are processors, unless the user has a say in it: the
+    # steps of a build that have one job only then leave nobody idle, as there are
+    # jobs of another board. How many run at once is for the job server.
+    spare = (args.threads is None and not args.jobs and not fleet and threads == cpus > 1)
     config = engine.EngineConfig(
         work_dir=work_area(tree.base_dir), source_dir=places.source, commits=plan.commits,
-        settings=plan.settings, slots=min(threads, builder.pending()),
-        tokens=max(threads, engine.cpu_count()),
+        settings=plan.settings, slots=min(threads + spare, builder.pending()),
+        tokens=max(threads, cpus),
         env={**engine.clean_env(os.environ), **(fleet.environment if fleet else {})},
         results_dir=tree.base_dir)
     return LocalWorker(engine.Engine(config, post), archs if fleet else None,

@@ -23,7 +23,7 @@ MORE_SHARE = 0.2
 # So many results of a machine tell its speed; it may be chance with fewer
 MIN_RESULTS = 3
 
-# So many of the newest durations of a board count
+# So many of the newest durations of a board count; of further commits, so many runs
 KEEP = 3
 
 # Board and kind of build to seconds
@@ -93,6 +93,11 @@ def _level(run: Sequence[Record], archs: Mapping[str, str]) -> _Times:
         factor = factors.get(record.machine, 1.0)
         out.setdefault((record.target, record.kind), []).append(
             record.seconds / factor if factor > 0 else record.seconds)
+    # What the further commits of a series cost together is what counts: their mean,
+    # as one that changes a header may cost as much as all others
+    for key, values in out.items():
+        if key[1] == MORE:
+            out[key] = [sum(values) / len(values)]
     return out
 
 
