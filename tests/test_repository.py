@@ -34,7 +34,7 @@ ROOMS = (
      'scripts', 'source', 'tempdirs', 'blobs', 'shipment', 'worker', 'sender', 'remote', 'receiver',
      'boss', 'pool',
      'hosts', 'inbox', 'joblog', 'dist'),
-    ('main', 'cmdline', 'control', 'places', 'demo', 'sample'),
+    ('main', 'signals', 'cmdline', 'control', 'places', 'demo', 'sample'),
 )
 
 

@@ -31,6 +31,7 @@ from buildman import (
     engine,
     limit,
     listing,
+    signals,
     toolchain,
     weights,
 )
@@ -197,6 +198,7 @@ def run(args: argparse.Namespace) -> int:
     if args.list_tool_chains:
         return listing.toolchains(args, out)
     if args.kill_workers or args.clean_workers or args.machines:
+        signals.watch()
         return fleet_command(args, out)
     places = find_places(args)
     if args.regen_board_list or args.maintainer_check:
@@ -361,6 +363,7 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
     Returns:
         what could not be built
     """
+    signals.watch()
     events: 'queue.Queue[Event]' = queue.Queue()
     status.start(len(plan.jobs) * plan.commit_count)
     here: Optional[LocalWorker] = None

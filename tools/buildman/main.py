@@ -9,26 +9,11 @@ import os
 import signal
 import sys
 import traceback
-from types import FrameType
-from typing import NoReturn, Optional, Sequence
+from typing import NoReturn, Sequence
 
-from buildman import cmdline, control, git
+from buildman import cmdline, control, git, signals
 from buildman.errors import EXIT_INTERRUPTED, EXIT_USAGE, BuildmanError
 from buildman.messages import plain
-
-# Signals that end a run in an orderly way
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came: ends everything just as Ctrl-C does"""
-
-
-def _on_signal(num: int, _frame: Optional[FrameType]) -> NoReturn:
-    # A second one must not cut the cleaning up short, which takes two seconds
-    for other in _SIGNALS:
-        signal.signal(other, signal.SIG_IGN)
-    raise KeyboardInterrupt if num == signal.SIGINT else _Terminated
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,9 +33,7 @@ def main(argv: Sequence[str]) -> int:
     # Called from a git hook, these would lead every git of ours elsewhere
     for name in git.VARIABLES:
         os.environ.pop(name, None)
-    for num in _SIGNALS:
-        if signal.getsignal(num) != signal.SIG_IGN:
-            signal.signal(num, _on_signal)
+    signals.install()
     try:
         return _run(cmdline.parse(argv))
     except BuildmanError as exc:
@@ -59,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         # It may speak of what a commit or a file holds
         print(f'buildman: {plain(str(exc))}', file=sys.stderr)
         return exc.status
-    except _Terminated:
+    except signals.Terminated:
         print('buildman: terminated', file=sys.stderr)
         return 128 + signal.SIGTERM
     except KeyboardInterrupt:
