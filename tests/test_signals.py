@@ -21,6 +21,8 @@ WAITING = '''
 import signal, sys, threading
 sys.path.insert(0, {tools!r})
 from buildman import signals
+# Under nohup it would be ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signals.install()
 if {watch}:
     signals.watch()
