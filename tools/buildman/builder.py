@@ -40,6 +40,7 @@ from buildman.events import (
     WorkerReady,
 )
 from buildman.local import Worker
+from buildman.messages import is_passing
 from buildman.plan import Plan
 from buildman.results import ResultTree
 from buildman.scheduler import Scheduler, Task
@@ -101,6 +102,8 @@ class Builder:
         self._jobs = {job.board.target: job for job in plan.jobs}
         self._workers: Dict[str, Worker] = {}
         self._retried: Set[Tuple[str, int]] = set()
+        # Board -> what was wrong with the machine that failed it last
+        self._blamed: Dict[str, str] = {}
         self._listeners: List[Callable[[Event, str], None]] = []
         self._joining: Set[str] = set()
         self._known: Set[str] = set()
@@ -290,7 +293,8 @@ class Builder:
         # Taken away and given back before that was told: the next one counts
         if left <= 0:
             del self._submitted[key]
-            if self.scheduler.board_done(event.worker, event.target, event.reason):
+            blamed = self._blamed.pop(event.target, '')
+            if self.scheduler.board_done(event.worker, event.target, event.reason or blamed):
                 if event.reason:
                     self._note(event.worker, f"'{event.target}' not finished: {event.reason}")
                     self._bad_board(event.worker, event.target, event.reason)
@@ -323,17 +327,19 @@ class Builder:
             self._fill(name)
 
     def _built(self, event: Built) -> str:
-        """Keep a result, unless it is a first failure that is the machine's
+        """Keep a result, unless it is a failure that is the machine's and worth another try
 
         Returns:
             why it was not kept, see add_listener()
         """
         outcome = event.outcome
         key = (outcome.target, outcome.commit_upto)
-        if outcome.infra and key not in self._retried:
-            # Tried once more, elsewhere if there is an elsewhere: the result
-            # is left out, so the board comes back as not complete
+        if outcome.infra and (key not in self._retried or is_passing(outcome.infra)):
+            # Tried again, elsewhere if there is an elsewhere: the result is left
+            # out, so the board comes back as not complete. What a machine lacks is
+            # a result the second time; a make that was killed, say, is none at all.
             self._retried.add(key)
+            self._blamed[outcome.target] = outcome.infra
             self._note_once(event.worker, f'failed as {outcome.infra}; tried again',
                             outcome.target)
             outcome.drop_images()

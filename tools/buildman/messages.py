@@ -75,6 +75,22 @@ def infra_reason(return_code: int, stderr: str) -> str:
     return ''
 
 
+# Of these, what a machine lacks: that is so the next time as well, and worth reading
+_LACKING = ('a command was not found', 'a Python module is missing',
+            'a header of a library is missing', 'a library is missing')
+
+
+def is_passing(reason: str) -> bool:
+    """Tell whether what made a machine fail a board may be over the next time.
+
+    Such a failure says nothing of the board, however often it comes.
+
+    Args:
+        reason: from infra_reason(), or what a machine says; '' for none
+    """
+    return bool(reason) and not reason.startswith(_LACKING)
+
+
 class Tidier:
     """Takes the folders of one slot out of what is said in it."""
 
