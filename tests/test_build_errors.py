@@ -223,6 +223,25 @@ class TestMachine(ErrorCase):
         self.assertEqual(got.returncode, 0, got)
         self.assertIn('2 total built (1 previously, 1 newly', got.stdout)
 
+    def test_cut_short(self) -> None:
+        """What a make that was killed left is used by no build: not by the next commit's either"""
+        os.makedirs(self.out('bin'))
+        path = self.out('bin/make')
+        with open(path, 'w', encoding='ascii') as outf:
+            outf.write(f'#!/bin/sh\ncase "$*" in *_defconfig*) ;; *)\n'
+                       f'if mkdir {self.tmp}/once 2>/dev/null; then\n{shutil.which("make")} "$@"\n'
+                       'rm build/u-boot.cfg build/include/autoconf.mk\nkill -9 $$\nfi ;;\nesac\n'
+                       f'exec {shutil.which("make")} "$@"\n')
+        os.chmod(path, 0o755)
+        args = ('-b', 'feature', '-c', '2', '-T', '1', '--boards', 'sandbox')
+        ref = self.run_buildman(*args, '-o', self.out('ref'))
+        got = self.run_buildman(*args, '-o', self.out(), env={
+            'PATH': self.out('bin') + os.pathsep + os.environ['PATH']})
+        self.assertEqual(ref.returncode, got.returncode, got)
+        self.assertIn('failed as make was ended by signal 9; tried again', got.stdout)
+        support.assert_same_tree(self.out('ref/feature'), self.out('out/feature'),
+                                 ignore=('out-env',))
+
     def test_noise(self) -> None:
         """Megabytes of output stop nobody and are kept"""
         env = self.write_knobs('sandbox', 'noise 3000', 'orphan')

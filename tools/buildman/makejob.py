@@ -30,7 +30,7 @@ from buildman import buildenv, ccache, collect, unaffected
 from buildman.buildfolder import BuildFolder
 from buildman.jobserver import JobServer
 from buildman.makerun import MakeRunner
-from buildman.messages import Tidier, infra_reason
+from buildman.messages import Tidier, infra_reason, is_passing
 from buildman.outcome import Outcome
 from buildman.plan import BoardJob, Commit, Settings
 from buildman.process import OutOfTime, ProcessGroups
@@ -249,7 +249,18 @@ class MakeJob:
         self._collect(outcome)
         self._last = outcome if code == 0 and not outcome.infra else None
         self._notes = None
+        if is_passing(outcome.infra):
+            # make was cut short, or what it ran: nobody knows what is half there
+            self._forget()
         return outcome
+
+    def _forget(self) -> None:
+        """Begin anew with the next commit"""
+        if self._folder.own:
+            self._folder.empty()
+        self._make.configured = False
+        self._noisy = True
+        self._prev = self._last = self._notes = None
 
     def _find_dtc(self, upto: int) -> Optional[SharedDtc]:
         """Return the dtc that all boards share at a commit, None if there is none"""
@@ -273,11 +284,7 @@ class MakeJob:
             stderr=f'{text}buildman: the build took longer than {self._settings.timeout} seconds '
             f'(--timeout){waits}\n')
         self._collect(outcome)
-        # What lies there was cut short
-        if self._folder.own:
-            self._folder.empty()
-        self._make.configured = False
-        self._prev = self._last = self._notes = None
+        self._forget()
         return outcome
 
     def _affected(self, upto: int) -> bool:
