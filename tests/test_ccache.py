@@ -7,6 +7,7 @@ import os
 import queue
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -70,6 +71,29 @@ class TestCcache(DistCase):
         self.assertRegex(done.stdout, r'alpha: \d+ results, .*; ccache had (\d+) of \1 objects')
         support.assert_same_tree(self.out('plain/feature'), self.out('far/feature'),
                                  ignore=(*WORDS, *LOGS))
+
+    def test_linker(self) -> None:
+        """A linker that complains does so by name, although ccache runs it by its path"""
+        cross = 'arm-sample-linux-gnueabi-'
+        linker = os.path.join(self.toolchains, 'bin', f'{cross}ld')
+        os.rename(linker, linker + '.real')
+        self.addCleanup(os.replace, linker + '.real', linker)
+        # A script does not learn by which name it was run
+        with open(self.out('ld.c'), 'w', encoding='utf-8') as outf:
+            outf.write('#include <stdio.h>\n#include <unistd.h>\n'
+                       'int main(int argc, char **argv)\n{\n'
+                       '\tfprintf(stderr, "%s: warning: odd\\n", argv[0]);\n'
+                       f'\treturn execv("{linker}.real", argv);\n}}\n')
+        subprocess.run(['gcc', '-o', linker, self.out('ld.c')], check=True)
+        plain = self.run_buildman('-b', 'feature', '-r', '-o', self.out('plain'), '--boards',
+                                  'anvil')
+        self.assertEqual(plain.returncode, 101, plain)
+        self.build('out', '--ccache', '--boards', 'anvil')
+        found = [read(top, 'err') for top, _, names in os.walk(self.out('out')) if 'err' in names]
+        self.assertTrue(found)
+        for text in found:
+            self.assertRegex(text, f'(?m)^{cross}ld: warning: odd$')
+        support.assert_same_tree(self.out('plain/feature'), self.out('out/feature'), ignore=WORDS)
 
     def test_storage(self) -> None:
         """ccache's own shared storage is known to the machines, and to no result or log"""

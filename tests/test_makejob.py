@@ -19,7 +19,7 @@ from support import needs  # noqa: E402
 
 from buildman import collect, git  # noqa: E402
 from buildman.buildfolder import BuildFolder  # noqa: E402
-from buildman.messages import Tidier, infra_reason  # noqa: E402
+from buildman.messages import Tidier, by_path, infra_reason  # noqa: E402
 from buildman.plan import Toolchain  # noqa: E402
 from buildman.worktree import Origin, SlotSource  # noqa: E402
 
@@ -72,6 +72,22 @@ class TestMessages(unittest.TestCase):
             b'lto-wrapper: warning: using serial compilation of 48 LTRANS jobs\n'
             b"lto-wrapper: note: see the '-flto' option documentation for more information\n"
             b'lto-wrapper: warning: x\n'), 'lto-wrapper: warning: x\n')
+    def test_tool_by_path(self) -> None:
+        """What --ccache adds to a linker's warning would make it another one at every commit"""
+        tidy = Tidier('/o/.bm-work/00', '/o/.bm-work/00/build', True)
+        warning = '/usr/bin/arm-linux-ld.bfd: warning: u-boot has an RWX segment\n'
+        own = '/usr/lib/gcc/bin/ld: warning: x\n/usr/bin/ld: y\n'
+        self.assertEqual(tidy.complaints(warning.encode()), warning)
+        tidy.tools = by_path('arm-linux-')
+        self.assertEqual(tidy.complaints((warning + own).encode()),
+                         'arm-linux-ld.bfd: warning: u-boot has an RWX segment\n' + own)
+        tidy.tools = by_path('')
+        self.assertEqual(tidy.complaints(f'/usr/bin/ld.bfd: z\n{own}{warning}'.encode()),
+                         f'ld.bfd: z\n{own}{warning}')
+
+    def test_odd_text(self) -> None:
+        """Text that is not UTF-8 is not lost"""
+        tidy = Tidier('/o/.bm-work/00', '/o/.bm-work/00/build', True)
         self.assertEqual(tidy.said(b'caf\xc3\xa9 \xff'), 'café \ufffd')
 
     def test_infra(self) -> None:

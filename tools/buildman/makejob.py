@@ -30,7 +30,7 @@ from buildman import buildenv, ccache, collect, unaffected
 from buildman.buildfolder import BuildFolder
 from buildman.jobserver import JobServer
 from buildman.makerun import MakeRunner
-from buildman.messages import Tidier, infra_reason, is_passing
+from buildman.messages import Tidier, by_path, infra_reason, is_passing
 from buildman.outcome import Outcome
 from buildman.plan import BoardJob, Commit, Settings
 from buildman.process import OutOfTime, ProcessGroups
@@ -171,6 +171,9 @@ class MakeJob:
                 job.board.arch)
         if self._settings.ccache:
             env.update(ccache.environment(env, bool(self._shown)))
+        by_name = self._settings.ccache and not (
+            self._settings.full_path or job.toolchain.override)
+        self._tidier.tools = by_path(job.toolchain.cross) if by_name else None
         self._prefix = buildenv.cross_prefix(job.toolchain)
         words = buildenv.make_arguments(
             job.toolchain, self._settings, job.make_args, jobs=self._jobs)

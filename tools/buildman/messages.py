@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Optional
 
 # make says this when one of its parallel jobs failed, depending on what else
 # was running at that moment; with one job it never does
@@ -91,8 +92,31 @@ def is_passing(reason: str) -> bool:
     return bool(reason) and not reason.startswith(_LACKING)
 
 
+# What a build runs of the binutils by itself: a compiler calls its linker and its
+# assembler by a path of its own, with or without ccache
+_BINUTILS = r'(?:ld\.bfd|ar|nm|objcopy|objdump|ranlib|readelf|size|strip)'
+_CROSS_BINUTILS = f'(?:{_BINUTILS}|ld|as)'
+
+
+def by_path(prefix: str) -> 're.Pattern[str]':
+    """Return what finds the folder before the name of a tool that says something.
+
+    ccache runs what it is put before by its path, so binutils call themselves by
+    that, where they give just their name without ccache.
+
+    Args:
+        prefix: of the cross tools, without a folder; '' for those of the host
+    """
+    names = _CROSS_BINUTILS if prefix else _BINUTILS
+    return re.compile(rf'^/[^\s:]*/(?={re.escape(prefix)}{names}: )', re.MULTILINE)
+
+
 class Tidier:
-    """Takes the folders of one slot out of what is said in it."""
+    """Takes the folders of one slot out of what is said in it.
+
+    Attributes:
+        tools: finds what else is to be left out of complaints; see by_path()
+    """
 
     def __init__(self, source: str, build: str, own: bool) -> None:
         """Set up.
@@ -102,6 +126,7 @@ class Tidier:
             build: the build folder (O=)
             own: it is the slot's; else its name is part of what was asked for
         """
+        self.tools: Optional['re.Pattern[str]'] = None
         names = {}
         if own:
             names.update({build: 'build', os.path.realpath(build): 'build'})
@@ -133,4 +158,5 @@ class Tidier:
 
     def complaints(self, data: bytes) -> str:
         """Return what make wrote to stderr, less what depends on chance or on the jobs it had."""
-        return _SERIAL_LTO.sub('', _UNFINISHED.sub('', self.said(data)))
+        text = _SERIAL_LTO.sub('', _UNFINISHED.sub('', self.said(data)))
+        return self.tools.sub('', text) if self.tools else text
