@@ -32,7 +32,7 @@ ROOMS = (
     ('local', 'scheduler', 'ledger', 'forecast', 'weights', 'builder'),
     ('oneshot', 'ssh', 'channel', 'protocol', 'kinds', 'wire', 'lock', 'farside', 'machine',
      'scripts', 'source', 'tempdirs', 'blobs', 'shipment', 'worker', 'sender', 'remote', 'receiver',
-     'boss', 'pool',
+     'connection', 'boss', 'pool',
      'hosts', 'inbox', 'joblog', 'dist'),
     ('main', 'signals', 'cmdline', 'control', 'places', 'demo', 'sample'),
 )

@@ -13,15 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import queue
 import subprocess
-import sys
-import threading
 import time
 from typing import (
     TYPE_CHECKING,
     Any,
-    Callable,
     Collection,
     Dict,
     Iterable,
@@ -30,20 +26,20 @@ from typing import (
     Optional,
     Sequence,
     Tuple,
-    Type,
 )
 
-from buildman import bosses, lock, oneshot, protocol, scripts, ssh, wire
-from buildman.channel import Channel, ChannelError, Reader
+from buildman import bosses, lock, protocol, scripts, ssh
+from buildman.connection import END_TIME, BossError, Connection
 from buildman.errors import BuildmanError
-from buildman.inbox import Inbox, Sink
 from u_boot_pylib import command
 
 if TYPE_CHECKING:
     from buildman.hosts import WORK_DIRS, clean_workers, kill_workers
     from buildman.pool import WorkerPool
 
-    __all__ = ['WORK_DIRS', 'WorkerPool', 'clean_workers', 'kill_workers']
+    # What callers find here: `subprocess`, since they put a stand-in for its Popen
+    __all__ = ['END_TIME', 'WORK_DIRS', 'BossError', 'WorkerPool', 'clean_workers', 'kill_workers',
+               'subprocess']
 
 # Seconds of silence after which a worker that sends no heartbeats is lost
 BUILD_TIMEOUT = 300
@@ -57,21 +53,8 @@ SSH_OPTS = ssh.SSH_OPTS
 # Seconds for a one-shot command, beyond the time to connect
 COMMAND_TIME = 60
 
-# Seconds that a worker gets to become ready after it was started
-READY_TIME = 60
-
 # Seconds that a worker gets to answer `quit`: it ends its builds first
 QUIT_TIME = 10
-
-# Seconds for each step of ending a process: ask, terminate, kill
-END_TIME = 2
-
-# Kept, since tests put stand-ins in its place
-_POPEN = subprocess.Popen
-
-
-class BossError(BuildmanError):
-    """Something is wrong with a worker; the message names its machine."""
 
 
 class WorkerBusy(BossError):
@@ -103,21 +86,16 @@ def _run_ssh(hostname: str, remote_cmd: str, timeout: float = 10) -> str:
         raise BossError(f'SSH command failed on {hostname}: {exc}') from exc
 
 
-class RemoteWorker:
+class RemoteWorker(Connection):
     """One machine: a persistent process that speaks JSON lines.
 
     Attributes:
-        hostname: machine, host or user@host
-        name: name in messages, the host name by default
         nthreads: processors, 0 until ready
         slots: boards that it builds at once
         max_boards: boards that it may have in hand
         bogomips: speed of one processor, in the kernel's unit
         toolchains: arch -> full path of the compiler there
         git_dir, work_dir: repository and folder there, '' before init_git
-        closing: an end was asked for, so the loss of the connection is none
-        refusing: no process is to be started any more
-        bytes_sent, bytes_recv: what has travelled
         have: commits that its repository had complete at init
         heartbeat: seconds between the heartbeats of the worker that start()
             starts, 0 for the usual
@@ -131,8 +109,7 @@ class RemoteWorker:
             timeout: seconds to connect
             name: name in messages
         """
-        self.hostname = ssh.check_hostname(hostname)
-        self.name = name or hostname
+        super().__init__(ssh.check_hostname(hostname), name or hostname, timeout)
         self.nthreads = 0
         self.slots = 1
         self.max_boards = 0
@@ -140,42 +117,17 @@ class RemoteWorker:
         self.toolchains: Dict[str, str] = {}
         self.git_dir = ''
         self.work_dir = ''
-        self.closing = False
-        self.refusing = False
         self.have: Tuple[str, ...] = ()
-        self.version = 0
         self.heartbeat = 0.0
-        self.heartbeat_interval = 0.0
         self.owner = scripts.new_owner()
-        self.on_stderr: Callable[[str], None] = self._print_stderr
-        self.on_noise: Callable[[str], None] = lambda text: None
-        self._timeout = timeout
-        self._proc: Optional['subprocess.Popen[bytes]'] = None
-        self._channel: Optional[Channel] = None
-        self._stderr: Optional[Reader] = None
-        self._last_stderr = ''
-        self._inbox = Inbox()
-        self._ending = threading.Lock()
-        self._sent = self._received = 0
-        self._ended = ''
 
     def __repr__(self) -> str:
         state = 'running' if self._proc else 'stopped'
         return f'<RemoteWorker {self.hostname} nthreads={self.nthreads} {state}>'
 
-    def _print_stderr(self, text: str) -> None:
-        """Pass on what the worker complains about"""
-        print(f'[{self.name}] {text}', file=sys.stderr, flush=True)
-
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes that went to the worker."""
-        return self._channel.bytes_sent if self._channel else self._sent
-
-    @property
-    def bytes_recv(self) -> int:
-        """Bytes that came from it."""
-        return self._channel.bytes_received if self._channel else self._received
+    def patience(self) -> float:
+        """Return the seconds of silence after which a worker counts as lost."""
+        return BUILD_TIMEOUT
 
     @property
     def address(self) -> str:
@@ -286,152 +238,11 @@ class RemoteWorker:
         remote_cmd = scripts.worker_script(self.work_dir, self.owner.run, self.heartbeat)
         if debug:
             self.on_noise = self.on_stderr
-        self._last_stderr = ''
-        # So that whoever ends it meets it either whole or not at all
-        with self._ending:
-            if self.refusing:
-                raise BossError(f'{self.name}: stopped before its worker was started')
-            try:
-                self._proc = subprocess.Popen(
-                    transport.argv(remote_cmd), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
-            except OSError as exc:
-                raise BossError(f'Failed to start SSH to {self.hostname}: {exc}') from exc
-            self._open(self._proc)
-        try:
-            self._wait_ready()
-        except BaseException:
-            self._end()
-            raise
-        if self.version:
-            threading.Thread(target=self._ping, args=(self._proc,), daemon=True,
-                             name=f'ping {self.name}').start()
-
-    def _open(self, proc: 'subprocess.Popen[bytes]') -> None:
-        """Begin to read what a process says"""
-        inbox = self._inbox = Inbox()
-        if callable(getattr(proc.stderr, 'readline', None)):
-            self._stderr = Reader(proc.stderr, self._take_stderr, name=f'{self.name} stderr')
-            self._stderr.start()
-        self._channel = Channel(
-            proc.stdout, proc.stdin, from_worker=True, on_message=inbox.put,
-            on_noise=lambda text: self.on_noise(text), on_end=lambda why: inbox.end(),
-            name=self.name)
-        self._channel.start()
-
-    def _wait_ready(self) -> None:
-        """Wait for the first message"""
-        seconds = min(self._timeout + READY_TIME, max(self._timeout, BUILD_TIMEOUT))
-        deadline = time.monotonic() + seconds
-        msg: Optional[protocol.Message] = protocol.Heartbeat()
-        while isinstance(msg, protocol.Heartbeat):
-            try:
-                msg = self._inbox.get(deadline - time.monotonic())
-            except queue.Empty:
-                raise BossError(f'{self.name}: worker did not send ready within '
-                                f'{seconds:g} s') from None
-        if msg is None:
-            raise self.closed_error()
-        if not isinstance(msg, protocol.Ready):
-            raise BossError(f'{self.name}: worker did not send ready but '
-                            f'{protocol.as_dict(msg)}')
-        self.nthreads, self.slots = msg.nthreads, msg.slots
-        self.max_boards = self.max_boards or msg.nthreads
-        self.version = min(msg.version, protocol.PROTOCOL_VERSION)
-        self.heartbeat_interval = msg.heartbeat_interval
-        if self._channel:
-            self._channel.version = self.version
-
-    def _ping(self, proc: 'subprocess.Popen[bytes]') -> None:
-        """Tell the worker now and then that we are there, as long as its process is"""
-        while self._proc is proc:
-            time.sleep(self.heartbeat_interval or protocol.HEARTBEAT_INTERVAL)
-            with contextlib.suppress(BossError):
-                if self._proc is proc:
-                    self.send(protocol.Ping())
-
-    def closed_error(self) -> BossError:
-        """Return the error that says why the connection has gone"""
-        proc, reader = self._proc, self._stderr
-        # What a dying worker says last may still be on its way
-        if reader:
-            with contextlib.suppress(RuntimeError):
-                reader.wait_end(0.5)
-        if proc and not self._last_stderr and not isinstance(proc, _POPEN):
-            # A stand-in may have it in one piece
-            with contextlib.suppress(AttributeError, OSError, ValueError):
-                said = proc.stderr.read()
-                for line in said.splitlines() if isinstance(said, bytes) else ():
-                    self._take_stderr(line)
-        why = f': {self._last_stderr}' if self._last_stderr else ''
-        return BossError(f'{self.name} closed connection{why}')
-
-    def _take_stderr(self, line: bytes) -> None:
-        """Keep the last thing that was said, and pass it on"""
-        text = wire.harmless(line)
-        if text.strip():
-            self._last_stderr = text.strip()
-            self.on_stderr(text)
-
-    def divert(self, sink: Optional[Sink]) -> None:
-        """Have all messages from now on go to a function, not to recv().
-
-        Args:
-            sink: called in the reader's thread with each message, and with
-                None at the end of the connection; None: back to recv()
-        """
-        self._inbox.divert(sink)
-
-    @property
-    def silence(self) -> float:
-        """Seconds since anything came from the worker."""
-        return time.monotonic() - self._channel.last_heard if self._channel else 0.0
-
-    @property
-    def process(self) -> Optional['subprocess.Popen[bytes]']:
-        """The process of the connection, None when there is none"""
-        return self._proc
+        ready = self._launch(transport.argv(remote_cmd))
+        self.nthreads, self.slots = ready.nthreads, ready.slots
+        self.max_boards = self.max_boards or ready.nthreads
 
     # -- the protocol ------------------------------------------------------
-
-    def send(self, msg: protocol.Command) -> None:
-        """Send a command.
-
-        Raises:
-            BossError: the worker is not running or does not read
-        """
-        if not self._channel or not self._proc:
-            raise BossError(f'{self.name}: worker is not running')
-        try:
-            self._channel.send(msg)
-        except (ChannelError, ValueError) as exc:
-            raise BossError(f'{self.name}: cannot send: {exc}') from exc
-
-    def _next(self, timeout: Optional[float] = None) -> protocol.Message:
-        """Return the next message; `timeout` is BUILD_TIMEOUT when not given"""
-        seconds = BUILD_TIMEOUT if timeout is None else timeout
-        try:
-            msg = self._inbox.get(seconds)
-        except queue.Empty:
-            raise BossError(f'{self.name}: nothing heard for {seconds:g} s') from None
-        if msg is None:
-            raise self.closed_error()
-        return msg
-
-    def expect(self, kind: Type[protocol.Response]) -> protocol.Response:
-        """Return the next message, which has to be of a kind; heartbeats are passed over.
-
-        Raises:
-            BossError: it is another one, or the connection has ended
-        """
-        while True:
-            msg = self._next()
-            if isinstance(msg, kind):
-                return msg
-            if isinstance(msg, protocol.ErrorMsg):
-                raise BossError(f'{self.name}: {msg.msg}')
-            if not isinstance(msg, protocol.Heartbeat):
-                raise BossError(f'{self.name}: unexpected answer: {protocol.as_dict(msg)}')
 
     def recv(self) -> Dict[str, Any]:
         """Return the next message of the worker, as on the wire.
@@ -520,40 +331,6 @@ class RemoteWorker:
         if self.work_dir:
             _run_ssh(self.address, scripts.remove_lock_script(self.work_dir, self.owner.run),
                      self._timeout)
-
-    def close(self, seconds: float = END_TIME) -> None:
-        """End the connection: ask, terminate, kill. Never hangs; may be called twice.
-
-        Args:
-            seconds: for each of these steps
-        """
-        self.closing = True
-        self._end(seconds)
-
-    def _end(self, seconds: float = END_TIME) -> None:
-        """End the process, for whatever reason"""
-        # A second caller waits until the first has done it
-        with self._ending:
-            proc, self._proc = self._proc, None
-            channel, stderr = self._channel, self._stderr
-            self._inbox.close()
-            if channel:
-                channel.writer.close(min(0.5, seconds))
-            if proc is not None:
-                oneshot.end_process(proc, seconds)
-                if isinstance(proc, _POPEN):
-                    # What it has started, a ProxyCommand say, is in the same group
-                    oneshot.kill_group(proc.pid)
-            if channel:
-                channel.reader.close()
-                self._sent, self._received = channel.bytes_sent, channel.bytes_received
-            if stderr:
-                stderr.close()
-            self._channel = self._stderr = None
-            for stream in (proc.stdout, proc.stderr) if proc is not None else ():
-                with contextlib.suppress(OSError, AttributeError):
-                    stream.close()  # type: ignore[union-attr]
-
 
 def _hash_of(commit: Any) -> Optional[str]:
     """Return the hash of a commit, a hash, or None"""
