@@ -9,6 +9,7 @@ tests can be put to another implementation.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import difflib
@@ -48,6 +49,23 @@ if TOOLS not in sys.path:
     sys.path.insert(0, TOOLS)
 
 from buildman import sample  # noqa: E402
+
+
+def _keep_compiled() -> None:
+    """Let the hundreds of commands that tests run compile our modules but once"""
+    if os.environ.pop('PYTHONDONTWRITEBYTECODE', '') or not os.access(TOOLS, os.W_OK):
+        sys.dont_write_bytecode = True
+        if 'PYTHONPYCACHEPREFIX' not in os.environ:
+            folder = tempfile.mkdtemp(prefix='buildman-test-modules-')
+            os.chmod(folder, 0o755)
+            os.environ['PYTHONPYCACHEPREFIX'] = folder
+            owner = os.getpid()
+            # A process that is forked shares it
+            atexit.register(
+                lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+
+
+_keep_compiled()
 
 # A shell starts what is to run in the background with Ctrl-C ignored, and buildman
 # would keep to that

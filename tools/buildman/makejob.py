@@ -290,6 +290,15 @@ class MakeJob:
         self._forget()
         return outcome
 
+    def _step(self, upto: int) -> Optional[Mapping[str, str]]:
+        """Return the files that differ from the commit built before, each with how.
+
+        None when nothing was built before, or it is not known.
+        """
+        if self._prev is None or self._changed is None or self._commits is None:
+            return None
+        return self._changed.between(self._commits[self._prev].hash, self._commits[upto].hash)
+
     def _affected(self, upto: int) -> bool:
         """Tell whether a commit may give another result than the last build.
 
@@ -297,19 +306,19 @@ class MakeJob:
             upto: index of the commit
         """
         settings = self._settings
-        if (not settings.skip_unaffected or self._prev is None or self._changed is None
-                or self._commits is None or self._job is None or not self._folder.own
+        changes = self._step(upto)
+        if (changes is None or not settings.skip_unaffected or not self._folder.own
                 or settings.force_reconfig or settings.mrproper or settings.verbose_build
                 or (settings.keep_outputs and not settings.reproducible_builds)):
             return True
-        old, new = self._commits[self._prev].hash, self._commits[upto].hash
-        changes = self._changed.between(old, new)
         if self._notes is None:
             self._notes = unaffected.read_notes(self._folder.path, self._dirs.source)
             if self._notes is None:
                 self._last = None
                 return True
+        assert self._job is not None and self._commits is not None and self._prev is not None
         target = self._job.board.target
+        old, new = self._commits[self._prev].hash, self._commits[upto].hash
         return unaffected.matters(changes, self._notes, target, self._includes(target)) or (
             not unaffected.same_length(self._version(old), self._version(new)))
 
@@ -333,11 +342,11 @@ class MakeJob:
         followed by one without, see _try(); that costs more than it saves when a
         commit changes some sources only.
         """
-        if (self._complaints < 2 or self._prev is None or self._changed is None
-                or self._commits is None):
+        if self._complaints < 2:
             return False
-        names = self._changed.between(self._commits[self._prev].hash, self._commits[upto].hash)
-        return len(names) <= SMALL and all(name.endswith(('.c', '.S', '.dts')) for name in names)
+        names = self._step(upto)
+        return names is not None and len(names) <= SMALL and all(
+            name.endswith(('.c', '.S', '.dts')) for name in names)
 
     def _try(self, configure: bool, had_objects: bool,
              serial: bool) -> Tuple[bool, Tuple[int, bytes, bytes]]:
@@ -389,11 +398,10 @@ class MakeJob:
         Returns:
             (whether to configure again, whether to remove the images)
         """
-        if (self._prev is None or self._changed is None or self._commits is None
-                or self._job is None):
+        names = self._step(upto)
+        if names is None:
             return False, False
-        names = self._changed.between(self._commits[self._prev].hash,
-                                      self._commits[upto].hash)
+        assert self._job is not None
         target = self._job.board.target
         images = any(('/' not in name and name.endswith(('Makefile', '.mk', 'Kbuild')))
                      or name.startswith('scripts/') for name in names)
