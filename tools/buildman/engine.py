@@ -25,6 +25,8 @@ from buildman.makejob import MakeJob, SlotDirs
 from buildman.plan import BoardJob, Commit, Settings
 from buildman.process import ProcessGroups
 from buildman.seed import Seed, remove_leftovers
+from buildman.steps import Steps
+from buildman.watch import Watches
 from buildman.worktree import ChangedFiles, Origin, SlotSource
 
 
@@ -105,6 +107,8 @@ class Engine:
         self._origin: Optional[Origin] = None
         self._changed: Optional[ChangedFiles] = None
         self._seed: Optional[Seed] = None
+        self._watches: Optional[Watches] = None
+        self._steps = Steps()
         self._dtcs: Optional[shareddtc.DtcStore] = None
         self._meter: Optional[ccache.Meter] = None
         # One after the other, so that the first is ready soon
@@ -138,6 +142,9 @@ class Engine:
             self._origin = Origin.read(config.source_dir)
             self._changed = ChangedFiles(config.source_dir)
             self._seed = self._plant(self._origin)
+            if not self._alone:
+                # Builds do not write to the source, as far as they should
+                self._watches = Watches()
         self._alive = config.slots
         for number in range(config.slots):
             thread = threading.Thread(target=self._guard_slot, args=(number,),
@@ -229,6 +236,8 @@ class Engine:
         ended = not any(thread.is_alive() for thread in self._threads)
         if ended:
             self._groups.close()
+            if self._watches:
+                self._watches.close()
             if self._server:
                 self._server.close()
                 self._server = None
@@ -283,6 +292,8 @@ class Engine:
             path = self._slot_path(number)
             source = SlotSource(path, self._origin)
             self._prepare(source, config.commits[0].hash)
+            if self._watches and self._changed:
+                source.learn(self._watches, self._steps, self._changed)
         dirs = SlotDirs(path, config.work_dir, number, config.results_dir)
         return MakeJob(dirs, source, config.commits, config.settings, self._groups,
                        self._server, self._changed, config.env, config.versions,

@@ -14,11 +14,13 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from typing import Dict, Mapping, Optional, Tuple
+from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 from buildman import git
 from buildman.errors import GitError
 from buildman.seed import SHARED_MARK
+from buildman.steps import Layout, Steps, names_in
+from buildman.watch import Watch, Watches, folders_of
 
 # Processes that write files when many have to be checked out; older gits do not know it
 CHECKOUT_WORKERS = 4
@@ -97,6 +99,9 @@ class SlotSource:
         self._origin = origin
         self._keep = keep
         self._intact = False
+        self._watch: Optional[Watch] = None
+        self._steps: Optional[Steps] = None
+        self._changed: Optional[ChangedFiles] = None
         # As little as git needs: it is started for every build
         self._env = {name: val for name, val in git.environment().items()
                      if name in ('PATH', 'HOME', 'LC_ALL', 'LD_LIBRARY_PATH')
@@ -124,7 +129,15 @@ class SlotSource:
         self._borrow()
         if alone and self.shared:
             self.unshare()
-        self.checkout(commit, version)
+        try:
+            self.checkout(commit, version)
+        except GitError:
+            if not old:
+                raise
+            # The index may be damaged, as after a loss of power
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._git_dir, 'index'))
+            self.checkout(commit, version)
         if old:
             self.clean()
 
@@ -132,6 +145,25 @@ class SlotSource:
         """Take over a working tree that has just been made, at this commit."""
         self.commit = commit
         self.checkout(commit, version)
+
+    def learn(self, watches: Watches, steps: Steps, changed: 'ChangedFiles') -> None:
+        """From now on be told of writes to the source, and do what other slots did.
+
+        Not for builds that write into the tree.
+
+        Args:
+            watches: tells of writes
+            steps: what slots did to get from commit to commit
+            changed: which files differ
+        """
+        names = names_in(self._git_dir)
+        if names:
+            self._watch = watches.watch(self.path, folders_of(names), self._keep)
+            self._steps, self._changed = steps, changed
+
+    def _moving(self) -> 'contextlib.AbstractContextManager[None]':
+        """Return what is around our own writes to the source"""
+        return self._watch.moving() if self._watch else contextlib.nullcontext()
 
     def _begin(self) -> None:
         """Make an empty repository"""
@@ -173,9 +205,15 @@ class SlotSource:
         Raises:
             GitError: git refused
         """
+        if self._watch and self._watch.is_quiet():
+            self._intact = True
+            return False
         if not self.shared:
             return False
+        alarms = self._watch.alarms() if self._watch else 0
         self._intact = not git.run(self.path, 'diff-files', '--name-only', env=self._env)
+        if self._watch and self._intact:
+            self._watch.settle(alarms)
         return not self._intact
 
     def _links(self, name: bytes) -> int:
@@ -192,11 +230,12 @@ class SlotSource:
             GitError: git refused
             OSError: the disk is full
         """
-        for name in git.run(self.path, 'ls-files', '-z').split(b'\0'):
-            if name and self._links(name) > 1:
-                os.unlink(os.path.join(os.fsencode(self.path), name))
         self._intact = False
-        git.run(self.path, 'checkout', '-q', '-f', 'HEAD', '--')
+        with self._moving():
+            for name in git.run(self.path, 'ls-files', '-z').split(b'\0'):
+                if name and self._links(name) > 1:
+                    os.unlink(os.path.join(os.fsencode(self.path), name))
+            git.run(self.path, 'checkout', '-q', '-f', 'HEAD', '--')
         os.unlink(os.path.join(self._git_dir, SHARED_MARK))
 
     # -- moving ------------------------------------------------------------
@@ -219,21 +258,58 @@ class SlotSource:
         Raises:
             GitError: git refused
         """
-        if self.commit != commit:
-            known, self.commit = bool(self.commit), ''
-            if not self._merge(commit):
-                # Most of a tree that is new has to be written; else threads that
-                # look at files cost more than they save
-                git.run(self.path, '-c', f'checkout.workers={CHECKOUT_WORKERS}', '-c',
-                        f"core.preloadIndex={'false' if known else 'true'}", 'checkout', '-q',
-                        '-f', '--detach', commit, '--', env=self._env)
-            self.commit = commit
-        scm = os.path.join(self.path, '.scmversion')
-        if version is not None:
-            self._write(scm, version.encode())
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(scm)
+        with self._moving():
+            if self.commit != commit:
+                old, self.commit = self.commit, ''
+                intact, self._intact = self._intact, False
+                if intact and self._steps and self._changed and self._steps.repeat(
+                        old, commit, self.path, self._git_dir):
+                    self._watch_new(_added(self._changed.between(old, commit)))
+                else:
+                    self._go(old, commit, intact)
+                self.commit = commit
+            scm = os.path.join(self.path, '.scmversion')
+            if version is not None:
+                self._write(scm, version.encode())
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(scm)
+
+    def _go(self, old: str, commit: str, intact: bool) -> None:
+        """Have git bring the working tree to a commit, and keep how it did that.
+
+        Args:
+            old: commit that it has, '' when that is not known
+            commit: the one that it is to have
+            intact: no tracked file was changed
+        """
+        steps, changed = self._steps, self._changed
+        files: Mapping[str, str] = {}
+        before: Optional[Layout] = None
+        if steps and changed and old:
+            files = changed.between(old, commit)
+            if steps.is_new(old, commit):
+                before = steps.before(old, commit, files, self._git_dir)
+        alarms = self._watch.alarms() if self._watch else 0
+        if not (intact and self._merge(commit)):
+            # Most of a tree that is new has to be written; else threads that
+            # look at files cost more than they save
+            git.run(self.path, '-c', f'checkout.workers={CHECKOUT_WORKERS}', '-c',
+                    f"core.preloadIndex={'false' if old else 'true'}", 'checkout', '-q',
+                    '-f', '--detach', commit, '--', env=self._env)
+            if self._watch:
+                # It looks at all files, which a merge does not
+                self._watch.settle(alarms)
+        if steps and before:
+            steps.learn(old, commit, files, before, self.path, self._git_dir)
+        # Something may have removed any folder, and git made it again
+        self._watch_new(_added(files) if old and intact else names_in(self._git_dir))
+
+    def _watch_new(self, names: Sequence[str]) -> None:
+        """Watch the folders of files that have been made"""
+        if self._watch and not self._watch.extend(folders_of(names)):
+            self._watch.close()
+            self._watch = None
 
     def _merge(self, commit: str) -> bool:
         """Go to another commit in two thirds of the time that `git checkout` takes.
@@ -243,9 +319,6 @@ class SlotSource:
         Returns:
             False when it cannot be done so
         """
-        intact, self._intact = self._intact, False
-        if not intact:
-            return False
         try:
             git.run(self.path, 'read-tree', '-u', '-m', commit, env=self._env)
         except GitError:
@@ -256,6 +329,11 @@ class SlotSource:
     def clean(self) -> None:
         """Remove all that is not part of the commit, as before an in-tree build."""
         git.run(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}', '-e', '/.scmversion')
+
+
+def _added(files: Mapping[str, str]) -> Sequence[str]:
+    """Return those of some files that were not there before"""
+    return [name for name, how in files.items() if how not in 'MD']
 
 
 class ChangedFiles:
