@@ -288,6 +288,24 @@ class TestSteps(StepsCase):
         with open(os.path.join(slots[1].path, 'a.bat'), 'rb') as inf:
             self.assertEqual(inf.read(), b'one\r\ntwo\r\n')
 
+    def test_configured(self) -> None:
+        """What a user has told git of large trees, and of ends of lines, does not matter"""
+        home = os.path.join(self.dir, 'home')
+        self.write(os.path.join(home, '.gitconfig'),
+                   b'[feature]\nmanyFiles = true\n[index]\nversion = 4\n'
+                   b'[core]\nsplitIndex = true\nfsmonitor = true\nautocrlf = true\n')
+        self.put('a', 'one\n')
+        hashes = [self.commit()]
+        self.put('a', 'two\n')
+        hashes.append(self.commit())
+        with mock.patch.dict(os.environ, {'HOME': home}):
+            slots = [self.slot(name, hashes[0]) for name in ('00', '01')]
+            for commit in (hashes[1], hashes[0], hashes[1]):
+                for slot in slots:
+                    used = self.go(slot, commit)
+                    self.check(slot, commit)
+        self.assertEqual(used, [])
+
     def test_large(self) -> None:
         """A step that changes much is not kept"""
         for number in range(201):

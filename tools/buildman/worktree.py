@@ -27,7 +27,8 @@ CHECKOUT_WORKERS = 4
 
 # What the repository of a slot is told. Slots share files (see `seed`), and a file's
 # ctime and inode number are no sign of a change there: a link that is made or
-# removed elsewhere sets the one, a copy has another one of the other.
+# removed elsewhere sets the one, a copy has another one of the other. And whatever
+# a user likes for large trees: no daemon for each slot, and the usual index.
 _SLOT_CONFIG = '''\
 [gc]
 \tauto = 0
@@ -37,6 +38,13 @@ _SLOT_CONFIG = '''\
 \tlogAllRefUpdates = false
 \ttrustctime = false
 \tcheckStat = minimal
+\tfsmonitor = false
+\tsplitIndex = false
+\tuntrackedCache = false
+[feature]
+\tmanyFiles = false
+[index]
+\tversion = 2
 '''
 
 
