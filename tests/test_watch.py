@@ -137,6 +137,9 @@ class TestWatch(unittest.TestCase):
         self.slots[0].close()
         self.write('00', 'a')
         self.assertTrue(self.slots[1].is_quiet())
+        self.watches.close()
+        self.slots[1].settle(self.slots[1].alarms())
+        self.assertFalse(self.slots[1].is_quiet())
 
     def test_too_many(self) -> None:
         """When the kernel has to drop events, that is an alarm"""
@@ -148,6 +151,20 @@ class TestWatch(unittest.TestCase):
                 os.chmod(self.path('00', 'a'), 0o600)
                 os.chmod(self.path('00', 'shared'), 0o600)
         self.assertFalse(self.slots[1].is_quiet())
+
+    def test_limit(self) -> None:
+        """Our share of what the user may watch is not exceeded"""
+        with mock.patch.object(watch, '_limit', return_value=3):
+            watches = Watches()
+        self.assertIsNone(watches.watch(self.path('00'), ['d', 'd/e', 'build'], 'build'))
+        # What it took for that was given back
+        self.assertTrue(watches.watch(self.path('00'), ['d'], 'build'))
+        watches.close()
+        with mock.patch.object(watch, '_LIMIT', self.path('limit')):
+            self.assertEqual(watch._limit(), watch.MOST)
+            with open(self.path('limit'), 'w', encoding='ascii') as outf:
+                outf.write('8192\n')
+            self.assertEqual(watch._limit(), 4096)
 
     def test_nothing(self) -> None:
         """Without help of the kernel there is no watch"""

@@ -32,6 +32,11 @@ _IGNORED = 0x8000
 # Number of the watch, mask, cookie, length of the name that follows
 _EVENT = struct.Struct('iIII')
 
+# How many folders a user may have watched: we take half of that, and never more
+# than MOST, as each costs the kernel about a kilobyte
+_LIMIT = '/proc/sys/fs/inotify/max_user_watches'
+MOST = 1 << 18
+
 # A file that is made and removed to see whether the kernel tells
 _PROBE = '.buildman-probe'
 
@@ -50,6 +55,15 @@ def _load() -> Any:
     return libc
 
 
+def _limit() -> int:
+    """Return how many folders we may have watched"""
+    try:
+        with open(_LIMIT, encoding='ascii') as inf:
+            return min(MOST, int(inf.read()) // 2)
+    except (OSError, ValueError):
+        return MOST
+
+
 class Watches:
     """What is watched for all slots of a run; safe to use from all their threads.
 
@@ -64,6 +78,7 @@ class Watches:
         self._others: Dict[int, bytes] = {}
         self._moving: Set[Watch] = set()
         self._alarms = 0
+        self._limit = _limit()
         self._fd = -1
         with contextlib.suppress(ImportError, OSError, AttributeError):
             self._libc = _load()
@@ -90,8 +105,9 @@ class Watches:
         """
         watch = Watch(self, top)
         number = self.add(watch, top)
-        with self._lock:
-            self._others[number] = os.fsencode(other)
+        if number >= 0:
+            with self._lock:
+                self._others[number] = os.fsencode(other)
         if number < 0 or not watch.extend(folders):
             watch.close()
             return None
@@ -112,7 +128,7 @@ class Watches:
             the number of the watch, below 0 when it cannot be
         """
         with self._lock:
-            if self._fd < 0:
+            if self._fd < 0 or len(self._owners) >= self._limit:
                 return -1
             number = int(self._libc.inotify_add_watch(
                 self._fd, os.fsencode(folder), _CHANGES | _ONLYDIR | _DONT_FOLLOW))
@@ -150,6 +166,9 @@ class Watches:
 
     def _read(self) -> None:
         """Take what the kernel has told; called with the lock"""
+        if self._fd < 0:
+            # Nobody tells: it is never quiet
+            self._alarms += 1
         while self._fd >= 0:
             try:
                 data = os.read(self._fd, 1 << 16)
