@@ -21,7 +21,7 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
 
 from support import needs  # noqa: E402
 
-from buildman import git, seed  # noqa: E402
+from buildman import git, seed, steps  # noqa: E402
 from buildman.errors import GitError  # noqa: E402
 from buildman.steps import Steps  # noqa: E402
 from buildman.watch import Watches  # noqa: E402
@@ -260,15 +260,18 @@ class TestSteps(StepsCase):
             self.go(slot, hashes[0])
             self.check(slot, hashes[0])
         # git itself gives up on these; the next run makes a new one
-        for data in (b'', good[:40], b'x' * len(good), good[:-30] + b'x' * 30):
+        for data in (b'', good[:40], good[:8] + b'\xff' * 4 + good[12:], b'x' * len(good),
+                     good[:-30] + b'x' * 30):
             write(data)
             with contextlib.suppress(GitError):
                 self.go(slot, hashes[1])
-            slot = SlotSource(slot.path, Origin.read(self.repo))
-            slot.prepare(hashes[1])
-            self.check(slot, hashes[1])
-            slot.prepare(hashes[0])
-            slot.learn(self.watches, self.steps, self.changed)
+            for commit in (hashes[1], hashes[0]):
+                slot = SlotSource(slot.path, Origin.read(self.repo))
+                slot.prepare(commit)
+                self.check(slot, commit)
+            write(data)
+            self.assertEqual(steps.names_in(os.path.join(slot.path, '.git')), [])
+            slot = self.slot('01', hashes[0])
 
     def test_converted(self) -> None:
         """Content that git converts on its way into a tree comes out converted"""
@@ -305,6 +308,21 @@ class TestSteps(StepsCase):
                     used = self.go(slot, commit)
                     self.check(slot, commit)
         self.assertEqual(used, [])
+
+    def test_room(self) -> None:
+        """Of a long series of large steps no more is kept than there is room for"""
+        hashes = []
+        for number in range(4):
+            self.put('a', str(number) * 40)
+            hashes.append(self.commit())
+        with mock.patch.object(steps, 'MAX_KEPT', 100):
+            self.steps = Steps()
+        slots = [self.slot(name, hashes[0]) for name in ('00', '01')]
+        used = []
+        for commit in (hashes[1], hashes[2], hashes[3], hashes[0], *hashes[1:]):
+            used = [self.go(slot, commit) for slot in slots]
+            self.check(slots[1], commit)
+        self.assertEqual(used, [['read-tree'], ['read-tree']])
 
     def test_large(self) -> None:
         """A step that changes much is not kept"""

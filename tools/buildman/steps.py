@@ -27,6 +27,9 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 MAX_FILES = 200
 MAX_BYTES = 4 << 20
 
+# Bytes of content that are kept at most, for all steps together
+MAX_KEPT = 64 << 20
+
 # Signature, version, number of entries
 _HEAD = struct.Struct('>4sLL')
 
@@ -130,6 +133,8 @@ def _layout(git_dir: str) -> Optional[Layout]:
     pos = _HEAD.size
     for _ in range(count):
         name = pos + _FIXED
+        if name > len(data):
+            return None
         length = int.from_bytes(data[name - 2:name], 'big')
         if length & _ODD or length == _LENGTH:
             return None
@@ -157,6 +162,7 @@ class Steps:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._steps: Dict[Tuple[str, str], Optional[_Step]] = {}
+        self._room = MAX_KEPT
 
     def is_new(self, old: str, new: str) -> bool:
         """Return whether a step is not known yet."""
@@ -199,13 +205,17 @@ class Steps:
             if after:
                 names = sorted(os.fsencode(name) for name in changed)
                 changes = tuple(_change(path, name, before, after) for name in names)
-                if sum(len(change.data) for change in changes) <= MAX_BYTES:
-                    step = _Step(len(before.offsets), before.end, changes)
+                step = _Step(len(before.offsets), before.end, changes)
         self._keep(old, new, step)
 
     def _keep(self, old: str, new: str, step: Optional[_Step]) -> None:
         """Note a step, or that git has to do it"""
+        size = sum(len(change.data) for change in step.changes) if step else 0
         with self._lock:
+            if size > min(MAX_BYTES, self._room):
+                step = None
+            elif self.is_new(old, new):
+                self._room -= size
             self._steps.setdefault((old, new), step)
 
     def repeat(self, old: str, new: str, path: str, git_dir: str) -> bool:
