@@ -156,6 +156,14 @@ def names_in(git_dir: str) -> List[str]:
     return []
 
 
+def is_damaged(git_dir: str) -> bool:
+    """Return whether a repository has an index that makes no sense, to git neither."""
+    try:
+        return _layout(git_dir) is None and _read(git_dir)[:8] != _HEAD.pack(b'DIRC', 4, 0)[:8]
+    except OSError:
+        return False
+
+
 class Steps:
     """The steps that git did in some slot; safe to use from all their threads."""
 

@@ -19,7 +19,7 @@ from typing import Dict, Mapping, Optional, Sequence, Tuple
 from buildman import git
 from buildman.errors import GitError
 from buildman.seed import SHARED_MARK
-from buildman.steps import Layout, Steps, names_in
+from buildman.steps import Layout, Steps, is_damaged, names_in
 from buildman.watch import Watch, Watches, folders_of
 
 # Processes that write files when many have to be checked out; older gits do not know it
@@ -140,9 +140,9 @@ class SlotSource:
         try:
             self.checkout(commit, version)
         except GitError:
-            if not old:
+            if not is_damaged(self._git_dir):
                 raise
-            # The index may be damaged, as after a loss of power
+            # As after a loss of power
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._git_dir, 'index'))
             self.checkout(commit, version)
@@ -310,8 +310,9 @@ class SlotSource:
                 self._watch.settle(alarms)
         if steps and before:
             steps.learn(old, commit, files, before, self.path, self._git_dir)
-        # Something may have removed any folder, and git made it again
-        self._watch_new(_added(files) if old and intact else names_in(self._git_dir))
+        if self._watch:
+            # Something may have removed any folder, and git made it again
+            self._watch_new(_added(files) if old and intact else names_in(self._git_dir))
 
     def _watch_new(self, names: Sequence[str]) -> None:
         """Watch the folders of files that have been made"""
