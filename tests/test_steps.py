@@ -270,7 +270,7 @@ class TestSteps(StepsCase):
                 slot.prepare(commit)
                 self.check(slot, commit)
             write(data)
-            self.assertEqual(steps.names_in(os.path.join(slot.path, '.git')), [])
+            self.assertIsNone(Steps().folders(hashes[0], os.path.join(slot.path, '.git')))
             slot = self.slot('01', hashes[0])
 
     def test_converted(self) -> None:
@@ -341,6 +341,12 @@ class TestSteps(StepsCase):
                 used = self.go(slot, commit)
                 self.assertTrue({'checkout', 'read-tree'} & set(used), used)
                 self.check(slot, commit)
+
+
+    def test_folders(self) -> None:
+        """Each folder comes once, and before what is in it"""
+        self.assertEqual(steps.folders_of(['a', 'b/c/d', 'b/e', 'b/c/f', 'g/h']),
+                         ['b', 'b/c', 'g'])
 
 
 class TestShared(StepsCase):

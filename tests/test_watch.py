@@ -18,7 +18,7 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
         sys.path.insert(0, folder)
 
 from buildman import watch  # noqa: E402
-from buildman.watch import Watch, Watches, folders_of  # noqa: E402
+from buildman.watch import Watch, Watches  # noqa: E402
 
 
 class TestWatch(unittest.TestCase):
@@ -176,11 +176,6 @@ class TestWatch(unittest.TestCase):
         # A file system that does not tell
         with mock.patch.object(watch, '_CHANGES', 0x1):
             self.assertIsNone(Watches().watch(self.path('01'), [], 'build'))
-
-    def test_folders(self) -> None:
-        """Each folder comes once, and before what is in it"""
-        self.assertEqual(folders_of(['a', 'b/c/d', 'b/e', 'b/c/f', 'g/h']),
-                         ['b', 'b/c', 'g'])
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ import os
 import stat
 import struct
 import threading
-from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 # A step that changes more than this is left to git
 MAX_FILES = 200
@@ -148,12 +148,15 @@ def _layout(git_dir: str) -> Optional[Layout]:
     return Layout(data, end, offsets) if pos == len(data) - _SUM_SIZE else None
 
 
-def names_in(git_dir: str) -> List[str]:
-    """Return the files that a repository has checked out; none if its index is unusual."""
-    with contextlib.suppress(OSError):
-        layout = _layout(git_dir)
-        return [os.fsdecode(name) for name in layout.offsets] if layout else []
-    return []
+def folders_of(names: Iterable[str]) -> List[str]:
+    """Return all folders that some files lie in, as relative paths, without the top one."""
+    found: Set[str] = set()
+    for name in names:
+        folder = os.path.dirname(name)
+        while folder and folder not in found:
+            found.add(folder)
+            folder = os.path.dirname(folder)
+    return sorted(found)
 
 
 def is_damaged(git_dir: str) -> bool:
@@ -171,6 +174,27 @@ class Steps:
         self._lock = threading.Lock()
         self._steps: Dict[Tuple[str, str], Optional[_Step]] = {}
         self._room = MAX_KEPT
+        self._folders: Dict[str, Optional[List[str]]] = {}
+
+    def folders(self, commit: str, git_dir: str) -> Optional[List[str]]:
+        """Return the folders that a commit has, as relative paths, without the top one.
+
+        Args:
+            commit: the commit
+            git_dir: a repository that has it checked out
+
+        Returns:
+            None when its index is unusual
+        """
+        # The first slot finds out, not all at the same time
+        with self._lock:
+            if commit not in self._folders:
+                layout = None
+                with contextlib.suppress(OSError):
+                    layout = _layout(git_dir)
+                self._folders[commit] = (
+                    folders_of(map(os.fsdecode, layout.offsets)) if layout else None)
+            return self._folders[commit]
 
     def is_new(self, old: str, new: str) -> bool:
         """Return whether a step is not known yet."""

@@ -16,7 +16,7 @@ import contextlib
 import os
 import struct
 import threading
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Set
+from typing import Any, Dict, Iterable, Iterator, Optional, Set
 
 # What changes a file in a folder, or which files it has (sys/inotify.h)
 _MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
@@ -246,14 +246,3 @@ class Watch:
     def close(self) -> None:
         """Watch no more."""
         self._watches.remove(self)
-
-
-def folders_of(names: Iterable[str]) -> List[str]:
-    """Return all folders that some files lie in, as relative paths, without the top one."""
-    found: Set[str] = set()
-    for name in names:
-        folder = os.path.dirname(name)
-        while folder and folder not in found:
-            found.add(folder)
-            folder = os.path.dirname(folder)
-    return sorted(found)

@@ -19,8 +19,8 @@ from typing import Dict, Mapping, Optional, Sequence, Tuple
 from buildman import git
 from buildman.errors import GitError
 from buildman.seed import SHARED_MARK
-from buildman.steps import Layout, Steps, is_damaged, names_in
-from buildman.watch import Watch, Watches, folders_of
+from buildman.steps import Layout, Steps, folders_of, is_damaged
+from buildman.watch import Watch, Watches
 
 # Processes that write files when many have to be checked out; older gits do not know it
 CHECKOUT_WORKERS = 4
@@ -107,6 +107,7 @@ class SlotSource:
         self._origin = origin
         self._keep = keep
         self._intact = False
+        self._watches: Optional[Watches] = None
         self._watch: Optional[Watch] = None
         self._steps: Optional[Steps] = None
         self._changed: Optional[ChangedFiles] = None
@@ -164,10 +165,14 @@ class SlotSource:
             steps: what slots did to get from commit to commit
             changed: which files differ
         """
-        names = names_in(self._git_dir)
-        if names:
-            self._watch = watches.watch(self.path, folders_of(names), self._keep)
-            self._steps, self._changed = steps, changed
+        self._watches, self._steps, self._changed = watches, steps, changed
+
+    def _begin_watch(self) -> None:
+        """Begin to watch; not before the first build has ended, which is not to wait for it"""
+        watches, self._watches = self._watches, None
+        folders = self._steps.folders(self.commit, self._git_dir) if self._steps else None
+        if watches and folders is not None:
+            self._watch = watches.watch(self.path, folders, self._keep)
 
     def _moving(self) -> 'contextlib.AbstractContextManager[None]':
         """Return what is around our own writes to the source"""
@@ -213,6 +218,8 @@ class SlotSource:
         Raises:
             GitError: git refused
         """
+        if self._watches:
+            self._begin_watch()
         if self._watch and self._watch.is_quiet():
             self._intact = True
             return False
@@ -272,7 +279,7 @@ class SlotSource:
                 intact, self._intact = self._intact, False
                 if intact and self._steps and self._changed and self._steps.repeat(
                         old, commit, self.path, self._git_dir):
-                    self._watch_new(_added(self._changed.between(old, commit)))
+                    self._watch_new(folders_of(_added(self._changed.between(old, commit))))
                 else:
                     self._go(old, commit, intact)
                 self.commit = commit
@@ -310,13 +317,14 @@ class SlotSource:
                 self._watch.settle(alarms)
         if steps and before:
             steps.learn(old, commit, files, before, self.path, self._git_dir)
-        if self._watch:
+        if self._watch and steps:
             # Something may have removed any folder, and git made it again
-            self._watch_new(_added(files) if old and intact else names_in(self._git_dir))
+            self._watch_new(folders_of(_added(files)) if old and intact
+                            else steps.folders(commit, self._git_dir))
 
-    def _watch_new(self, names: Sequence[str]) -> None:
-        """Watch the folders of files that have been made"""
-        if self._watch and not self._watch.extend(folders_of(names)):
+    def _watch_new(self, folders: Optional[Sequence[str]]) -> None:
+        """Watch folders that have been made; None when they are not known"""
+        if self._watch and (folders is None or not self._watch.extend(folders)):
             self._watch.close()
             self._watch = None
 
