@@ -406,6 +406,34 @@ class TestShared(StepsCase):
         two.checkout(hashes[2])
         self.assertTrue(two.spoiled())
 
+    def test_one_untold(self) -> None:
+        """One slot that cannot be watched may write to the files of those that are"""
+        self.put('a', 'one')
+        self.put('b', 'one')
+        hashes = [self.commit()]
+        self.put('a', 'two')
+        hashes.append(self.commit())
+        with mock.patch.object(self.watches, '_limit', 2):
+            slots = self.plant(hashes[0])
+        for commit in (hashes[1], hashes[0], hashes[1]):
+            used = [self.go(slot, commit) for slot in slots]
+        self.assertEqual(used, [['diff-files']] * 3)
+        self.write(os.path.join(slots[2].path, 'b'), b'odd')
+        self.assertTrue(slots[0].spoiled())
+
+    def test_first(self) -> None:
+        """What the first build of a slot writes is found by one that has built before"""
+        self.put('a', 'one')
+        self.put('b', 'one')
+        hashes = [self.commit()]
+        self.put('a', 'two')
+        hashes.append(self.commit())
+        old, new, _ = self.plant(hashes[0])
+        self.go(old, hashes[1])
+        self.assertFalse(old.spoiled())
+        self.write(os.path.join(new.path, 'b'), b'odd')
+        self.assertTrue(old.spoiled())
+
     def test_untold(self) -> None:
         """Where the kernel does not tell, files are looked at"""
         self.put('a', 'one')

@@ -133,10 +133,15 @@ class TestWatch(unittest.TestCase):
         self.assertFalse(self.slots[0].extend(['a']))
 
     def test_close(self) -> None:
-        """A slot that is not watched any more gives no alarm, nor is it quiet for ever"""
-        self.slots[0].close()
-        self.write('00', 'a')
+        """When one slot is not watched any more, its builds may write to what all have"""
         self.assertTrue(self.slots[1].is_quiet())
+        self.slots[0].close()
+        for _ in range(2):
+            self.assertFalse(self.slots[1].is_quiet())
+            self.slots[1].settle(self.slots[1].alarms())
+
+    def test_end(self) -> None:
+        """After the end nothing is told"""
         self.watches.close()
         self.slots[1].settle(self.slots[1].alarms())
         self.assertFalse(self.slots[1].is_quiet())

@@ -68,7 +68,8 @@ class Watches:
     """What is watched for all slots of a run; safe to use from all their threads.
 
     A write to the source of a slot, whatever it came from, is an alarm, unless
-    the slot itself has said that it is about to write (`Watch.moving()`).
+    the slot itself has said that it is about to write (`Watch.moving()`). When one
+    slot cannot be watched, no other one is quiet any more: they may share files.
     """
 
     def __init__(self) -> None:
@@ -78,6 +79,7 @@ class Watches:
         self._others: Dict[int, bytes] = {}
         self._moving: Set[Watch] = set()
         self._alarms = 0
+        self._blind = False
         self._limit = _limit()
         self._fd = -1
         with contextlib.suppress(ImportError, OSError, AttributeError):
@@ -136,8 +138,13 @@ class Watches:
                 self._owners[number] = watch
             return number
 
+    def give_up(self) -> None:
+        """Note that there is a slot which is not watched."""
+        self._blind = True
+
     def remove(self, watch: 'Watch') -> None:
-        """End the watches of a slot."""
+        """End the watches of a slot that goes on without."""
+        self.give_up()
         with self._lock:
             for number in [num for num, owner in self._owners.items() if owner is watch]:
                 del self._owners[number]
@@ -166,8 +173,8 @@ class Watches:
 
     def _read(self) -> None:
         """Take what the kernel has told; called with the lock"""
-        if self._fd < 0:
-            # Nobody tells: it is never quiet
+        if self._fd < 0 or self._blind:
+            # Not all is told: it is never quiet
             self._alarms += 1
         while self._fd >= 0:
             try:

@@ -107,7 +107,6 @@ class SlotSource:
         self._origin = origin
         self._keep = keep
         self._intact = False
-        self._watches: Optional[Watches] = None
         self._watch: Optional[Watch] = None
         self._steps: Optional[Steps] = None
         self._changed: Optional[ChangedFiles] = None
@@ -158,21 +157,20 @@ class SlotSource:
     def learn(self, watches: Watches, steps: Steps, changed: 'ChangedFiles') -> None:
         """From now on be told of writes to the source, and do what other slots did.
 
-        Not for builds that write into the tree.
+        Not for builds that write into the tree. To be called before the first
+        build, since what that writes may be another slot's as well.
 
         Args:
             watches: tells of writes
             steps: what slots did to get from commit to commit
             changed: which files differ
         """
-        self._watches, self._steps, self._changed = watches, steps, changed
-
-    def _begin_watch(self) -> None:
-        """Begin to watch; not before the first build has ended, which is not to wait for it"""
-        watches, self._watches = self._watches, None
-        folders = self._steps.folders(self.commit, self._git_dir) if self._steps else None
-        if watches and folders is not None:
+        folders = steps.folders(self.commit, self._git_dir)
+        if folders is None:
+            watches.give_up()
+        else:
             self._watch = watches.watch(self.path, folders, self._keep)
+        self._steps, self._changed = steps, changed
 
     def _moving(self) -> 'contextlib.AbstractContextManager[None]':
         """Return what is around our own writes to the source"""
@@ -218,8 +216,6 @@ class SlotSource:
         Raises:
             GitError: git refused
         """
-        if self._watches:
-            self._begin_watch()
         if self._watch and self._watch.is_quiet():
             self._intact = True
             return False
