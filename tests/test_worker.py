@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
 import json
@@ -381,6 +382,25 @@ class ShippedTest(WorkerCase):
         """One argument may have 128 KiB; beyond that nothing starts."""
         script = scripts.worker_script('/home/somebody/' + 'x' * 200, 'f' * 32, 10)
         self.assertLess(len(script), 100 << 10)
+
+    def test_words(self) -> None:
+        """What is left out is what a module says of itself, and nothing that it does"""
+        for name in (*scripts.WORKER_MODULES, 'farside', 'machine_probe'):
+            path = os.path.join(support.TOOLS, 'buildman', f'{name}.py')
+            with open(path, encoding='utf-8') as inf:
+                text = inf.read()
+            short = scripts.without_words(text)
+            self.assertEqual(short.count('\n'), text.count('\n'))
+            self.assertLess(len(short), len(text))
+            dumps = []
+            for tree in (ast.parse(text), ast.parse(short)):
+                for node in ast.walk(tree):
+                    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and (
+                            ast.get_docstring(node, clean=False) is not None):
+                        node.body.pop(0)
+                dumps.append((ast.dump(tree), [getattr(node, 'lineno', 0)
+                                               for node in ast.walk(tree)]))
+            self.assertEqual(*dumps, name)
 
     def test_bare_machine(self) -> None:
         """It needs something that only this machine has."""
