@@ -68,6 +68,15 @@ class StepsCase(unittest.TestCase):
         """Write a file of the repository"""
         self.write(os.path.join(self.repo, name), text.encode(), mode)
 
+    def series(self, count: int) -> List[str]:
+        """Commit a change of the file a several times, with b beside it; return the hashes"""
+        self.put('b', 'one')
+        hashes = []
+        for number in range(count):
+            self.put('a', f'{number}')
+            hashes.append(self.commit())
+        return hashes
+
     def slot(self, name: str, commit: str) -> SlotSource:
         """Return a new slot, as an engine makes it"""
         source = SlotSource(os.path.join(self.dir, name), Origin.read(self.repo))
@@ -188,10 +197,7 @@ class TestSteps(StepsCase):
 
     def test_time(self) -> None:
         """A file that changes has the time at which it does: make compares that"""
-        self.put('a', 'one')
-        hashes = [self.commit()]
-        self.put('a', 'two')
-        hashes.append(self.commit())
+        hashes = self.series(2)
         slots = [self.slot(name, hashes[0]) for name in ('00', '01')]
         for _ in range(2):
             for slot in slots:
@@ -231,10 +237,7 @@ class TestSteps(StepsCase):
 
     def test_index(self) -> None:
         """A form of the index that we do not know, or none, is git's to deal with"""
-        self.put('a', 'one')
-        hashes = [self.commit()]
-        self.put('a', 'two')
-        hashes.append(self.commit())
+        hashes = self.series(2)
         slots = [self.slot(name, hashes[0]) for name in ('00', '01')]
         for slot in slots:
             for commit in (hashes[1], hashes[0]):
@@ -370,11 +373,7 @@ class TestShared(StepsCase):
 
     def test_shared(self) -> None:
         """A step is no write to another slot's file; a build's write is found in all of them"""
-        self.put('a', 'one')
-        self.put('b', 'one')
-        hashes = [self.commit()]
-        self.put('a', 'two')
-        hashes.append(self.commit())
+        hashes = self.series(2)
         slots = self.plant(hashes[0])
         for commit in (hashes[1], hashes[0], hashes[1]):
             for slot in slots:
@@ -392,12 +391,7 @@ class TestShared(StepsCase):
 
     def test_meanwhile(self) -> None:
         """Another slot's write between two looks is not taken for looked at"""
-        self.put('a', 'one')
-        self.put('b', 'one')
-        hashes = [self.commit()]
-        for text in ('two', 'three'):
-            self.put('a', text)
-            hashes.append(self.commit())
+        hashes = self.series(3)
         one, two, _ = self.plant(hashes[0])
         for slot in (one, two):
             self.go(slot, hashes[1])
@@ -408,11 +402,7 @@ class TestShared(StepsCase):
 
     def test_one_untold(self) -> None:
         """One slot that cannot be watched may write to the files of those that are"""
-        self.put('a', 'one')
-        self.put('b', 'one')
-        hashes = [self.commit()]
-        self.put('a', 'two')
-        hashes.append(self.commit())
+        hashes = self.series(2)
         with mock.patch.object(self.watches, '_limit', 2):
             slots = self.plant(hashes[0])
         for commit in (hashes[1], hashes[0], hashes[1]):
@@ -423,11 +413,7 @@ class TestShared(StepsCase):
 
     def test_first(self) -> None:
         """What the first build of a slot writes is found by one that has built before"""
-        self.put('a', 'one')
-        self.put('b', 'one')
-        hashes = [self.commit()]
-        self.put('a', 'two')
-        hashes.append(self.commit())
+        hashes = self.series(2)
         old, new, _ = self.plant(hashes[0])
         self.go(old, hashes[1])
         self.assertFalse(old.spoiled())
@@ -436,11 +422,7 @@ class TestShared(StepsCase):
 
     def test_untold(self) -> None:
         """Where the kernel does not tell, files are looked at"""
-        self.put('a', 'one')
-        self.put('b', 'one')
-        hashes = [self.commit()]
-        self.put('a', 'two')
-        hashes.append(self.commit())
+        hashes = self.series(2)
         self.watches.close()
         slots = self.plant(hashes[0])
         for commit in (hashes[1], hashes[0], hashes[1]):

@@ -275,8 +275,8 @@ class Steps:
                     _remove(top, change.name, keep=bool(change.tail))
                 if change.tail:
                     _write(top, change)
-            _replace(os.path.join(git_dir, 'index'), _next_index(index, step, top))
-            _replace(os.path.join(git_dir, 'HEAD'), new.encode('ascii') + b'\n')
+            replace_file(os.path.join(git_dir, 'index'), _next_index(index, step, top))
+            replace_file(os.path.join(git_dir, 'HEAD'), new.encode('ascii') + b'\n')
         except OSError:
             return False
         return True
@@ -377,8 +377,12 @@ def _stat_of(info: os.stat_result, mode: int) -> bytes:
     return _STAT.pack(*(field & 0xffffffff for field in fields))
 
 
-def _replace(path: str, data: bytes) -> None:
-    """Write a file of the repository, by rename"""
+def replace_file(path: str, data: bytes) -> None:
+    """Write a small file of a repository, by rename.
+
+    Raises:
+        OSError: it cannot be written
+    """
     with open(path + '.new', 'wb') as outf:
         outf.write(data)
     os.replace(path + '.new', path)

@@ -19,7 +19,7 @@ from typing import Dict, Mapping, Optional, Sequence, Tuple
 from buildman import git
 from buildman.errors import GitError
 from buildman.seed import SHARED_MARK
-from buildman.steps import Layout, Steps, folders_of, is_damaged
+from buildman.steps import Layout, Steps, folders_of, is_damaged, replace_file
 from buildman.watch import Watch, Watches
 
 # Processes that write files when many have to be checked out; older gits do not know it
@@ -189,12 +189,12 @@ class SlotSource:
 
     def _borrow(self) -> None:
         """Let the repository have objects, tags and the history's end of the origin"""
-        self._write(os.path.join(self._git_dir, 'objects', 'info', 'alternates'),
-                    os.fsencode(self._origin.objects) + b'\n')
-        self._write(os.path.join(self._git_dir, 'packed-refs'), self._origin.tags)
+        replace_file(os.path.join(self._git_dir, 'objects', 'info', 'alternates'),
+                     os.fsencode(self._origin.objects) + b'\n')
+        replace_file(os.path.join(self._git_dir, 'packed-refs'), self._origin.tags)
         shallow = os.path.join(self._git_dir, 'shallow')
         if self._origin.shallow:
-            self._write(shallow, self._origin.shallow)
+            replace_file(shallow, self._origin.shallow)
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(shallow)
@@ -251,13 +251,6 @@ class SlotSource:
 
     # -- moving ------------------------------------------------------------
 
-    @staticmethod
-    def _write(path: str, data: bytes) -> None:
-        """Write a small file of the repository, by rename."""
-        with open(path + '.new', 'wb') as outf:
-            outf.write(data)
-        os.replace(path + '.new', path)
-
     def checkout(self, commit: str, version: Optional[str] = None) -> None:
         """Bring the working tree to a commit.
 
@@ -281,7 +274,7 @@ class SlotSource:
                 self.commit = commit
             scm = os.path.join(self.path, '.scmversion')
             if version is not None:
-                self._write(scm, version.encode())
+                replace_file(scm, version.encode())
             else:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(scm)
@@ -336,7 +329,7 @@ class SlotSource:
             git.run(self.path, 'read-tree', '-u', '-m', commit, env=self._env)
         except GitError:
             return False
-        self._write(os.path.join(self.path, '.git', 'HEAD'), commit.encode() + b'\n')
+        replace_file(os.path.join(self.path, '.git', 'HEAD'), commit.encode() + b'\n')
         return True
 
     def clean(self) -> None:
