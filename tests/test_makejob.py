@@ -72,6 +72,7 @@ class TestMessages(unittest.TestCase):
             b'lto-wrapper: warning: using serial compilation of 48 LTRANS jobs\n'
             b"lto-wrapper: note: see the '-flto' option documentation for more information\n"
             b'lto-wrapper: warning: x\n'), 'lto-wrapper: warning: x\n')
+
     def test_tool_by_path(self) -> None:
         """What --ccache adds to a linker's warning would make it another one at every commit"""
         tidy = Tidier('/o/.bm-work/00', '/o/.bm-work/00/build', True)

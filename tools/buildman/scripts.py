@@ -9,6 +9,7 @@ to be installed there and there is one source for both ends.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import getpass
 import json
 import os
@@ -18,7 +19,7 @@ import shlex
 import socket
 import time
 import uuid
-from typing import List, Mapping, Optional, Sequence, Tuple
+from typing import Mapping, Optional, Sequence, Tuple
 
 from buildman import bosses, farside, lock, machine_probe, ssh
 
@@ -52,6 +53,16 @@ def without_words(text: str) -> str:
                           text)
 
 
+@functools.cache
+def _shipped(name: str) -> Tuple[str, str]:
+    """Return a module's full name and what is sent of it, which is the same for all machines"""
+    name = name if '.' in name else f'buildman.{name}'
+    package, _, short = name.partition('.')
+    data = pkgutil.get_data(package, f'{short}.py')
+    assert data is not None
+    return name, without_words(data.decode('utf-8'))
+
+
 def module_command(modules: Sequence[str], args: Sequence[str]) -> str:
     """Return a remote command that calls main() of the last of these modules.
 
@@ -60,13 +71,7 @@ def module_command(modules: Sequence[str], args: Sequence[str]) -> str:
             those that import it
         args: arguments that the program sees in sys.argv[1:]
     """
-    texts: List[Tuple[str, str]] = []
-    for name in modules:
-        name = name if '.' in name else f'buildman.{name}'
-        package, _, short = name.partition('.')
-        data = pkgutil.get_data(package, f'{short}.py')
-        assert data is not None
-        texts.append((name, without_words(data.decode('utf-8'))))
+    texts = [_shipped(name) for name in modules]
     return ssh.python_command(f'MODULES = {texts!r}\n{_LOADER}'.encode(), args)
 
 
