@@ -186,10 +186,7 @@ class TestSteps(StepsCase):
         os.unlink(os.path.join(self.repo, 'd/a'))
         hashes += [self.commit(), self.commit()]
         first, second, third = (self.slot(name, hashes[0]) for name in ('00', '01', '02'))
-        # Nothing is known of a slot that has not gone anywhere: git looks at all files
-        for slot in (first, second, third):
-            self.assertIn('checkout', self.go(slot, hashes[1]))
-        for commit in [*hashes[2:], hashes[0]]:
+        for commit in [*hashes[1:], hashes[0]]:
             self.assertIn('read-tree', self.go(first, commit))
             for slot in (second, third):
                 self.assertEqual(self.go(slot, commit), [])
@@ -355,8 +352,8 @@ class TestSteps(StepsCase):
 class TestShared(StepsCase):
     """Slots that share files"""
 
-    def plant(self, commit: str) -> List[SlotSource]:
-        """Return three slots that have the same files"""
+    def plant(self, commit: str, learn: bool = True) -> List[SlotSource]:
+        """Return three slots that have the same files, which may learn from each other"""
         origin = Origin.read(self.repo)
         first = SlotSource(os.path.join(self.dir, '00'), origin)
         first.prepare(commit)
@@ -367,9 +364,37 @@ class TestShared(StepsCase):
             subprocess.run(['cp', '-al', first.path, os.path.join(self.dir, name)], check=True)
             slots.append(SlotSource(os.path.join(self.dir, name), origin))
             slots[-1].adopt(commit)
-        for slot in slots:
+        for slot in slots if learn else ():
             slot.learn(self.watches, self.steps, self.changed)
         return slots
+
+    def test_new(self) -> None:
+        """Nothing is looked at after the first build, since slots have just been made"""
+        hashes = self.series(2)
+        used = [self.go(slot, hashes[1]) for slot in self.plant(hashes[0])]
+        self.assertEqual(used, [['read-tree'], [], []])
+
+    def test_times(self) -> None:
+        """Files as young as the index are not read by git when it is known that none was written"""
+        first = self.series(1)[0]
+        one, two, three = self.plant(first, learn=False)
+        # They have the same one
+        index = os.path.join(one.path, '.git', 'index')
+        for number, slot in enumerate((one, two, three)):
+            os.utime(index, (1e9, 1e9))
+            if number == 2:
+                self.write(os.path.join(one.path, 'b'), b'odd')
+            slot.learn(self.watches, self.steps, self.changed)
+            self.assertEqual(os.stat(index).st_mtime == 1e9, number == 2)
+
+    def test_late(self) -> None:
+        """A slot that begins when others build already finds what they wrote before"""
+        first = self.series(1)[0]
+        early, late, _ = self.plant(first, learn=False)
+        early.learn(self.watches, self.steps, self.changed)
+        self.write(os.path.join(early.path, 'b'), b'odd')
+        late.learn(self.watches, self.steps, self.changed)
+        self.assertTrue(late.spoiled())
 
     def test_shared(self) -> None:
         """A step is no write to another slot's file; a build's write is found in all of them"""

@@ -157,8 +157,9 @@ class SlotSource:
     def learn(self, watches: Watches, steps: Steps, changed: 'ChangedFiles') -> None:
         """From now on be told of writes to the source, and do what other slots did.
 
-        Not for builds that write into the tree. To be called before the first
-        build, since what that writes may be another slot's as well.
+        Not for builds that write into the tree. To be called after prepare() or
+        adopt() and before the first build, since what that writes may be another
+        slot's as well.
 
         Args:
             watches: tells of writes
@@ -170,7 +171,30 @@ class SlotSource:
             watches.give_up()
         else:
             self._watch = watches.watch(self.path, folders, self._keep)
+            if self._watch:
+                # Checked out in this run, before this. A build that wrote to one of
+                # its files since did so in a slot that was watched
+                self._watch.settle(0)
+                self._trust_times()
         self._steps, self._changed = steps, changed
+
+    def _trust_times(self) -> None:
+        """Have git go by the time stamps of the files, if no build has written to any.
+
+        It reads each file that is as young as the index, since something may have
+        been written in that very second (git's technical/racy-git.txt): after a
+        checkout that took three seconds a third of the tree, each time that it is
+        asked, by builds too. So the index gets the present time, as the file system
+        tells it, from before it is known that nothing was written until then.
+        """
+        assert self._watch
+        path = os.path.join(self._git_dir, 'buildman-now')
+        with contextlib.suppress(OSError):
+            replace_file(path, b'')
+            now = os.stat(path).st_mtime_ns
+            os.unlink(path)
+            if self._watch.is_quiet():
+                os.utime(os.path.join(self._git_dir, 'index'), ns=(now, now))
 
     def _moving(self) -> 'contextlib.AbstractContextManager[None]':
         """Return what is around our own writes to the source"""
