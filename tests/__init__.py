@@ -2,8 +2,8 @@
 """All tests, for `python3 -m unittest` in the top folder.
 
 Those are tests/test_*.py and tools/buildman/test_boss.py; they run in several
-processes, see `parallel`. The files can also be
-run from within this folder, so they import `support` by its bare name.
+processes, see `parallel`, and in memory, see `memory`. The files can also be run
+from within this folder, so they import `support` by its bare name.
 """
 
 import os
@@ -19,7 +19,10 @@ for _folder in (TESTS, TOOLS):
     if _folder not in sys.path:
         sys.path.insert(0, _folder)
 
+from memory import use_memory  # noqa: E402
 from parallel import ParallelSuite  # noqa: E402
+
+use_memory()
 
 
 def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite,

@@ -2,9 +2,9 @@
 """Runs test classes in several processes, under the usual `python3 -m unittest`.
 
 Most tests here wait for processes of theirs, and each class has fixtures of its
-own; so classes are what is spread over as many processes as there are
-processors. Every test reports to the one result that unittest shows, under its
-own name, when it has ended.
+own; so classes are what is spread over processes, of which there is one more than
+processors, as those that wait for a timer leave theirs idle. Every test reports to
+the one result that unittest shows, under its own name, when it has ended.
 
 The environment variable BUILDMAN_TEST_JOBS is the number of processes; 1 runs
 everything in this one, as unittest does by itself.
@@ -61,7 +61,7 @@ def jobs() -> int:
         cpus = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
         cpus = os.cpu_count() or 1
-    return min(MAX_JOBS, cpus)
+    return min(MAX_JOBS, cpus + 1)
 
 
 def _each(suite: unittest.TestSuite) -> Iterator[Any]:

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
+import memory  # noqa: E402
 import support  # noqa: E402
 
 
@@ -51,6 +54,26 @@ class TestSupport(unittest.TestCase):
             os.environ.pop('CI')
             if saved is not None:
                 os.environ['CI'] = saved
+
+    def test_memory(self) -> None:
+        """Tests are in memory if that can be; what the environment says wins"""
+        def where(**env: str) -> str:
+            return subprocess.run(
+                [sys.executable, '-c', 'import tests, tempfile; print(tempfile.gettempdir())'],
+                cwd=os.path.dirname(TESTS), capture_output=True, text=True, check=True,
+                env={**{name: val for name, val in os.environ.items() if name != 'TMPDIR'},
+                     **env}).stdout.strip()
+
+        with tempfile.TemporaryDirectory() as tmp:
+            self.assertEqual(where(TMPDIR=tmp), tmp)
+            self.assertEqual(where() == memory.MEMORY, memory.has_room(memory.MEMORY))
+            self.assertFalse(memory.has_room(os.path.join(tmp, 'none')))
+            real = os.statvfs(tmp)
+            for room, flag, good in ((memory.ROOM, 0, True), (memory.ROOM - 1, 0, False),
+                                     (memory.ROOM, os.ST_NOEXEC, False)):
+                stat = mock.Mock(wraps=real, f_flag=flag, f_bavail=room, f_frsize=1)
+                with mock.patch('os.statvfs', return_value=stat):
+                    self.assertEqual(memory.has_room(tmp), good)
 
     def test_trees(self) -> None:
         """A difference between trees is found, a different home folder is not."""
