@@ -15,6 +15,8 @@ import uuid
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
+from support import wait_for
+
 from buildman import farside, lock, scripts, ssh
 
 TOOLS = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools')
@@ -385,20 +387,27 @@ class TestScripts(LockCase):
 
     def test_boss_gone(self):
         """A boss that was ended in the middle of init leaves no claim behind."""
-        for early in (True, False):
+        folder = os.path.join(self.dir, 'bin')
+        os.mkdir(folder)
+        go_on = os.path.join(self.dir, 'go')
+        with open(os.path.join(folder, 'git'), 'w', encoding='utf-8') as outf:
+            outf.write(f'#!/bin/sh\nuntil [ -e {shlex.quote(go_on)} ]; do sleep 0.05; done\n'
+                       f'exec {shutil.which("git")} "$@"\n')
+        os.chmod(os.path.join(folder, 'git'), 0o755)
+        for early in (False, True):
             proc = subprocess.Popen(
                 ['sh', '-c', scripts.init_script(self.work, self.owner())],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            if early:
-                # As sshd does when the connection has ended
-                proc.stdout.close()
-            else:
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env={**os.environ, 'PATH': f"{folder}:{os.environ['PATH']}"})
+            if not early:
                 # The boss is quicker with giving up than the machine with its repository
                 claim = os.path.join(self.work, lock.CLAIM)
-                while not os.path.exists(claim):
-                    self.assertIsNone(proc.poll())
+                wait_for(claim)
                 os.remove(claim)
-                proc.stdout.close()
+            # As sshd does when the connection has ended
+            proc.stdout.close()
+            with open(go_on, 'wb'):
+                pass
             _, err = proc.communicate(timeout=WAIT)
             self.assertIn(b'the boss has gone', err)
             self.assertNotEqual(0, proc.returncode)

@@ -128,26 +128,70 @@ class TestProcess(unittest.TestCase):
         wait_until(lambda: not any(map(alive, pids)))
         self.assertEqual(self.run_sh('exit 0'), 128 + signal.SIGTERM)
 
-    def test_killed_parent(self) -> None:
-        """When buildman is killed, a guard ends what it ran"""
+    def kill_parent(self, before: str, stdout: str) -> None:
+        """Check that what a process started is ended when that is killed.
+
+        Args:
+            before: what else it does, as source
+            stdout: file that its two commands print to, relative to self.dir
+        """
         script = f'''
 import os, signal, sys, threading
 sys.path.insert(0, {TOOLS!r})
-from buildman.process import ProcessGroups
-groups = ProcessGroups()
+from buildman import process
+groups = process.ProcessGroups()
+{before}
 def run(num):
     groups.run(['sh', '-c', "trap '' TERM; sleep 1000 & echo $$ $! > pid%d; wait; wait" % num],
-               cwd={self.dir!r}, env=dict(os.environ), stdout='/dev/null', stderr='/dev/null')
+               cwd={self.dir!r}, env=dict(os.environ), stdout={self.path(stdout)!r} % num,
+               stderr='/dev/null')
 for num in range(2):
     threading.Thread(target=run, args=(num,)).start()
 signal.pause()
 '''
         proc = subprocess.Popen([sys.executable, '-c', script])
-        pids = self.pids('pid0', 2) + self.pids('pid1', 2)
-        self.assertTrue(all(map(alive, pids)))
-        proc.kill()
+        pids = self.pids('pid0', 2) + ([] if before else self.pids('pid1', 2))
+        if not before:
+            self.assertTrue(all(map(alive, pids)))
+            proc.kill()
         proc.wait()
-        wait_until(lambda: not any(map(alive, pids)), 10)
+        wait_until(lambda: not any(map(alive, pids)))
+
+    def test_killed_parent(self) -> None:
+        """When buildman is killed, a guard ends what it ran"""
+        self.kill_parent('', 'out%d')
+
+    def test_killed_between(self) -> None:
+        """Killed just after it started a process, it could not tell the guard of that any more"""
+        self.kill_parent("""
+def tell(self, what, group):
+    os.kill(os.getpid(), signal.SIGKILL)
+process._Guard.tell = tell
+""", "it's an %d")
+
+    def test_device(self) -> None:
+        """Whoever prints to the same device as a process that just began has nothing to fear"""
+        with subprocess.Popen(['sleep', '1000'], stdout=subprocess.DEVNULL,
+                              start_new_session=True) as other:
+            self.addCleanup(other.kill)
+            done = subprocess.run([sys.executable, '-c', f'''
+import os, signal, sys
+sys.path.insert(0, {TOOLS!r})
+from buildman import process
+def tell(self, what, group):
+    with open({self.path('pids')!r}, 'w') as outf:
+        print(self._proc.pid, group, file=outf)
+    os.kill(os.getpid(), signal.SIGKILL)
+process._Guard.tell = tell
+process.ProcessGroups().run(['sleep', '1000'], cwd='/', env=os.environ, stdout=os.devnull,
+                            stderr=os.devnull)
+'''], check=False)
+            self.assertEqual(done.returncode, -signal.SIGKILL)
+            guard, group = self.pids('pids', 2)
+            wait_until(lambda: not alive(guard))
+            self.assertTrue(alive(other.pid))
+            other.kill()
+        os.killpg(group, signal.SIGKILL)
 
 
 if __name__ == '__main__':

@@ -16,24 +16,35 @@ import signal
 import subprocess
 import threading
 import time
-from typing import Dict, List, Mapping, Optional, Sequence, Set
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set
 
 # Seconds between asking a group to end and killing it
 KILL_DELAY = 1.5
 
-# What the guard does: '+ N' and '- N' tell of groups that began and ended, and
-# the end of the input tells that whoever started them is no more
+# What the guard does. '* FILE' tells that a group begins, and which file it prints
+# to; '+ N' and '- N', that it has begun and that it has ended. The end of the input
+# tells that whoever started them is no more. If that was between a '*' and its '+',
+# the group is the one that prints to that file (proc_pid_fd(5)); it may be on its way.
 _GUARD = """
 l=' '
-while read -r what group; do
+f=
+begun() {
+    for p in /proc/[0-9]*; do
+        [ -n "$f" ] && [ "$p/fd/1" -ef "$f" ] && l="$l${p#/proc/} "
+    done
+}
+while read -r what arg; do
     case $what in
-    +) l="$l$group " ;;
-    -) l="${l%% $group *} ${l#* $group }" ;;
+    '*') f=$arg ;;
+    +) l="$l$arg " f= ;;
+    -) l="${l%% $arg *} ${l#* $arg }" ;;
     esac
 done
-[ "$l" = ' ' ] && exit
+[ "$l$f" = ' ' ] && exit
+begun
 for group in $l; do kill -s TERM -- "-$group"; done
 sleep 1
+begun
 for group in $l; do kill -s KILL -- "-$group"; done
 """
 
@@ -82,11 +93,31 @@ class _Guard:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
     def tell(self, what: str, group: int) -> None:
-        """Tell that a group began ('+') or ended ('-')."""
+        """Tell that a group has begun ('+') or ended ('-')."""
+        self._write(f'{what} {group}\n')
+
+    @contextlib.contextmanager
+    def begin(self, stdout: str) -> Iterator[None]:
+        """Tell that a group begins, which prints to this file; then, if it did not.
+
+        A device or a pipe is what many may print to, and does not tell whose it is.
+        """
+        path = os.path.abspath(stdout)
+        if '\n' in path or path.strip() != path or not os.path.isfile(path):
+            yield
+            return
+        self._write(f'* {path}\n')
+        try:
+            yield
+        except BaseException:
+            self._write('*\n')
+            raise
+
+    def _write(self, line: str) -> None:
         assert self._proc.stdin
         # Without a guard all goes on as before
         with contextlib.suppress(OSError):
-            os.write(self._proc.stdin.fileno(), f'{what} {group}\n'.encode())
+            os.write(self._proc.stdin.fileno(), os.fsencode(line))
 
     def close(self) -> None:
         """Let it end; it does so at once when no group is left."""
@@ -141,10 +172,11 @@ class ProcessGroups:
                     return 128 + signal.SIGTERM
                 self._guard = self._guard or _Guard()
                 try:
-                    proc = subprocess.Popen(
-                        argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL,
-                        stdout=out, stderr=err, start_new_session=True,
-                        pass_fds=pass_fds)
+                    with self._guard.begin(stdout):
+                        proc = subprocess.Popen(
+                            argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL,
+                            stdout=out, stderr=err, start_new_session=True,
+                            pass_fds=pass_fds)
                 except FileNotFoundError as exc:
                     if exc.filename != argv[0]:
                         raise
