@@ -107,11 +107,13 @@ class _Guard:
             yield
             return
         self._write(f'* {path}\n')
+        began = False
         try:
             yield
-        except BaseException:
-            self._write('*\n')
-            raise
+            began = True
+        finally:
+            if not began:
+                self._write('*\n')
 
     def _write(self, line: str) -> None:
         assert self._proc.stdin
