@@ -40,7 +40,7 @@ sys.path.insert(0, os.path.abspath(TESTS))
 import support  # noqa: E402
 from dist_support import LOGS, joblog  # noqa: E402
 
-from buildman import lock, sample  # noqa: E402
+from buildman import lock, running, sample  # noqa: E402
 
 # Seconds: between two heartbeats, for a run, and until all of it has to be gone
 HEARTBEAT = 0.5
@@ -184,7 +184,7 @@ class Soak:
                         os.kill(other, signal.SIGKILL)
             elif fault.kind == 'kill make' and pid:
                 for other, text in support.marked_processes(self.mark).items():
-                    if text.startswith('make ') and lock.parents().get(other) == pid:
+                    if text.startswith('make ') and running.parents().get(other) == pid:
                         os.kill(other, signal.SIGKILL)
 
     # -- one run -----------------------------------------------------------

@@ -12,7 +12,7 @@ import unittest
 TESTS = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(TESTS, '..', 'tools'))
 
-from buildman import bosses, lock, scripts  # noqa: E402
+from buildman import bosses, running, scripts  # noqa: E402
 
 
 class TestDead(unittest.TestCase):
@@ -41,7 +41,7 @@ class TestDead(unittest.TestCase):
         """One that nobody has waited for is"""
         with subprocess.Popen(['sleep', '60']) as proc:
             owner = dataclasses.replace(self.owner, pid=proc.pid,
-                                        boss_start=lock.start_time(proc.pid))
+                                        boss_start=running.start_time(proc.pid))
             self.assertFalse(bosses.is_dead(owner))
             proc.kill()
             os.waitid(os.P_PID, proc.pid, os.WEXITED | os.WNOWAIT)
@@ -58,7 +58,7 @@ class TestDead(unittest.TestCase):
     def test_other_user(self) -> None:
         """A process that may not be signalled is there"""
         self.assertFalse(bosses.is_dead(dataclasses.replace(
-            self.owner, pid=1, boss_start=lock.start_time(1))))
+            self.owner, pid=1, boss_start=running.start_time(1))))
 
 
 if __name__ == '__main__':

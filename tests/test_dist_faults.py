@@ -20,7 +20,7 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
 import support  # noqa: E402
 from dist_support import DistCase, FaultCase, joblog, read  # noqa: E402
 
-from buildman import lock  # noqa: E402
+from buildman import lock, running  # noqa: E402
 
 
 class TestLost(FaultCase):
@@ -177,7 +177,7 @@ class TestBosses(FaultCase):
         self.assertEqual(self.ref_status, done.returncode, done)
         self.assertNotRegex(done.stdout, r'busy|not used')
         self.assert_same(self.ref)
-        self.assertNotIn(stopped, lock.parents())
+        self.assertNotIn(stopped, running.parents())
         for name in self.names:
             self.assertIn('init again: the boss has died',
                           read(self.results(), f'worker-{name}.log'))

@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
 from support import wait_for
 
-from buildman import farside, lock, scripts, ssh
+from buildman import farside, lock, running, scripts, ssh
 
 TOOLS = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools')
 
@@ -59,7 +59,7 @@ except lock.LockBusy as exc:
 
 def alive(pid):
     """Tell whether a process is there and no zombie."""
-    return pid in lock.parents()
+    return pid in running.parents()
 
 
 class LockCase(unittest.TestCase):

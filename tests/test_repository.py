@@ -30,10 +30,9 @@ ROOMS = (
     ('results', 'resultreader', 'durations', 'summary', 'status', 'listing', 'limit',
      'aftermath'),
     ('local', 'scheduler', 'ledger', 'forecast', 'weights', 'builder'),
-    ('oneshot', 'ssh', 'channel', 'protocol', 'kinds', 'wire', 'lock', 'farside', 'machine',
-     'scripts', 'source', 'tempdirs', 'blobs', 'shipment', 'worker', 'sender', 'remote', 'receiver',
-     'connection', 'boss', 'pool',
-     'hosts', 'inbox', 'joblog', 'dist'),
+    ('oneshot', 'ssh', 'channel', 'protocol', 'kinds', 'wire', 'running', 'lock', 'farside',
+     'machine', 'scripts', 'source', 'tempdirs', 'blobs', 'shipment', 'worker', 'sender',
+     'remote', 'receiver', 'connection', 'boss', 'pool', 'hosts', 'inbox', 'joblog', 'dist'),
     ('main', 'signals', 'cmdline', 'control', 'places', 'demo', 'sample'),
 )
 

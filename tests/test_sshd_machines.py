@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
 import sshd
 
-from buildman import bsettings, lock, machine, scripts, source, ssh
+from buildman import bsettings, machine, running, scripts, source, ssh
 
 WAIT = 60       # seconds; only a failing test ever waits for so long
 
@@ -113,7 +113,7 @@ class TestRealSsh(unittest.TestCase):
     def start_holder(self, mach, run):
         """Start a process there that holds the lock; return it and its child's pid."""
         work_dir = self.init(mach, run).work_dir
-        texts = [('buildman.lock', lock_source()), ('buildman.holder', HOLDER)]
+        texts = [*map(scripts._shipped, scripts.LOCK_MODULES), ('buildman.holder', HOLDER)]
         cmd = ssh.python_command(f'MODULES = {texts!r}\n{scripts._LOADER}'.encode(),
                                  [work_dir, run])
         proc = subprocess.Popen(mach.transport.argv(cmd), stdin=subprocess.PIPE,
@@ -134,7 +134,7 @@ class TestRealSsh(unittest.TestCase):
         self.assertTrue(self.init(mach, 'run-l').busy)
         said = mach.transport.run(scripts.kill_script(mach.work_dir), WAIT)
         self.assertIn(str(child), said)
-        self.assertNotIn(child, lock.parents())
+        self.assertNotIn(child, running.parents())
         self.assertFalse(self.init(mach, 'run-l').busy)
         mach.transport.run(scripts.kill_script(mach.work_dir), WAIT)
 
@@ -195,12 +195,6 @@ class TestRealSsh(unittest.TestCase):
         with self.assertRaises(ssh.RemoteError) as caught:
             mach.transport.run(scripts.init_script('/root/bm', scripts.new_owner()), WAIT)
         self.assertEqual(caught.exception.kind, 'not-writable')
-
-
-def lock_source():
-    """Return the text of the lock module."""
-    with open(lock.__file__, encoding='utf-8') as inf:
-        return inf.read()
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import Optional
 
-from buildman import lock
+from buildman import lock, running
 
 
 def identity() -> str:
@@ -45,5 +45,5 @@ def is_dead(owner: Optional[lock.Owner]) -> bool:
         # It is another user's, so it is there
         pass
     # '' also for one that may not be looked at
-    start = lock.start_time(owner.pid)
-    return bool(start) and (start != owner.boss_start or owner.pid not in lock.parents())
+    start = running.start_time(owner.pid)
+    return bool(start) and (start != owner.boss_start or owner.pid not in running.parents())

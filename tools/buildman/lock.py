@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0+
 """Who may use the work folder of a machine, and what is done there before a worker runs.
 
-This file is also sent over and run on a machine that has nothing of ours
-installed, see `farside`: it imports the standard library only.
+This file and `running` are also sent over and run on a machine that has nothing of
+ours installed, see `farside`: they import the standard library only.
 
 Three files in the work folder:
 
@@ -28,9 +28,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from typing import Any, Dict, Iterator, List, Optional, Set
+
+from buildman import running
 
 CLAIM = '.lock'
 HELD = '.lock.held'
@@ -120,66 +121,21 @@ class Owner:
 
 # --- processes ---
 
-def start_time(pid: int) -> str:
-    """Return when a process started, in whatever form the system has; '' when it is gone."""
-    try:
-        with open(f'/proc/{pid}/stat', encoding='utf-8', errors='replace') as inf:
-            # The name in parentheses may hold blanks; field 22 of the whole
-            return inf.read().rpartition(')')[2].split()[19]
-    except (OSError, IndexError):
-        pass
-    if os.path.isdir('/proc/self'):
-        return ''
-    proc = subprocess.run(['ps', '-o', 'lstart=', '-p', str(pid)], stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL, check=False)
-    return proc.stdout.decode('utf-8', 'replace').strip()
-
-
-def parents() -> Dict[int, int]:
-    """Return all processes, each with its parent; zombies are left out."""
-    out: Dict[int, int] = {}
-    if os.path.isdir('/proc/self'):
-        for name in os.listdir('/proc'):
-            if name.isdigit():
-                with contextlib.suppress(OSError, IndexError, ValueError), open(
-                        f'/proc/{name}/stat', encoding='utf-8', errors='replace') as inf:
-                    fields = inf.read().rpartition(')')[2].split()
-                    if fields[0] not in 'ZX':
-                        out[int(name)] = int(fields[1])
-        return out
-    proc = subprocess.run(['ps', '-A', '-o', 'pid=', '-o', 'ppid=', '-o', 'stat='],
-                          stdout=subprocess.PIPE, check=False)
-    for line in proc.stdout.decode('utf-8', 'replace').splitlines():
-        words = line.split()
-        if len(words) == 3 and not words[2].startswith('Z'):
-            out[int(words[0])] = int(words[1])
-    return out
-
-
-def _proc_file(pid: int, name: str) -> bytes:
-    """Return a file of a process of ours; b'' when it cannot be read."""
-    try:
-        with open(f'/proc/{pid}/{name}', 'rb') as inf:
-            return inf.read()
-    except OSError:
-        return b''
-
-
 def processes_of(owner: Owner) -> Set[int]:
     """Return the processes of an owner's worker: itself, all below it, and strays.
 
     Strays are those whose parent has died; they are known by the run's
     identifier in their environment. No process is taken for its name.
     """
-    tree = parents()
+    tree = running.parents()
     found: Set[int] = set()
     if (owner.worker_pid in tree and owner.worker_start
             and owner.worker_host == os.uname().nodename
-            and start_time(owner.worker_pid) == owner.worker_start):
+            and running.start_time(owner.worker_pid) == owner.worker_start):
         found.add(owner.worker_pid)
     if owner.run:
         mark = f'{RUN_VARIABLE}={owner.run}'.encode()
-        found.update(pid for pid in tree if mark in _proc_file(pid, 'environ').split(b'\0'))
+        found.update(pid for pid in tree if mark in running.environment(pid))
     more = True
     while more:
         more = False
@@ -196,28 +152,20 @@ def _older_worker() -> bool:
 
     Ours are told a folder after `--worker`, and hold the lock of that folder.
     """
-    for pid in parents():
-        words = _proc_file(pid, 'cmdline').split(b'\0')
+    for pid in running.parents():
+        words = running.arguments(pid)
         if b'--worker' in words and pid != os.getpid():
-            after = words[words.index(b'--worker') + 1]
-            if not after.startswith(b'/') and _user_of(pid) == os.getuid():
+            after = words[words.index(b'--worker') + 1:]
+            if not (after and after[0].startswith(b'/')) and running.user_of(pid) == os.getuid():
                 return True
     return not os.path.isdir('/proc/self')
-
-
-def _user_of(pid: int) -> int:
-    """Return the user of a process, -1 when it is gone."""
-    try:
-        return os.stat(f'/proc/{pid}').st_uid
-    except OSError:
-        return -1
 
 
 def _pushing(git_dir: str) -> bool:
     """Tell whether a push into this repository is under way."""
     want = os.path.realpath(git_dir)
-    for pid in parents():
-        words = _proc_file(pid, 'cmdline').split(b'\0')
+    for pid in running.parents():
+        words = running.arguments(pid)
         if any(b'receive-pack' in word for word in words[:3]):
             for word in words[1:]:
                 path = os.fsdecode(word)
@@ -414,26 +362,13 @@ def hold(work_dir: str, run: str, now: Optional[float] = None) -> Held:
             claimed = Owner(run=run, since=now)
         owner = dataclasses.replace(
             claimed, expiry=0.0, worker_host=os.uname().nodename, worker_pid=os.getpid(),
-            worker_start=start_time(os.getpid()))
+            worker_start=running.start_time(os.getpid()))
         os.ftruncate(fd, 0)
         os.pwrite(fd, owner.to_json().encode() + b'\n', 0)
         if text is None or Owner.from_json(text) is not None:
             _write_claim(work_dir, owner)
     os.environ[RUN_VARIABLE] = run
     return Held(work_dir, fd, owner)
-
-
-def _signal(pids: Set[int], sig: int) -> None:
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            os.kill(pid, sig)
-
-
-def _wait_gone(pids: Set[int], seconds: float) -> None:
-    """Wait for processes to end, at most so many seconds."""
-    end = time.monotonic() + seconds
-    while pids & set(parents()) and time.monotonic() < end:
-        time.sleep(.02)
 
 
 def kill(work_dir: str, grace: float = KILL_SECONDS, run: str = '') -> str:
@@ -461,17 +396,17 @@ def kill(work_dir: str, grace: float = KILL_SECONDS, run: str = '') -> str:
         killed |= left
         # The worker first: it ends its builds by itself
         worker = left & {owner.worker_pid}
-        _signal(worker, signal.SIGTERM)
-        _signal(worker, signal.SIGCONT)
-        _wait_gone(worker, grace)
+        running.send(worker, signal.SIGTERM)
+        running.send(worker, signal.SIGCONT)
+        running.wait_gone(worker, grace)
         for tries in range(20):
             # Anew each time: one that was missed may have started others
-            left = processes_of(owner) | (left & set(parents()))
+            left = processes_of(owner) | (left & set(running.parents()))
             if not left:
                 break
             # Compilers remove their temporary files when they are asked to end
-            _signal(left, signal.SIGKILL if tries else signal.SIGTERM)
-            _wait_gone(left, .25)
+            running.send(left, signal.SIGKILL if tries else signal.SIGTERM)
+            running.wait_gone(left, .25)
         if left:
             raise LockStuck(f'process {min(left)} cannot be killed')
     if run and not owners:

@@ -2,8 +2,8 @@
 """The one-shot commands that a boss has a machine carry out, and their answers.
 
 Each is a shell command for `ssh.run_once()`. The programs in them are our own
-modules `lock`, `farside` and `machine_probe`, sent along, so that nothing has
-to be installed there and there is one source for both ends.
+modules `running`, `lock`, `farside` and `machine_probe`, sent along, so that nothing
+has to be installed there and there is one source for both ends.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ import time
 import uuid
 from typing import Mapping, Optional, Sequence, Tuple
 
-from buildman import bosses, farside, lock, machine_probe, ssh
+from buildman import bosses, farside, lock, machine_probe, running, ssh
 
 DEFAULT_WORK_DIR = '~/dev/.bm-worker'
+
+# What is sent with all that knows who uses a machine
+LOCK_MODULES = ('running', 'lock')
 
 # Makes modules of the sources in MODULES, then runs the last one as a program
 _LOADER = '''
@@ -83,7 +86,7 @@ def new_owner(run: str = '') -> lock.Owner:
         user = str(os.getuid())
     return lock.Owner(user=user, host=socket.gethostname(), pid=os.getpid(),
                       run=run or uuid.uuid4().hex, since=time.time(),
-                      boss_home=bosses.identity(), boss_start=lock.start_time(os.getpid()))
+                      boss_home=bosses.identity(), boss_start=running.start_time(os.getpid()))
 
 
 def init_script(work_dir: str, owner: lock.Owner, min_disk: int = farside.MIN_DISK,
@@ -99,7 +102,7 @@ def init_script(work_dir: str, owner: lock.Owner, min_disk: int = farside.MIN_DI
         min_disk: bytes that have to be free
         fresh: begin the repository anew: for one into which git cannot push
     """
-    return module_command(['lock', 'farside'],
+    return module_command([*LOCK_MODULES, 'farside'],
                           ['init', work_dir, owner.to_json(), str(min_disk),
                            *(['fresh'] if fresh else [])])
 
@@ -116,14 +119,14 @@ def survey_script(work_dir: str, owner: lock.Owner, spec: Mapping[str, object],
         spec: what it is asked
         limits: see machine_probe.unfit()
     """
-    return module_command(['lock', 'machine_probe', 'farside'],
+    return module_command([*LOCK_MODULES, 'machine_probe', 'farside'],
                           ['init', work_dir, owner.to_json(), str(farside.MIN_DISK),
                            json.dumps({**spec, 'limits': dict(limits)})])
 
 
 # What `worker` imports, each before those that import it; a test holds the two together
 WORKER_MODULES = (
-    'errors', 'plan', 'outcome', 'events', 'lock', 'messages', 'wire', 'kinds', 'protocol',
+    'errors', 'plan', 'outcome', 'events', *LOCK_MODULES, 'messages', 'wire', 'kinds', 'protocol',
     'channel', 'jobserver', 'process', 'git', 'seed', 'steps', 'watch', 'worktree', 'buildenv',
     'ccache', 'collect', 'buildfolder', 'unaffected', 'shareddtc', 'makerun', 'makejob', 'engine',
     'blobs', 'sender', 'worker')
@@ -160,7 +163,7 @@ def kill_script(work_dir: str, run: str = '') -> str:
         work_dir: folder there
         run: leave the worker of any other run alone; '' for whatever run
     """
-    return module_command(['lock', 'farside'], ['kill', work_dir, *([run] if run else [])])
+    return module_command([*LOCK_MODULES, 'farside'], ['kill', work_dir, *([run] if run else [])])
 
 
 def clean_script(work_dir: str) -> str:
@@ -168,12 +171,12 @@ def clean_script(work_dir: str) -> str:
 
     Like `init` it answers `BUSY` on the last line when somebody does.
     """
-    return module_command(['lock', 'farside'], ['clean', work_dir])
+    return module_command([*LOCK_MODULES, 'farside'], ['clean', work_dir])
 
 
 def probe_script(spec: Mapping[str, object]) -> str:
     """Return the command that describes a machine; see `machine_probe`."""
-    return module_command(['lock', 'machine_probe'], [json.dumps(spec)])
+    return module_command([*LOCK_MODULES, 'machine_probe'], [json.dumps(spec)])
 
 
 def _tilde(path: str) -> str:
