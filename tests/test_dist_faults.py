@@ -101,16 +101,19 @@ class TestBadMachine(DistCase):
         """Full disk: it is put aside, told, and nothing of it is in the tree"""
         bad = self.out('bin')
         os.mkdir(bad)
+        # Not before there is another one, without which it would be kept
+        begun = self.out('begun')
         with open(os.path.join(bad, 'make'), 'w', encoding='utf-8') as outf:
-            outf.write('#!/bin/sh\ncase "$*" in *O=*) echo "cannot create x: No space left on '
-                       f'device" >&2; exit 2;; esac\nexec {shutil.which("make")} "$@"\n')
+            outf.write(f'#!/bin/sh\ncase "$*" in *O=*) until [ -e {begun} ]; do sleep 0.05; done; '
+                       'echo "cannot create x: No space left on device" >&2; exit 2;; esac\n'
+                       f'exec {shutil.which("make")} "$@"\n')
         os.chmod(os.path.join(bad, 'make'), 0o755)
         self.ways['beta'] = f'env PATH={bad}:{os.environ["PATH"]} sh -c'
         # However late it begins, there are boards left for it
         log = os.path.join(self.results(), 'joblog')
         failed = f'$(grep beta.*infra {log} | cut -f 1 | sort -u | wc -l)'
-        self.wrap_make('alpha', f'case "$*" in *O=*) while [ {failed} -lt 3 ]; do sleep 0.05; done'
-                                ';; esac')
+        self.wrap_make('alpha', f'case "$*" in *O=*) : > {begun}; while [ {failed} -lt 3 ]; do '
+                                'sleep 0.05; done;; esac')
         self.machines('alpha', 'beta')
         ref, status = self.local()
         done = self.dist('--no-local')
@@ -118,6 +121,10 @@ class TestBadMachine(DistCase):
         self.assert_same(ref)
         self.assertRegex(done.stdout, r'(?m)^\[beta\] put aside, as \d+ boards in a row failed '
                                       r'there: .*space')
+        # In the log at once, not only at the end
+        text = read(self.results(), '.buildman.log')
+        self.assertRegex(text, r"\[beta\] '\w+' failed as no space left; tried again\n")
+        self.assertRegex(text, r'\[beta\] put aside, as \d+ boards in a row failed there: no space')
         self.assertRegex(done.stdout, r'(?m)^  beta was put aside, as \d+ boards in a row failed '
                                       r'there: no space left \(after ')
         self.assertRegex(done.stdout, r'(?m)^  tried again after a failure of a machine: .*'

@@ -76,6 +76,16 @@ class TestSlow(FaultCase):
         except FileNotFoundError:
             return ''
 
+    def has_rocket(self, name: str) -> bool:
+        """Return whether a machine has begun with rocket, and keeps it
+
+        One that has not begun it as far as the boss knows may have it taken away.
+        """
+        text = self.log(name)
+        given = '"cmd": "build_board", "board": "rocket"'
+        return (text.count(given) - text.count('"cancel", "board": "rocket"') == 1
+                and '"started", "board": "rocket"' in text[text.rindex(given):])
+
     def test_duplicate(self) -> None:
         """FAULT 8: an idle machine builds it as well; the slow one is told to stop, not waited for
         """
@@ -92,12 +102,19 @@ class TestSlow(FaultCase):
 
     def test_late(self) -> None:
         """FAULT 9: what another machine has sent before is not taken, whenever it comes"""
+        for name in self.names:
+            self.wrap_make(name, 'case "$*" in *rocket_defconfig*) while [ ! -e '
+                                 f'{self.out("go-" + name)} ]; do sleep 0.05; done;; esac')
+        self.machines(*self.names)
         proc = self.start_dist('--no-local')
-        name = self.owner()
-        other = self.others(name)[0]
+        for name in self.names:
+            support.wait_until(lambda name=name: self.has_rocket(name), name=f'rocket on {name}')
+        name, other = self.names
+        with open(self.out(f'go-{other}'), 'wb'):
+            pass
         support.wait_until(lambda: self.hosts().get((1, 'rocket')) == other,
                            name='results of the quick one')
-        with open(self.out('slow-go'), 'wb'):
+        with open(self.out(f'go-{name}'), 'wb'):
             pass
         support.wait_until(
             lambda: ('rocket', '0', name, 'dropped') in [

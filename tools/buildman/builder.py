@@ -380,7 +380,7 @@ class Builder:
         self.scheduler.set_aside(name)
         owed = sorted(self.scheduler.owed(name))
         what = f'put aside, as {len(bad)} boards in a row failed there: {reason}'
-        self._note(name, what)
+        self._tell(name, what)
         self.aftermath.note(name, time.monotonic() - self._began, f'was {what}', owed)
         for board in owed:
             self._workers[name].cancel(board)
@@ -416,7 +416,13 @@ class Builder:
         """Tell what many boards may meet on one machine for the first of them only"""
         if (worker, text) not in self._told:
             self._told.add((worker, text))
-            self._note(worker, f"'{target}' {text}")
+            self._tell(worker, f"'{target}' {text}")
+
+    def _tell(self, worker: str, text: str) -> None:
+        """Tell the user of something that no event tells those who listen"""
+        self._note(worker, text)
+        for listener in self._listeners:
+            listener(Said(worker or 'local', text), '')
 
     def _note(self, worker: str, text: str) -> None:
         """Tell the user about something that happened on a machine"""
