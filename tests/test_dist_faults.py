@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -99,16 +98,10 @@ class TestBadMachine(DistCase):
 
     def test_put_aside(self) -> None:
         """Full disk: it is put aside, told, and nothing of it is in the tree"""
-        bad = self.out('bin')
-        os.mkdir(bad)
         # Not before there is another one, without which it would be kept
         begun = self.out('begun')
-        with open(os.path.join(bad, 'make'), 'w', encoding='utf-8') as outf:
-            outf.write(f'#!/bin/sh\ncase "$*" in *O=*) until [ -e {begun} ]; do sleep 0.05; done; '
-                       'echo "cannot create x: No space left on device" >&2; exit 2;; esac\n'
-                       f'exec {shutil.which("make")} "$@"\n')
-        os.chmod(os.path.join(bad, 'make'), 0o755)
-        self.ways['beta'] = f'env PATH={bad}:{os.environ["PATH"]} sh -c'
+        self.wrap_make('beta', f'case "$*" in *O=*) until [ -e {begun} ]; do sleep 0.05; done; '
+                               'echo "cannot create x: No space left on device" >&2; exit 2;; esac')
         # However late it begins, there are boards left for it
         log = os.path.join(self.results(), 'joblog')
         failed = f'$(grep beta.*infra {log} | cut -f 1 | sort -u | wc -l)'

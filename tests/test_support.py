@@ -61,7 +61,8 @@ class TestSupport(unittest.TestCase):
             return subprocess.run(
                 [sys.executable, '-c', 'import tests, tempfile; print(tempfile.gettempdir())'],
                 cwd=os.path.dirname(TESTS), capture_output=True, text=True, check=True,
-                env={**{name: val for name, val in os.environ.items() if name != 'TMPDIR'},
+                env={**{name: val for name, val in os.environ.items()
+                        if name not in ('TMPDIR', 'TEMP', 'TMP')},
                      **env}).stdout.strip()
 
         with tempfile.TemporaryDirectory() as tmp:
