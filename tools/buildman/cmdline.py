@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn, Optional, Sequence
+from typing import List, NoReturn, Optional, Sequence
 
+from buildman import __version__
 from buildman.errors import UsageError
 
 # Flags of upstream's that are known, so that nobody is left to wonder, but not
@@ -15,19 +16,51 @@ NOT_YET = (
     (('--lines',), False),
     (('--lines-debug',), False),
     (('--lines-code',), False),
-    (('--full-check',), False),
-    (('-t', '--test'), False),
-    (('--coverage',), False),
-    (('--skip-net-tests',), False),
-    (('--machines-buildman-path',), True),
 )
+
+# Long flags and spellings that upstream does not have. They must not make a prefix
+# ambiguous that scripts use with upstream.
+_ONLY_OURS = frozenset((
+    '--clean-workers', '--demo', '--json', '--junit', '--show-errors', '--show-unknown',
+    '--timeout', '--version'))
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors take the way of all others"""
+    """A parser whose errors take the way of all others, and whose long flags may be cut"""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f'{message} (see --help)')
+
+    def full_words(self, words: Sequence[str]) -> List[str]:
+        """Return a command line with its long flags written in full.
+
+        argparse would take our own flags into account, and its rules are not the
+        same in all versions of Python.
+
+        Args:
+            words: up to, and without, '--'
+
+        Raises:
+            UsageError: a flag could be several
+        """
+        return [self._full_word(word) if word.startswith('--') else word for word in words]
+
+    def _full_word(self, word: str) -> str:
+        """Return a word that begins with two dashes with the flag in full, if it is one"""
+        flag, equals, value = word.partition('=')
+        if any(char.isspace() for char in flag):
+            # A value, as argparse sees it
+            return word
+        known = list(self._option_string_actions)
+        for spelling in (flag, '--' + flag[2:].replace('_', '-')):
+            if spelling in known:
+                return spelling + equals + value
+        fitting = [name for name in known if name.startswith(flag)]
+        found = [name for name in fitting if name not in _ONLY_OURS] or fitting
+        if len(found) > 1:
+            raise UsageError(f"'{flag}' could be {', '.join(found[:-1])} or {found[-1]} "
+                             '(see --help)')
+        return found[0] + equals + value if found else word
 
 
 class _NotYet(argparse.Action):
@@ -49,12 +82,17 @@ def _count(text: str) -> int:
     return val
 
 
-def _at_least_one(text: str) -> int:
-    """Parse a number of at least 1"""
-    val = _count(text)
-    if val < 1:
+def _commit_count(text: str) -> int:
+    """Parse a number of at least 1, or -1 for no such limit"""
+    val = -1 if text == '-1' else _count(text)
+    if val == 0:
         raise argparse.ArgumentTypeError(f"'{text}' must be 1 or more")
     return val
+
+
+def _folder(text: str) -> Optional[str]:
+    """Parse the name of a folder; an empty one, as of a variable that is not set, is none"""
+    return text or None
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +109,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     group.add_argument('-b', '--branch', metavar='BRANCH',
                        help='build each commit of a branch from its upstream on, or of a '
                             'range A..B; without it, the source as it is in the folder')
-    group.add_argument('-c', '--count', type=_at_least_one, default=-1, metavar='N',
+    group.add_argument('-c', '--count', type=_commit_count, default=-1, metavar='N',
                        help='build only the newest N commits of the branch')
     group.add_argument('--step', type=_count, default=1, metavar='N',
                        help='build every Nth commit only; 0: just the first and the last')
@@ -84,6 +122,8 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
                             'in the output folder)')
     group.add_argument('--maintainer-check', action='store_true',
                        help='check that each board has a maintainer and each entry a board')
+    group.add_argument('--full-check', action='store_true',
+                       help='the same, and that each board sets one TARGET_ option')
     group.add_argument('--print-arch', action='store_true',
                        help='print the architecture of the boards (ARCH=) and end')
 
@@ -117,10 +157,11 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
                        help='configuration fragments to apply on top of each defconfig')
     group.add_argument('-L', '--no-lto', action='store_true',
                        help='build without link-time optimisation')
-    group.add_argument('-M', '--allow-missing', action='store_true',
+    # The last one of these two holds; None: neither was given
+    group.add_argument('-M', '--allow-missing', action='store_true', default=None,
                        help='let binman make up blobs that are missing')
-    group.add_argument('--no-allow-missing', dest='no_allow_missing', action='store_true',
-                       help='do not (the default)')
+    group.add_argument('--no-allow-missing', dest='allow_missing', action='store_false',
+                       default=None, help='do not, though the configuration says so')
     group.add_argument('-V', '--verbose-build', action='store_true',
                        help="run make with V=1 and keep all that it prints in 'log'")
     group.add_argument('-E', '--warnings-as-errors', action='store_true',
@@ -146,12 +187,13 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
 def _add_where(parser: argparse.ArgumentParser) -> None:
     """Flags about folders and resources"""
     group = parser.add_argument_group('where, and with how much')
-    group.add_argument('-o', '--output-dir', default=None, metavar='DIR',
+    group.add_argument('-o', '--output-dir', type=_folder, default=None, metavar='DIR',
                        help='folder for results and work (default: ..)')
     group.add_argument('-k', '--keep-outputs', action='store_true',
                        help='keep the images that were built, not only what is said of them')
     group.add_argument('-w', '--work-in-output', action='store_true',
-                       help='build a single board right in the output folder')
+                       help='build a single board right in the output folder; with -i and without '
+                            '-o: in the source folder')
     group.add_argument('-i', '--in-tree', action='store_true',
                        help='build in the source folder rather than one of its own')
     group.add_argument('-N', '--no-subdirs', action='store_true',
@@ -161,9 +203,9 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
                        help='keep a build folder (O=) for each board, not for each thread')
     group.add_argument('-T', '--threads', type=_count, default=None, metavar='N',
                        help='build N boards at once (default: one for each processor)')
-    group.add_argument('-j', '--jobs', type=_at_least_one, default=None, metavar='N',
+    group.add_argument('-j', '--jobs', type=_count, default=None, metavar='N',
                        help='give each make N jobs of its own, instead of all makes sharing '
-                            'the processors')
+                            'the processors (0: do not)')
     group.add_argument('--process-limit', type=_count, default=0, metavar='N',
                        help='wait until fewer than N buildmans run on this machine (0: do not)')
 
@@ -189,18 +231,19 @@ def _add_summary(parser: argparse.ArgumentParser) -> None:
     for short, long, text in (
             ('-s', '--summary', 'show what changed from commit to commit; build nothing'),
             ('-z', '--build-summary', 'build, then show the summary'),
-            ('-e', '--show_errors', 'show errors and warnings'),
+            ('-e', ('--show_errors', '--show-errors'), 'show errors and warnings'),
             ('-l', '--list-error-boards', 'name the boards of each error and warning'),
             ('-S', '--show-sizes', 'show how image sizes changed'),
             ('-d', '--detail', 'with -S, show each board'),
             ('-B', '--bloat', 'with -S, show each function'),
             ('-K', '--show-config', 'show how configurations changed'),
             ('-U', '--show-environment', 'show how default environments changed'),
-            ('-u', '--show_unknown', 'show boards without a result'),
+            ('-u', ('--show_unknown', '--show-unknown'), 'show boards without a result'),
             ('-y', '--filter-dtb-warnings', 'leave out warnings of the device tree compiler'),
             ('-Y', '--filter-migration-warnings', 'leave out warnings about migration'),
             ('-I', '--ide', 'print only what compilers say, as an IDE can parse it')):
-        group.add_argument(short, long, action='store_true', help=text)
+        words = (long,) if isinstance(long, str) else long
+        group.add_argument(short, *words, action='store_true', help=text)
     group.add_argument('--preserve-config-y', action='store_true',
                        help="with -K, show 'y' as it is, not as 1")
     group.add_argument('--show-not-built', action='store_true',
@@ -229,11 +272,13 @@ def _add_dist(parser: argparse.ArgumentParser) -> None:
                        help='end left-over workers on all machines and free their locks')
     group.add_argument('--clean-workers', action='store_true',
                        help='remove the work folder on all machines')
+    group.add_argument('--machines-buildman-path', metavar='PATH',
+                       help='without effect: machines run the buildman that is sent to them')
     group.add_argument('--worker', action='store_true',
                        help='be a worker: take commands from stdin (started by --dist)')
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> _Parser:
     """Return the parser for the whole command line."""
     parser = _Parser(
         prog='buildman', allow_abbrev=False,
@@ -253,15 +298,21 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument('-G', '--config-file', default='', metavar='FILE',
                        help='configuration (default: ~/.buildman)')
     group.add_argument('-H', '--full-help', action='store_true', help='show the README')
+    group.add_argument('--version', action='version', version=f'buildman {__version__}',
+                       help='show the version and end')
+    group.add_argument('-t', '--test', action='store_true',
+                       help='run the tests of buildman, or those that the terms name')
+    group.add_argument('--coverage', action='store_true',
+                       help='the same, and show how much of the code they run (needs the '
+                            "program 'coverage')")
+    group.add_argument('--skip-net-tests', action='store_true',
+                       help='leave out tests that need the network; there are none')
     group.add_argument('-D', '--debug', action='store_true',
                        help='show a full traceback on errors')
     group.add_argument('--demo', nargs='?', const='', metavar='DIR',
                        help='build a small sample tree in a temporary folder (or DIR)')
-    for words, value in NOT_YET:
-        if value:
-            parser.add_argument(*words, action=_NotYet, help=argparse.SUPPRESS)
-        else:
-            parser.add_argument(*words, action=_NotYet, nargs=0, help=argparse.SUPPRESS)
+    for words, _ in NOT_YET:
+        parser.add_argument(*words, action=_NotYet, nargs=0, help=argparse.SUPPRESS)
     return parser
 
 
@@ -272,13 +323,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         argv: without the name of the program
 
     Raises:
-        UsageError: a flag is unknown, lacks its value or is not there yet
-        SystemExit: --help was given
+        UsageError: a flag is unknown or ambiguous, lacks its value, needs another
+            one or is not there yet
+        SystemExit: --help or --version was given
     """
     parser = make_parser()
-    args = parser.parse_intermixed_args(list(argv))
+    words = list(argv)
+    # What comes after '--' are terms, whatever they begin with
+    end = words.index('--') if '--' in words else len(words)
+    args = parser.parse_intermixed_args(parser.full_words(words[:end]))
+    args.terms += words[end + 1:]
     if args.use_machines:
         args.dist = True
     if args.machines_fetch_arch:
         args.machines = True
+    if args.no_local and not (args.dist or args.machines or args.kill_workers
+                              or args.clean_workers):
+        raise UsageError('--no-local requires --dist (or --use-machines)')
     return args

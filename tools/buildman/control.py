@@ -65,11 +65,9 @@ def split_names(values: Optional[Sequence[str]]) -> List[str]:
 
 def make_settings(args: argparse.Namespace) -> Settings:
     """Return the settings that the command line asks for."""
-    if args.allow_missing and args.no_allow_missing:
-        raise UsageError('-M and --no-allow-missing contradict each other')
     return Settings(
         verbose_build=args.verbose_build,
-        allow_missing=args.allow_missing,
+        allow_missing=bool(args.allow_missing),
         no_lto=args.no_lto,
         reproducible_builds=args.reproducible_builds,
         warnings_as_errors=args.warnings_as_errors,
@@ -105,6 +103,9 @@ def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards
         BoardError: the list cannot be made, or nothing matches
     """
     names = split_names(args.boards)
+    if args.boards and not names:
+        # A variable of a script that is not set, say: it did not mean all boards
+        raise BoardError('No matching boards found: --boards names none')
     exclude = split_names(args.exclude)
     # Before anything is looked for or written
     boards.parse_terms(args.terms)
@@ -192,6 +193,12 @@ def run(args: argparse.Namespace) -> int:
     out, err = sys.stdout, sys.stderr
     if args.full_help:
         return listing.full_help(out)
+    if args.test or args.coverage:
+        from buildman import selftest
+        return selftest.run(args.terms, args.coverage, args.verbose)
+    if args.machines_buildman_path and args.verbose:
+        print('--machines-buildman-path has no effect: machines run the buildman that is '
+              'sent to them', file=err)
     bsettings.setup(args.config_file)
     if args.fetch_arch:
         return listing.fetch(split_names(args.fetch_arch), out)
@@ -201,8 +208,8 @@ def run(args: argparse.Namespace) -> int:
         signals.watch()
         return fleet_command(args, out)
     places = find_places(args)
-    if args.regen_board_list or args.maintainer_check:
-        return listing.board_list(args, places.source, places.base, out)
+    if args.regen_board_list or args.maintainer_check or args.full_check:
+        return listing.board_list(args, places.source, places.base, err)
     series = None
     if args.branch:
         series = commits.find_series(args.git, args.branch, args.count, args.step)

@@ -31,22 +31,23 @@ def full_help(out: TextIO) -> int:
     return EXIT_OK
 
 
-def board_list(args: argparse.Namespace, source: str, base: str, out: TextIO) -> int:
-    """Write the list of boards (-R) or check it (--maintainer-check).
+def board_list(args: argparse.Namespace, source: str, base: str, err: TextIO) -> int:
+    """Write the list of boards (-R) or check it (--maintainer-check, --full-check).
 
     Args:
         args: command line
         source: tree to scan
         base: output folder, for '-R -'
-        out: where to print
+        err: where to print
 
     Returns:
         exit status
     """
-    if args.maintainer_check:
-        lines = boards.maintainer_check(source)
+    if args.maintainer_check or args.full_check:
+        lines = (boards.full_check(source) if args.full_check
+                 else boards.maintainer_check(source))
         for line in lines:
-            print(line, file=out)
+            print(line, file=err)
         return EXIT_CHECK_FAILED if lines else EXIT_OK
     path = args.regen_board_list
     if path == '-':
@@ -54,7 +55,7 @@ def board_list(args: argparse.Namespace, source: str, base: str, out: TextIO) ->
         path = os.path.join(base, 'boards.cfg')
     found, warnings = boards.load(source)
     for line in warnings:
-        print(line, file=out)
+        print(line, file=err)
     boards.write_board_list(path, found)
     return EXIT_CHECK_FAILED if warnings else EXIT_OK
 

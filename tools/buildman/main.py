@@ -29,13 +29,15 @@ def main(argv: Sequence[str]) -> int:
         # Before anything can print: stdout belongs to the messages
         from buildman import worker
         return worker.main([word for word in argv if not word.startswith('-')])
-    debug = '-D' in argv or '--debug' in argv
+    debug = False
     # Called from a git hook, these would lead every git of ours elsewhere
     for name in git.VARIABLES:
         os.environ.pop(name, None)
     signals.install()
     try:
-        return _run(cmdline.parse(argv))
+        args = cmdline.parse(argv)
+        debug = args.debug
+        return _run(args)
     except BuildmanError as exc:
         if debug:
             traceback.print_exc()
@@ -65,6 +67,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     """Do what the command line asks for"""
+    if args.worker:
+        # Spelled in another way than a boss does
+        from buildman import worker
+        return worker.main(args.terms)
     if args.demo is not None:
         from buildman import demo
         return demo.run(args.demo, sys.stdout)

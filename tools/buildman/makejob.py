@@ -128,6 +128,9 @@ class MakeJob:
         own = True
         if settings.work_in_output:
             path, self._out_arg, own = dirs.results, [f'O={dirs.results}'], False
+            if os.path.realpath(path) == os.path.realpath(dirs.source):
+                # make takes O= for another folder, and the source for one that is not clean
+                self._out_arg = []
         elif settings.in_tree:
             path, self._out_arg, own = dirs.source, [], False
         elif settings.per_board_out_dir:

@@ -43,8 +43,9 @@ def find_places(args: argparse.Namespace) -> Places:
         GitError: a branch is to be built and there is no repository
         SetupError: there can be no such output folder
     """
-    if args.work_in_output and args.output_dir is None:
-        raise UsageError('-w needs -o DIR, the folder to build in')
+    if args.work_in_output and args.output_dir is None and (args.branch or not args.in_tree):
+        raise UsageError('-w needs -o DIR, the folder to build in (or -i, to build in the '
+                         'source as it is)')
     if args.branch:
         source = commits.check_repository(args.git)
     else:
@@ -61,7 +62,10 @@ def find_places(args: argparse.Namespace) -> Places:
 
 def _output(args: argparse.Namespace) -> str:
     """Return what -o says"""
-    return '..' if args.output_dir is None else str(args.output_dir)
+    if args.output_dir is not None:
+        return str(args.output_dir)
+    # With -w this is the folder to build in; with -i that is the source
+    return str(args.git) if args.work_in_output else '..'
 
 
 def output_folder(args: argparse.Namespace) -> str:
