@@ -26,6 +26,15 @@ _DROPPED = frozenset((
     'CROSS_COMPILE', 'GNUMAKEFLAGS', 'KBUILD_OUTPUT', 'KCONFIG_CONFIG', 'MAKEFILES', 'MAKEFLAGS',
     'MAKELEVEL', 'MAKEOVERRIDES', 'MAKE_RESTARTS', 'MAKE_TERMERR', 'MAKE_TERMOUT', 'MFLAGS'))
 
+# Variables in which make takes words as if they were on its command line
+_MAKE_WORDS = ('GNUMAKEFLAGS', 'MAKEFLAGS')
+
+# A variable definition on make's command line: NAME=, NAME:=, NAME+= and so on
+_DEFINITION = re.compile(r'([^\s=:+?!-][^\s=:+?!]*)(?::{0,3}|[+?!])=.*', re.DOTALL)
+
+# A word of MAKEFLAGS; a backslash keeps white space in it
+_MAKE_WORD = re.compile(r'(?:\\.|[^\s\\])+', re.DOTALL)
+
 # The folder we were called in is not the one that make runs in
 _STALE = frozenset(('OLDPWD', 'PWD', '_'))
 
@@ -38,7 +47,7 @@ _BUILD_INPUTS = re.compile(
     r'UBOOT_\w+')
 
 # What make_environment() sets, besides HOME and PATH
-_OURS = frozenset(('CROSS_COMPILE', 'DTC', 'HOME', 'LC_ALL', 'PATH'))
+_OURS = frozenset(('CROSS_COMPILE', 'DTC', 'HOME', 'LC_ALL', 'PATH', *_MAKE_WORDS))
 
 # Programs that run a compiler when called by its name
 _STAND_INS = frozenset(('ccache', 'distcc', 'icecc', 'sccache'))
@@ -68,6 +77,7 @@ def make_environment(toolchain: Toolchain, settings: Settings, base_env: Mapping
     env = {name: value for name, value in base_env.items()
            if name not in _DROPPED and name not in _STALE
            and not name.startswith(('LANG', 'LC_'))}
+    env.update(make_definitions(base_env))
     path = env.get('PATH', os.defpath)
     # Messages are compared between machines, so they must be in one language
     # and with the same quotes. U-Boot's Makefile removes LC_ALL for its children.
@@ -91,6 +101,26 @@ def make_environment(toolchain: Toolchain, settings: Settings, base_env: Mapping
                              '(Debian: apt install device-tree-compiler)')
         env['DTC'] = dtc
     return env
+
+
+def make_definitions(env: Mapping[str, str]) -> Dict[str, str]:
+    """Return what is left of MAKEFLAGS and GNUMAKEFLAGS: the definitions of variables.
+
+    `MAKEFLAGS='FOO=1 -j4'` is a way of saying `make FOO=1` to every make below. Flags
+    are between a make and its own children, above all those about jobs; what decides
+    where a build goes and with which compiler is for us.
+
+    Args:
+        env: environment to take them from
+    """
+    found: Dict[str, str] = {}
+    for name in _MAKE_WORDS:
+        words = [word for word in _MAKE_WORD.findall(env.get(name, ''))
+                 for match in [_DEFINITION.fullmatch(word)]
+                 if match and match.group(1) not in _DROPPED and match.group(1) != 'O']
+        if words:
+            found[name] = ' '.join(words)
+    return found
 
 
 def hide_folders(env: Dict[str, str], folders: Sequence[Tuple[str, str]],
@@ -169,7 +199,8 @@ def portable_environment(env: Mapping[str, str]) -> Dict[str, str]:
     These are what the boss sends to a worker; the others belong to the machine
     or to the person, and may be secret.
     """
-    return {name: value for name, value in env.items() if _BUILD_INPUTS.fullmatch(name)}
+    return {**{name: value for name, value in env.items() if _BUILD_INPUTS.fullmatch(name)},
+            **make_definitions(env)}
 
 
 # -- words -----------------------------------------------------------------
@@ -215,7 +246,7 @@ def host_words(words: Sequence[str], env: Mapping[str, str]) -> List[str]:
     """
     return [*(word for word in words if word.startswith('HOST')),
             *(f'{name}={value}' for name, value in sorted(env.items())
-              if name.startswith('HOST') or name == 'PYTHON3')]
+              if name.startswith('HOST') or name in ('PYTHON3', *_MAKE_WORDS))]
 
 
 def make_flags(target: str, settings: configparser.ConfigParser) -> Tuple[str, ...]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import List, NoReturn, Optional, Sequence
 
 from buildman import __version__
@@ -90,6 +91,12 @@ def _commit_count(text: str) -> int:
     return val
 
 
+def _repository(text: str) -> str:
+    """Parse the name of a repository: DIR/.git is that of DIR"""
+    path = os.path.normpath(text) if text else '.'
+    return os.path.dirname(path) or '.' if os.path.basename(path) == '.git' else text or '.'
+
+
 def _folder(text: str) -> Optional[str]:
     """Parse the name of a folder; an empty one, as of a variable that is not set, is none"""
     return text or None
@@ -113,7 +120,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
                        help='build only the newest N commits of the branch')
     group.add_argument('--step', type=_count, default=1, metavar='N',
                        help='build every Nth commit only; 0: just the first and the last')
-    group.add_argument('-g', '--git', default='.', metavar='DIR',
+    group.add_argument('-g', '--git', type=_repository, default='.', metavar='DIR',
                        help='repository that holds the branch (default: this folder)')
     group.add_argument('--target', default='', metavar='T',
                        help='what make is told to make, instead of everything')
@@ -222,7 +229,7 @@ def _add_toolchain(parser: argparse.ArgumentParser) -> None:
     group.add_argument('-p', '--full-path', action='store_true',
                        help='use the full path of the toolchain in CROSS_COMPILE')
     group.add_argument('-O', '--override-toolchain', metavar='CC',
-                       help="compiler for sandbox, e.g. 'clang-14'")
+                       help="compiler for sandbox, e.g. 'clang-14' or 'gcc -g'")
 
 
 def _add_summary(parser: argparse.ArgumentParser) -> None:

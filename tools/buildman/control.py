@@ -446,7 +446,8 @@ def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree
         work_dir=work_area(tree.base_dir), source_dir=places.source, commits=plan.commits,
         settings=plan.settings, slots=min(threads + spare, builder.pending()),
         tokens=max(threads, cpus),
-        env={**engine.clean_env(os.environ), **(fleet.environment if fleet else {})},
+        env={**engine.clean_env(os.environ), **buildenv.make_definitions(os.environ),
+             **(fleet.environment if fleet else {})},
         results_dir=tree.base_dir)
     return LocalWorker(engine.Engine(config, post), archs if fleet else None,
                        fleet.speed if fleet else 1.0)

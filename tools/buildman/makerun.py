@@ -129,7 +129,8 @@ class MakeRunner:
         if serial and self._settings.jobs:
             command.append('-j1')  # the last one counts
         elif self._jobs and not serial:
-            env['MAKEFLAGS'] = self._jobs.makeflags
+            told = env.get('MAKEFLAGS')
+            env['MAKEFLAGS'] = self._jobs.makeflags + (f' {told}' if told else '')
             fds = self._jobs.fds
         with self._jobs.token() if self._jobs else contextlib.nullcontext():
             # The wait for a token does not count: others may hold it

@@ -153,7 +153,7 @@ class Toolchains:
         """
         self.warnings: List[str] = []
         self.errors: List[str] = []
-        self._override = override
+        self._override = override.strip()
         self._path = os.environ.get('PATH', os.defpath) if path is None else path
         self._is_scanned = False
         self._places: List[_Place] = []
@@ -318,12 +318,20 @@ class Toolchains:
     def _override_path(self) -> str:
         """Return the path of the compiler that -O names, '' without -O.
 
+        It may be a command with words ('gcc -g', 'ccache clang'): make hands it to a shell.
+
         Raises:
             ToolchainError: it is not there
         """
-        program = shutil.which(self._override, path=self._path) if self._override else ''
+        try:
+            words = shlex.split(self._override)
+        except ValueError as exc:
+            raise ToolchainError(f'-O {self._override}: {str(exc).lower()}') from exc
+        if not words:
+            return ''
+        program = shutil.which(words[0], path=self._path)
         if program is None:
-            raise ToolchainError(f'-O {self._override}: not found')
+            raise ToolchainError(f"-O {self._override}: '{words[0]}' not found")
         return program
 
     def _select_override(self) -> Toolchain:
