@@ -282,10 +282,22 @@ class FetchTest(FetchCase):
         with open(old, 'wb') as outf:
             outf.write(SCRIPT)
         os.chmod(old, 0o755)
-        self.configure(self.mirror.file_url, '[toolchain]\nold = ~\n')
-        self.assertIn(f"Note: '{self.home}/./arm-linux-gcc' is preferred for arm; to use the new "
+        self.configure(self.mirror.file_url, '[toolchain-prefix]\narm = ~/arm-linux-\n')
+        self.assertIn(f"Note: '{self.home}/arm-linux-gcc' is preferred for arm; to use the new "
                       f"one, add 'arm = {self.folder}/gcc-13.2.0-nolibc/arm-linux-gnueabi/bin/"
                       "arm-linux-gnueabi-' to [toolchain-prefix]", self.fetch('arm'))
+
+    def test_goes_first(self) -> None:
+        """What was asked for is used, although other folders hold compilers, too."""
+        self.mirror.add('13.2.0', 'arm-linux-gnueabi')
+        with open(os.path.join(self.home, 'arm-linux-gcc'), 'wb') as outf:
+            outf.write(SCRIPT)
+        os.chmod(outf.name, 0o755)
+        # Found before it was known as what --fetch-arch has brought
+        self.configure(self.mirror.file_url, f'[toolchain]\nold = ~\nmine = {self.folder}/*/*\n')
+        self.assertNotIn('Note', self.fetch('arm'))
+        self.assertEqual(f'{self.folder}/*/*', bsettings.get_value('toolchain', 'download'))
+        self.assertIn('gcc-13.2.0-nolibc', toolchain.Toolchains().available()['arm'])
 
     def test_sums(self) -> None:
         """A download that matches its sum is taken, another is not."""

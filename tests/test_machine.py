@@ -123,7 +123,6 @@ transport = local
                      '[machines]\nx = a b\n',
                      '[machines]\na\n[machine:a]\nmax_boards = many\n',
                      '[machines]\na\n[machine:a]\nmax_boards = -1\n',
-                     '[machines]\na\n[machine:a]\nmax_bords = 1\n',
                      '[machines]\na\n[machine:a]\nwork_dir = dev\n',
                      '[machines]\na\n[machine:a]\nwork_dir = ~bob/x\n',
                      '[machines]\na\n[machine:a]\nwork_dir = /x\n  /y\n',
@@ -136,11 +135,6 @@ transport = local
                 self.assertNotIn('\n', str(caught.exception))
         with self.assertRaisesRegex(UsageError, "'gamma' is not in .* alpha, beta"):
             self.pool('[machines]\nalpha\nbeta\n', ['gamma'])
-
-    def test_section_of_nobody(self):
-        """A line commented out in [machines] is no error, a slip in a name is told."""
-        pool = self.pool('[machines]\nalpha\n[machine:alpa]\nmax_boards = 1\n')
-        self.assertEqual(pool.notes, ['[machine:alpa] has no line in [machines]'])
 
 
 class TestGccVersion(unittest.TestCase):

@@ -13,7 +13,7 @@ from typing import Dict, Iterator, List, Set
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
-from buildman import cmdline, machine, scripts
+from buildman import bsettings, cmdline, scripts
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..')
 TOOLS = os.path.join(TOP, 'tools')
@@ -24,7 +24,8 @@ COMMAND = os.path.join(PACKAGE, 'buildman')
 # the longest one that fits counts
 ROOMS = (
     ('plan', 'outcome', 'events', 'errors', 'bsettings', 'boards', 'boardscan', 'commits',
-     'toolchain', 'compilers', 'buildenv', 'git', 'seed', 'steps', 'watch', 'worktree'),
+     'configcheck', 'toolchain', 'compilers', 'buildenv', 'git', 'seed', 'steps', 'watch',
+     'worktree'),
     ('engine', 'makejob', 'makerun', 'messages', 'buildfolder', 'collect', 'jobserver',
      'process', 'ccache', 'shareddtc'),
     ('results', 'resultreader', 'durations', 'summary', 'status', 'listing', 'limit',
@@ -33,7 +34,7 @@ ROOMS = (
     ('oneshot', 'ssh', 'channel', 'protocol', 'kinds', 'wire', 'running', 'lock', 'farside',
      'machine', 'scripts', 'source', 'tempdirs', 'blobs', 'shipment', 'worker', 'sender',
      'remote', 'receiver', 'connection', 'boss', 'pool', 'hosts', 'inbox', 'joblog', 'dist'),
-    ('main', 'signals', 'cmdline', 'control', 'places', 'demo', 'sample'),
+    ('main', 'signals', 'cmdline', 'control', 'places', 'demo', 'sample', 'selftest'),
 )
 
 
@@ -91,7 +92,7 @@ class DocumentsTest(unittest.TestCase):
     def test_machine_keys(self) -> None:
         """Each key of [machine:NAME] has a line in the README"""
         text = read('README.rst')
-        for key in machine.MACHINE_KEYS:
+        for key in bsettings.SECTIONS['machine:'] or ():
             self.assertRegex(text, fr'(?m)^``{key}``  ')
 
     def test_named_files(self) -> None:

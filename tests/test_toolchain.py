@@ -253,10 +253,32 @@ class ToolchainTest(unittest.TestCase):
     def test_override_that_is_missing(self) -> None:
         """-O with a typing error ends before anything is built."""
         self.make('on-path/bad-cc', 'echo boo >&2; exit 1')
-        with self.assertRaisesRegex(ToolchainError, '^-O no-cc: not found$'):
-            self.chains('', 'no-cc')
+        with self.assertRaisesRegex(ToolchainError, "^-O no-cc -g: 'no-cc' not found$"):
+            self.chains('', 'no-cc -g')
         with self.assertRaisesRegex(ToolchainError, 'bad-cc. does not run: boo$'):
             self.chains('', 'bad-cc').select('sandbox')
+
+    def test_override_with_words(self) -> None:
+        """-O 'ccache clang' is a command: its first word is looked for, all is for make."""
+        gcc = self.make('a/gcc')
+        self.make('on-path/ccache')
+        chain = self.chains('[toolchain]\na = TMP/a\n', ' ccache clang -O1 ').select('sandbox')
+        self.assertEqual(('ccache clang -O1', os.path.dirname(gcc)),
+                         (chain.override, os.path.normpath(chain.path)))
+        with self.assertRaisesRegex(ToolchainError, "^-O gcc 'x: no closing quotation$"):
+            self.chains('', "gcc 'x")
+
+    def test_download_goes_first(self) -> None:
+        """What --fetch-arch got was asked for: it is used whatever else is there."""
+        self.make('a/arm-linux-gcc')
+        new = self.make('new/gcc-1/arm/bin/arm-none-linux-gcc')
+        for text in ('[toolchain]\na = TMP/a\ndownload = TMP/new/*/*\n',
+                     '[toolchain]\nDownload = TMP/new/*/*\na = TMP/a\n'):
+            self.assertEqual(new, self.chains(text).select('arm').gcc)
+        self.make('own/arm-gcc')
+        chains = self.chains('[toolchain]\ndownload = TMP/new/*/*\n'
+                             '[toolchain-prefix]\narm = TMP/own/arm-\n')
+        self.assertEqual(f'{self.tmp}/own/arm-gcc', chains.select('arm').gcc)
 
     # -- none --------------------------------------------------------------
 

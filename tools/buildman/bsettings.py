@@ -2,17 +2,18 @@
 """The configuration file, `~/.buildman` or what -G names.
 
 An INI file: `[toolchain]`, `[toolchain-prefix]`, `[toolchain-alias]`,
-`[toolchain-wrapper]`, `[toolchain-fetch]`, `[make-flags]`, `[machines]` and
-`[machine:NAME]`. Keys keep their case, as they name boards and hosts; a key
-may stand without a value; '%' has no meaning.
+`[toolchain-wrapper]`, `[toolchain-fetch]`, `[make-flags]`, `[machines]`,
+`[machine:NAME]` and a few more, see SECTIONS. Keys keep their case, as they name
+boards and hosts; a key may stand without a value; '%' has no meaning.
 """
 
 from __future__ import annotations
 
 import configparser
 import os
+import re
 import tempfile
-from typing import List, Optional, Tuple
+from typing import Dict, FrozenSet, List, Optional, Tuple
 
 from buildman.errors import SetupError, UsageError
 
@@ -42,6 +43,24 @@ x86 = i386
 # one host a line, or name = user@host
 '''
 
+# The sections that have a meaning, each with its keys; None: any key has one. That
+# of a machine is called [machine:NAME].
+SECTIONS: Dict[str, Optional[FrozenSet[str]]] = {
+    'global': frozenset(('allow-missing',)),
+    'toolchain': None,
+    'toolchain-prefix': None,
+    'toolchain-alias': None,
+    'toolchain-wrapper': None,
+    'toolchain-fetch': frozenset(('url',)),
+    'make-flags': None,
+    'machines': None,
+    'machine:': frozenset(('max_boards', 'work_dir', 'ssh_options', 'transport', 'max_load',
+                           'other_gcc')),
+    'worker-env': None,
+    'distributed': frozenset(('heartbeat',)),
+}
+
+
 def _new_parser() -> configparser.ConfigParser:
     """Return an empty set of settings."""
     parser = configparser.ConfigParser(allow_no_value=True, delimiters=('=', ':'),
@@ -61,6 +80,9 @@ config_fname = ''
 # True when there was no configuration file, and the defaults hold
 is_default = False
 
+# Where in the file each section, with '' as key, and each key is: its line
+_lines: Dict[Tuple[str, str], int] = {}
+
 
 def setup(fname: Optional[str] = '') -> None:
     """Read the configuration, forgetting what was read before.
@@ -76,6 +98,7 @@ def setup(fname: Optional[str] = '') -> None:
     settings = _new_parser()
     is_default = False
     config_fname = ''
+    _lines.clear()
     if fname is None:
         return
     path = config_fname = os.path.expanduser(fname or '~/.buildman')
@@ -83,7 +106,9 @@ def setup(fname: Optional[str] = '') -> None:
         is_default = True
         add_file(DEFAULT_TEXT)
         return
-    _parse(_read(path), path)
+    text = _read(path)
+    _parse(text, path)
+    _lines.update(_find_lines(text))
 
 
 def add_file(text: str) -> None:
@@ -160,6 +185,26 @@ def _indented_line(text: str) -> str:
             return f', line {number}'
         bare = not set(stripped) & set('=:[')
     return ''
+
+
+def _find_lines(text: str) -> Dict[Tuple[str, str], int]:
+    """Return the line of each section, with '' as key, and of each key in a text."""
+    found: Dict[Tuple[str, str], int] = {}
+    section = ''
+    for number, line in enumerate(text.split('\n'), 1):
+        header = re.match(r'\s*\[(.+)\]', line)
+        if header:
+            section = header.group(1)
+            found[section, ''] = number
+        elif line.strip() and not line[0].isspace() and line[0] not in '#;':
+            found[section, re.split('[=:]', line, maxsplit=1)[0].rstrip()] = number
+    return found
+
+
+def where(section: str, name: str = '') -> str:
+    """Return the place of a section or key in words: file and, if it is known, line."""
+    line = _lines.get((section, name))
+    return f"configuration file '{config_fname}'" + (f', line {line}' if line else '')
 
 
 def get_items(section: str) -> List[Tuple[str, str]]:

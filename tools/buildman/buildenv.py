@@ -52,6 +52,9 @@ _OURS = frozenset(('CROSS_COMPILE', 'DTC', 'HOME', 'LC_ALL', 'PATH', *_MAKE_WORD
 # Programs that run a compiler when called by its name
 _STAND_INS = frozenset(('ccache', 'distcc', 'icecc', 'sccache'))
 
+# The key of [make-flags] that is for all boards
+ALL_BOARDS = '*'
+
 # Names of variables in [make-flags]
 _VARIABLE = re.compile(r'\$\{([-_a-zA-Z0-9]+)\}')
 
@@ -254,7 +257,8 @@ def make_flags(target: str, settings: configparser.ConfigParser) -> Tuple[str, .
 
     `${name}` stands for another value in the section, `${target}` for the
     board; one that is not there is empty. Words are split at white space,
-    quotes keep it; a backslash and `~` are themselves.
+    quotes keep it; a backslash and `~` are themselves. Those of the key `*` are
+    for all boards; they come first, so that those of the board win.
 
     Args:
         target: name of the board
@@ -263,8 +267,13 @@ def make_flags(target: str, settings: configparser.ConfigParser) -> Tuple[str, .
     Raises:
         UsageError: a value is made of itself, or a quote is not closed
     """
+    return (*_flags_of(ALL_BOARDS, target, settings), *_flags_of(target, target, settings))
+
+
+def _flags_of(key: str, target: str, settings: configparser.ConfigParser) -> Tuple[str, ...]:
+    """Return the words that one key of [make-flags] adds for a board"""
     section = 'make-flags'
-    if not settings.has_option(section, target):
+    if not settings.has_option(section, key):
         return ()
 
     def expand(text: str, within: Tuple[str, ...]) -> str:
@@ -277,7 +286,7 @@ def make_flags(target: str, settings: configparser.ConfigParser) -> Tuple[str, .
             return expand(settings.get(section, name, fallback='') or '', (*within, name))
         return _VARIABLE.sub(value, text)
 
-    text = expand(settings.get(section, target) or '', (target,))
+    text = expand(settings.get(section, key) or '', (key,))
     lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
     lexer.whitespace_split = True
     lexer.commenters = ''
@@ -285,7 +294,7 @@ def make_flags(target: str, settings: configparser.ConfigParser) -> Tuple[str, .
     try:
         return tuple(lexer)
     except ValueError as exc:
-        raise UsageError(f"[{section}] '{target}': {str(exc).lower()} in {text!r}") from exc
+        raise UsageError(f"[{section}] '{key}': {str(exc).lower()} in {text!r}") from exc
 
 
 # -- record ----------------------------------------------------------------

@@ -27,6 +27,7 @@ from buildman import (
     buildenv,
     commits,
     compilers,
+    configcheck,
     durations,
     engine,
     limit,
@@ -200,6 +201,8 @@ def run(args: argparse.Namespace) -> int:
         print('--machines-buildman-path has no effect: machines run the buildman that is '
               'sent to them', file=err)
     bsettings.setup(args.config_file)
+    for text in configcheck.problems(folders=not args.fetch_arch):
+        print(text, file=err)
     if args.fetch_arch:
         return listing.fetch(split_names(args.fetch_arch), out)
     if args.list_tool_chains:

@@ -322,8 +322,6 @@ def show_machines(args: argparse.Namespace, local: Mapping[str, Toolchain],
     fetcher = _fetch if args.machines_fetch_arch else None
     pool.probe_all(gccs)
     pool.check_toolchains(sorted(local), fetch=bool(fetcher), local_gcc=gccs, fetcher=fetcher)
-    for note in pool.notes:
-        print(note, file=out)
     pool.print_summary()
     return EXIT_OK if all(mach.avail for mach in pool.machines) else 1
 

@@ -27,7 +27,6 @@ MIN_DISK_MB = 1024
 MIN_MEM_MB = 512
 
 # Keys of a [machine:NAME] section; the features that use further ones add them
-MACHINE_KEYS = {'max_boards', 'work_dir', 'ssh_options', 'transport', 'max_load', 'other_gcc'}
 
 # Tools whose version shows in what a build makes
 DECIDING_TOOLS = ('gcc', 'dtc', 'swig', 'openssl-headers', 'pyelftools')
@@ -231,10 +230,6 @@ def _from_config(name: str, hostname: str) -> Machine:
         UsageError: the configuration cannot be understood
     """
     section = f'machine:{name}'
-    for key, _ in bsettings.get_items(section):
-        if key not in MACHINE_KEYS:
-            raise UsageError(f"[{section}] has '{key}', which is none of: "
-                             f"{', '.join(sorted(MACHINE_KEYS))}")
     way = ssh.make_transport(ssh.check_hostname(hostname),
                              bsettings.get_value(section, 'transport'),
                              bsettings.get_value(section, 'ssh_options'))
@@ -257,7 +252,6 @@ class MachinePool:
 
     Attributes:
         machines: in the order of the configuration
-        notes: what is odd about the configuration, to be shown
     """
 
     def __init__(self, names: Optional[Iterable[str]] = None) -> None:
@@ -270,7 +264,6 @@ class MachinePool:
                 not in it
         """
         self.machines: List[Machine] = []
-        self.notes: List[str] = []
         self.missing: Dict[Machine, Set[str]] = _Missing()
         self._load_from_config(names)
 
@@ -289,18 +282,12 @@ class MachinePool:
                                      f"there are: {', '.join(known) or 'none'}")
             pairs = [pair for pair in pairs if pair[0] in names]
         self.machines = [_from_config(*pair) for pair in pairs]
-        self.notes = []
         places: Dict[Tuple[Tuple[str, ...], str], Machine] = {}
         for mach in self.machines:
             other = places.setdefault((tuple(mach.transport.argv('')), mach.work_dir), mach)
             if other is not mach:
                 raise UsageError(f"machines '{other.name}' and '{mach.name}' in [machines] are "
                                  'the same host with the same work_dir')
-        if names is None:
-            known = [f'machine:{mach.name}' for mach in self.machines]
-            self.notes = [f'[{section}] has no line in [machines]'
-                          for section in bsettings.settings.sections()
-                          if section.startswith('machine:') and section not in known]
 
     def _each(self, machines: Sequence[Machine], func: Callable[[Machine], object]) -> None:
         """Call a function for all machines at the same time."""

@@ -29,7 +29,6 @@ def lines(pool: 'MachinePool', tools: Mapping[str, str]) -> Iterator[str]:
     for mach in pool.machines:
         yield _row(mach, pool.missing[mach])
     details = [line for mach in pool.machines for line in _details(mach, pool.missing[mach], tools)]
-    details += [f'  {note}' for note in pool.notes]
     if details:
         yield ''
         yield from details

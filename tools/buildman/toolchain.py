@@ -24,6 +24,10 @@ from u_boot_pylib import command, terminal
 # compiler, by a prefix with its folder, by a prefix on PATH
 PRIORITY_FULL, PRIORITY_PREFIX, PRIORITY_PREFIX_ON_PATH = range(3)
 
+# Then those below the folder that `download` names: --fetch-arch has put them there,
+# which was asked for
+PRIORITY_DOWNLOAD = 3
+
 # Then by what the path of the compiler holds, the first that is in it
 _NAME_PRIORITY = (('-elf', 4), ('-unknown-linux-gnu', 5), ('-linux', 6), ('-uclinux', 9),
                   ('-none-eabi', 10))
@@ -36,6 +40,9 @@ _ALIASES = {
     'sh': ('sh4', 'sh2'),
     'x86': ('i386', 'i686', 'x86_64'),
 }
+
+# The key of [toolchain] that --fetch-arch writes
+DOWNLOAD = 'download'
 
 # How long a compiler may take to tell its version, in seconds
 TEST_TIMEOUT = 20
@@ -135,6 +142,19 @@ def compilers_in(folder: str) -> List[str]:
         return []
 
 
+def folders_of(value: str) -> List[str]:
+    """Return the folders that a value in [toolchain] names: a path, or a pattern of paths."""
+    pattern = os.path.expanduser(value)
+    if glob.has_magic(pattern) and not os.path.isdir(pattern):
+        return glob.glob(pattern)
+    return [pattern] if pattern else []
+
+
+def searched_in(path: str) -> List[str]:
+    """Return where compilers are looked for in a folder of [toolchain]."""
+    return [os.path.join(path, sub) for sub in ('.', 'bin', 'usr/bin')]
+
+
 class Toolchains:
     """The compilers of this machine, as the configuration and PATH give them.
 
@@ -186,14 +206,12 @@ class Toolchains:
             self._places.append(self._scan_prefix(arch.lower(), os.path.expanduser(prefix)))
         entries = bsettings.get_items('toolchain')
         for name, value in entries:
-            pattern = os.path.expanduser(value)
-            if not pattern:
+            if not value:
                 self.warnings.append(f"[toolchain] '{name}' has no path")
-                continue
-            is_glob = glob.has_magic(pattern) and not os.path.isdir(pattern)
-            for path in glob.glob(pattern) if is_glob else [pattern]:
-                self._places.append(self._scan_folders(
-                    path, [os.path.join(path, sub) for sub in ('.', 'bin', 'usr/bin')]))
+            # Upstream does not mind how it is spelled
+            priority = PRIORITY_DOWNLOAD if name.lower() == DOWNLOAD else None
+            for path in folders_of(value):
+                self._places.append(self._scan_folders(path, searched_in(path), priority))
         if not entries or bsettings.is_default:
             # Nobody said where, so what the shell would find is fine
             for folder in dict.fromkeys(self._path.split(os.pathsep)):
@@ -228,15 +246,17 @@ class Toolchains:
         return _Place(tuple(lines), tuple(found))
 
     @staticmethod
-    def _scan_folders(path: str, folders: Sequence[str]) -> _Place:
-        """Look for compilers in folders."""
+    def _scan_folders(path: str, folders: Sequence[str],
+                      priority: Optional[int] = None) -> _Place:
+        """Look for compilers in folders; `priority` None: as their paths say."""
         lines = [f"   - scanning path '{path}'"]
         found = []
         for folder in folders:
             lines.append(f"      - looking in '{folder}'")
             for gcc in compilers_in(folder):
                 lines.append(f"         - found '{gcc}'")
-                found.append(Candidate(arch_of(gcc), gcc, priority_of(gcc)))
+                found.append(Candidate(
+                    arch_of(gcc), gcc, priority_of(gcc) if priority is None else priority))
         return _Place(tuple(lines), tuple(found))
 
     def _check(self) -> None:

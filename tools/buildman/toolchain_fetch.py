@@ -383,11 +383,12 @@ def _configure(folder: str, out: TextIO) -> None:
         for pos, place in enumerate(dict.fromkeys(extra), 1):
             bsettings.set_item('toolchain', f'path-{pos}', place)
     pattern = os.path.join(folder, '*', '*')
-    paths = [os.path.expanduser(value) for _, value in bsettings.get_items('toolchain')]
+    paths = [os.path.expanduser(value) for name, value in bsettings.get_items('toolchain')
+             if name.lower() == toolchain.DOWNLOAD]
     if pattern not in paths:
         where = bsettings.config_fname or os.path.expanduser('~/.buildman')
-        print(f"Adding 'download' to config file '{where}'", file=out)
-        bsettings.set_item('toolchain', 'download', pattern)
+        print(f"Adding '{toolchain.DOWNLOAD}' to config file '{where}'", file=out)
+        bsettings.set_item('toolchain', toolchain.DOWNLOAD, pattern)
 
 
 def install_archs(names: Sequence[str], settings: configparser.ConfigParser, out: TextIO,
