@@ -325,6 +325,13 @@ class ScanTest(KconfigCase):
             'WARNING: a2_defconfig: Duplicate TARGET_xxx: a1 and b',
             *(f'WARNING: {name}_defconfig: No TARGET_{name.upper()} enabled'
               for name in ('n1', 'r1', 'r2', 's1')), *WARNINGS])
+        self.write('Makefile', '')
+        for flag, lines in (('--maintainer-check', WARNINGS),
+                            ('--full-check', boards.full_check(self.src))):
+            got = subprocess.run([os.path.join(TOOLS, 'buildman', 'buildman'), '-G', os.devnull,
+                                  flag], cwd=self.src, capture_output=True, text=True, check=False)
+            self.assertEqual((got.returncode, got.stdout, got.stderr.splitlines()),
+                             (2, '', lines))
 
     def test_write(self) -> None:
         """-R writes what a scan has found."""

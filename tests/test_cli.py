@@ -20,7 +20,7 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
 
 import support  # noqa: E402
 
-from buildman import cmdline, control  # noqa: E402
+from buildman import __version__, cmdline, control  # noqa: E402
 from buildman.errors import UsageError  # noqa: E402
 
 # What users and scripts type; (letter, word), either may be missing
@@ -38,7 +38,8 @@ FLAGS = re.findall(r'\S+', '''
 -U --show-environment -u -y --filter-dtb-warnings -Y --filter-migration-warnings -z
 --preserve-config-y --show-not-built
 --dist --distribute --use-machines --no-local --mach --machines --machines-fetch-arch
---kill-workers --worker --timeout
+--kill-workers --worker --timeout --machines-buildman-path --full-check --version
+-t --test --coverage --skip-net-tests --show-errors --show_errors --show-unknown
 ''')
 
 
@@ -88,10 +89,43 @@ class TestParse(unittest.TestCase):
         self.assertEqual((args.terms, args.branch, args.dry_run),
                          (['arm', '&', 'acme'], 'topic', True))
 
-    def test_abbreviation(self) -> None:
-        """--forc is no flag: what it means would change with the next one that is added"""
-        with self.assertRaises(UsageError):
-            cmdline.parse(['--forc'])
+    def test_allow_missing(self) -> None:
+        """The last of -M and --no-allow-missing holds, as a script that adds flags expects"""
+        for words, want in (('', None), ('-M', True), ('--no-allow-missing', False),
+                            ('-M --no-allow-missing', False), ('--no-a -M', True)):
+            with self.subTest(words=words):
+                self.assertIs(cmdline.parse(words.split()).allow_missing, want)
+
+    def test_as_if_absent(self) -> None:
+        """Values that scripts give where they mean none"""
+        for words in ('-j0', '--jobs 0', '-c -1', '--count=-1', '-g .', '-g .git', '-g ./.git/'):
+            with self.subTest(words=words):
+                got = vars(cmdline.parse(words.split()))
+                got['jobs'] = got['jobs'] or None
+                self.assertEqual(got, vars(cmdline.parse([])))
+        self.assertIsNone(cmdline.parse(['-o', '']).output_dir)
+        self.assertEqual(cmdline.parse(['-g', '/x/y/.git']).git, '/x/y')
+        self.assertEqual(cmdline.parse(['-g', '../.git/']).git, '..')
+
+    def test_no_local_alone(self) -> None:
+        """Nobody would build; with --dist, or with what concerns machines only, it is fine"""
+        for words in ('--no-local', '--no-local -s', '--no-local --print-arch'):
+            with self.subTest(words=words), self.assertRaisesRegex(
+                    UsageError, '^--no-local requires --dist'):
+                cmdline.parse(words.split())
+        for words in ('--dist', '--use-machines=a', '--mach', '--kill-workers'):
+            self.assertTrue(cmdline.parse(['--no-local', *words.split()]).no_local)
+
+    def test_values(self) -> None:
+        """A value may look like a flag when it cannot be taken for one; after '--' all is terms"""
+        args = cmdline.parse(['-a=-LTO', '--adj=-B', '-x', '-5', '-O', '--cc x', '-PkT2', 'arm',
+                              '--', '-x', '--board', '--'])
+        self.assertEqual((args.adjust_cfg, args.exclude, args.override_toolchain, args.threads),
+                         (['-LTO', '-B'], ['-5'], '--cc x', 2))
+        self.assertEqual((args.terms, args.boards), (['arm', '-x', '--board', '--'], None))
+        for words in (['-a', '--'], ['--bo'], ['--dry=1'], ['--bo', '--dry']):
+            with self.subTest(words=words), self.assertRaises(UsageError):
+                cmdline.parse(words)
 
     def test_implied(self) -> None:
         """--use-machines implies --dist"""
@@ -120,8 +154,81 @@ class TestParse(unittest.TestCase):
                 self.assertNotEqual(getattr(plain, name), value)
 
 
+# The long flags that upstream's --help lists (0.2.0)
+UPSTREAM = re.findall(r'\S+', '''
+--help --adjust-cfg --print-prefix --branch --bloat --boards --count --force-reconfig --ccache
+--config-only --detail --debug --dtc-skip --shared-dtc --show_errors --warnings-as-errors
+--force-build --force-build-failures --no-kconfig-check --fetch-arch --fragments --full-check
+--git --config-file --full-help --in-tree --ide --jobs --keep-outputs --show-config
+--preserve-config-y --list-error-boards --show-not-built --no-lto --list-tool-chains --mrproper
+--fallback-mrproper --allow-missing --dist --distribute --use-machines --no-local --mach
+--machines --machines-fetch-arch --machines-buildman-path --maintainer-check --kill-workers
+--worker --no-allow-missing --dry-run --no-subdirs --output-dir --override-toolchain --quick
+--full-path --per-board-out-dir --print-arch --process-limit --reproducible-builds
+--regen-board-list --summary --show-sizes --lines --lines-debug --lines-code --skip-unaffected
+--no-skip-unaffected --step --skip-net-tests --test --coverage --threads --target --show_unknown
+--show-environment --verbose --verbose-build --work-in-output --ignore-warnings --exclude
+--extend --filter-dtb-warnings --filter-migration-warnings --build-summary
+''')
+
+
+class TestPrefixes(unittest.TestCase):
+    """Long flags that are not written to their end, as in U-Boot's own CI files"""
+
+    def test_all(self) -> None:
+        """Each prefix does what it does upstream, whatever flags we have besides"""
+        parser = cmdline.make_parser()
+        for flag in UPSTREAM:
+            self.assertEqual(parser.full_words([flag, f'{flag}=x=y']), [flag, f'{flag}=x=y'])
+            for end in range(3, len(flag)):
+                prefix = flag[:end]
+                found = [name for name in UPSTREAM if name.startswith(prefix)]
+                with self.subTest(prefix=prefix):
+                    if prefix in UPSTREAM or len(found) == 1:
+                        want = prefix if prefix in UPSTREAM else flag
+                        self.assertEqual(parser.full_words([prefix, f'{prefix}=x']),
+                                         [want, f'{want}=x'])
+                        continue
+                    with self.assertRaises(UsageError) as caught:
+                        parser.full_words([prefix])
+                    text = str(caught.exception)
+                    self.assertEqual(sorted(re.findall(r'--[\w-]+', text.split("' ", 1)[1])),
+                                     sorted([*found, '--help']), text)
+
+    def test_ours(self) -> None:
+        """What upstream does not know may be shortened as well, and '-' or '_' do not matter"""
+        parser = cmdline.make_parser()
+        for given, full in (
+                ('--vers', '--version'), ('--js', '--json'), ('--time=3', '--timeout=3'),
+                ('--show-errors', '--show-errors'), ('--show-er', '--show-errors'),
+                ('--show_e', '--show_errors'), ('--show_sizes', '--show-sizes'),
+                ('--dry_run', '--dry-run'), ('--nonesuch', '--nonesuch'), ('-b', '-b'),
+                ('--a value', '--a value')):
+            with self.subTest(given=given):
+                self.assertEqual(parser.full_words([given]), [full])
+
+    def test_spellings(self) -> None:
+        """Both spellings do the same"""
+        for one, other in (('--show_errors', '--show-errors'), ('-u', '--show-unknown')):
+            self.assertEqual(cmdline.parse([one]), cmdline.parse([other]))
+
+
 class TestCommand(unittest.TestCase):
     """The program itself"""
+
+    def test_version(self) -> None:
+        """--version says which one this is, as the package does"""
+        done = subprocess.run([*support.command(), '--version'], capture_output=True, text=True,
+                              check=False)
+        self.assertEqual((done.returncode, done.stdout), (0, f'buildman {__version__}\n'))
+
+    def test_ambiguous(self) -> None:
+        """One line names the candidates"""
+        done = subprocess.run([*support.command(), '--force', 'x'], capture_output=True, text=True,
+                              check=False)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (
+            2, '', "buildman: '--force' could be --force-build, --force-build-failures or "
+            '--force-reconfig (see --help)\n'))
 
     def test_anywhere(self) -> None:
         """It runs from any folder, by a link too, with any name of the user's modules"""
