@@ -79,7 +79,8 @@ MARK = 'SAMPLE_MARK'
 TIMEOUT = 240
 
 # What differs from machine to machine in the environment that a build notes
-LOCAL_ENV = ('HOME', 'PATH', 'PWD', 'OLDPWD', 'SHLVL', '_', 'MAKEFLAGS', 'TMPDIR', MARK)
+LOCAL_ENV = ('HOME', 'PATH', 'PWD', 'OLDPWD', 'SHLVL', '_', 'MAKEFLAGS', 'TMPDIR',
+             'SAMPLE_KNOBS', MARK)
 
 
 def command() -> List[str]:

@@ -309,8 +309,12 @@ def toolchain_file(toolchain: Toolchain, return_code: int = 0) -> bytes:
             f'arch {toolchain.arch}\n{return_code}').encode('utf-8', 'surrogateescape')
 
 
-def out_env_file(env: Mapping[str, str]) -> bytes:
+def out_env_file(env: Mapping[str, str], named: Sequence[str] = ()) -> bytes:
     """Return what the file `out-env` of a result holds.
+
+    Args:
+        env: environment of make
+        named: variables that builds depend on besides those that all trees know
 
     NAME="value" in the order of names, with nothing in between, as upstream
     writes it. What a build does not depend on is left out: it would differ
@@ -318,7 +322,7 @@ def out_env_file(env: Mapping[str, str]) -> bytes:
     is what is meant for ccache: it may hold a password, and changes no result.
     """
     return ''.join(f'{name}="{env[name]}"' for name in sorted(env)
-                   if (name in _OURS or _BUILD_INPUTS.fullmatch(name))
+                   if (name in _OURS or name in named or _BUILD_INPUTS.fullmatch(name))
                    and not name.startswith('CCACHE_')).encode(
                        'utf-8', 'surrogateescape')
 

@@ -94,7 +94,8 @@ def make_settings(args: argparse.Namespace) -> Settings:
         adjust_cfg=buildenv.parse_adjustments(args.adjust_cfg or ()),
         fragments=tuple(split_names([args.fragments] if args.fragments else [])),
         jobs=args.jobs or 0,
-        timeout=args.timeout)
+        timeout=args.timeout,
+        variables=tuple(name for name, _ in bsettings.get_items('worker-env')))
 
 
 def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards.Selection:

@@ -468,4 +468,4 @@ class MakeJob:
         for name, shown in self._shown.items():
             if not shown:
                 del env[name]
-        return buildenv.out_env_file(env)
+        return buildenv.out_env_file(env, self._settings.variables)
