@@ -164,11 +164,11 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
                        help='configuration fragments to apply on top of each defconfig')
     group.add_argument('-L', '--no-lto', action='store_true',
                        help='build without link-time optimisation')
-    # The last one of these two holds; None: neither was given
-    group.add_argument('-M', '--allow-missing', action='store_true', default=None,
-                       help='let binman make up blobs that are missing')
-    group.add_argument('--no-allow-missing', dest='allow_missing', action='store_false',
-                       default=None, help='do not, though the configuration says so')
+    group.add_argument('-M', '--allow-missing', dest='allow_missing', action='store_const',
+                       const=True, help='tell binman that blobs may be missing '
+                                        '(BINMAN_ALLOW_MISSING=1)')
+    group.add_argument('--no-allow-missing', dest='allow_missing', action='store_const',
+                       const=False, help='do not, whatever the configuration says')
     group.add_argument('-V', '--verbose-build', action='store_true',
                        help="run make with V=1 and keep all that it prints in 'log'")
     group.add_argument('-E', '--warnings-as-errors', action='store_true',
