@@ -141,6 +141,8 @@ class BuildFolder:
                         os.unlink(entry.path)
         self._unlink(ENV_OBJECTS)
         if configure:
+            # Should they not come to be made, those that are here are not of this build
+            self._unlink(('include/autoconf.mk', 'include/generated/autoconf.h'))
             for phase in PHASES:
                 shutil.rmtree(os.path.join(self.path, phase, 'include'), ignore_errors=True)
             # A configuration that turns out the same may be left alone by
