@@ -117,10 +117,11 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
                        help='configuration fragments to apply on top of each defconfig')
     group.add_argument('-L', '--no-lto', action='store_true',
                        help='build without link-time optimisation')
-    group.add_argument('-M', '--allow-missing', action='store_true',
-                       help='let binman make up blobs that are missing')
-    group.add_argument('--no-allow-missing', dest='no_allow_missing', action='store_true',
-                       help='do not (the default)')
+    group.add_argument('-M', '--allow-missing', dest='allow_missing', action='store_const',
+                       const=True, help='tell binman that blobs may be missing '
+                                        '(BINMAN_ALLOW_MISSING=1)')
+    group.add_argument('--no-allow-missing', dest='allow_missing', action='store_const',
+                       const=False, help='do not, whatever the configuration says')
     group.add_argument('-V', '--verbose-build', action='store_true',
                        help="run make with V=1 and keep all that it prints in 'log'")
     group.add_argument('-E', '--warnings-as-errors', action='store_true',

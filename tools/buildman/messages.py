@@ -108,6 +108,11 @@ def make_failures(text: str) -> List[Optional[int]]:
     return found
 
 
+def is_make_failure(line: str) -> bool:
+    """Tell whether a line says that a make gives up."""
+    return bool(_GIVES_UP.match(line))
+
+
 def lacks_blobs_only(return_code: int, stderr: str) -> bool:
     """Tell whether a build failed for nothing but images that lack blobs.
 
