@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Dict
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import support
 from dist_support import DistCase, read
 
 from buildman import bsettings, cmdline, control, sample, sample_files
@@ -224,6 +225,18 @@ class TestFailures(TreeCase):
         got = self.dist('-k', '-r', '--no-local')
         self.assertEqual(got.returncode, 100, got)
         self.assert_same(ref)
+
+    def test_other_jobs(self) -> None:
+        """What other jobs of a failing make got done meanwhile is chance, and not kept"""
+        env = self.write_knobs('anvil', 'image other MLO', 'image fail too large')
+        tops = []
+        for jobs in ('1', '2'):
+            got = self.run_buildman('-b', 'feature', '-c', '1', '-r', '-k', '-j', jobs, '-o',
+                                    self.out(jobs), env=env)
+            self.assertEqual(got.returncode, 100, got)
+            tops.append(self.out(f'{jobs}/feature'))
+        support.assert_same_tree(*tops, ignore=('host', 'out-cmd'))
+        self.assertIn('u-boot.sizes', os.listdir(self.folder(0, 'anvil', tops[1])))
 
     def test_quick(self) -> None:
         """Nor when the first failure is believed, on top of what is there"""

@@ -180,12 +180,14 @@ class TestBuildFolder(FolderCase):
         """A board without SPL must not show the SPL of the one before it"""
         self.touch('u-boot', 'u-boot.bin', '.u-boot.cmd', 'u-boot.cfg', '.config', 'Makefile',
                    'spl/u-boot-spl', 'spl/u-boot.cfg', 'spl/include/autoconf.mk', 'common/a.o',
-                   'env/built-in.a', 'include/config/auto.conf')
+                   'env/built-in.a', 'include/config/auto.conf', 'include/autoconf.mk',
+                   'include/generated/autoconf.h')
         folder = BuildFolder(self.dir, True)
         folder.remove_images(False)
         kept = {'.config', 'Makefile', 'common/a.o', 'include/config/auto.conf'}
-        self.assertEqual(self.files(), kept | {'u-boot.cfg', 'spl/u-boot.cfg',
-                                               'spl/include/autoconf.mk'})
+        self.assertEqual(self.files(), kept | {
+            'u-boot.cfg', 'spl/u-boot.cfg', 'spl/include/autoconf.mk', 'include/autoconf.mk',
+            'include/generated/autoconf.h'})
         folder.remove_images(True)
         self.assertEqual(self.files(), kept)
         # Older than .config, so that what is made of it is made again

@@ -56,6 +56,12 @@ turn() {
 	wait)	while [ ! -e "$arg" ]; do
 			sleep 0.05
 		done ;;
+	other)	case $MAKEFLAGS in
+		*--jobserver-*)
+			while [ ! -e "$arg" ]; do
+				sleep 0.05
+			done ;;
+		esac ;;
 	hang)	case $arg in
 		deaf)	trap '' TERM INT HUP ;;
 		esac
