@@ -203,7 +203,7 @@ class TestFailures(TreeCase):
         self.assertIn('exceeds file size limit', self.err(1, 'anvil', top))
         self.assertIn(' table_0', read(self.folder(1, 'anvil', top), 'u-boot.sizes'))
         # What would have been made of it is of the commit before
-        self.assertEqual({'u-boot.bin', 'u-boot-nodtb.bin', 'u-boot.srec', 'MLO'} & files[1], set())
+        self.assertEqual({'u-boot.bin', 'u-boot-nodtb.bin'} & files[1], set())
         # Does not compile: no image of the commit before in its place
         self.assertLessEqual(self.CONFIG, files[2])
         for upto in (2, 3):
@@ -222,21 +222,28 @@ class TestFailures(TreeCase):
         self.check(ref)
         for upto in (1, 2):
             self.assertIn('uboot.env', os.listdir(self.folder(upto, 'anvil', ref)))
+        sizes = read(self.folder(1, 'anvil', ref), 'sizes').splitlines()
+        self.assertEqual([line.split()[5] for line in sizes], ['u-boot', 'spl/u-boot-spl'])
         got = self.dist('-k', '-r', '--no-local')
         self.assertEqual(got.returncode, 100, got)
         self.assert_same(ref)
 
     def test_other_jobs(self) -> None:
-        """What other jobs of a failing make got done meanwhile is chance, and not kept"""
-        env = self.write_knobs('anvil', 'image other MLO', 'image fail too large')
-        tops = []
-        for jobs in ('1', '2'):
-            got = self.run_buildman('-b', 'feature', '-c', '1', '-r', '-k', '-j', jobs, '-o',
-                                    self.out(jobs), env=env)
-            self.assertEqual(got.returncode, 100, got)
-            tops.append(self.out(f'{jobs}/feature'))
-        support.assert_same_tree(*tops, ignore=('host', 'out-cmd'))
-        self.assertIn('u-boot.sizes', os.listdir(self.folder(0, 'anvil', tops[1])))
+        """What other jobs of a failing make get done meanwhile makes no difference"""
+        for step, images in (('link', []), ('image', ['u-boot', 'spl/u-boot-spl'])):
+            env = self.write_knobs('anvil', f'{step} other MLO', f'{step} fail too large')
+            tops = []
+            for jobs in ('1', '2'):
+                out = self.out(f'{step}{jobs}')
+                got = self.run_buildman('-b', 'feature', '-c', '1', '-r', '-k', '-j', jobs, '-o',
+                                        out, env=env)
+                self.assertEqual(got.returncode, 100, got)
+                tops.append(os.path.join(out, 'feature'))
+            support.assert_same_tree(*tops, ignore=('host', 'out-cmd'))
+            folder = self.folder(0, 'anvil', tops[1])
+            sizes = read(folder, 'sizes').splitlines() if images else []
+            self.assertEqual([line.split()[5] for line in sizes], images)
+            self.assertEqual('MLO' in os.listdir(folder), bool(images))
 
     def test_quick(self) -> None:
         """Nor when the first failure is believed, on top of what is there"""

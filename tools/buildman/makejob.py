@@ -123,6 +123,7 @@ class MakeJob:
         self._noisy = False
         self._complaints = 0
         self._found: Mapping[str, collect.Stamp] = {}
+        self._cut_short = False
         self._last: Optional[Outcome] = None
         self._notes: Optional[unaffected.Notes] = None
 
@@ -241,7 +242,7 @@ class MakeJob:
         self._folder.remove_diagnosed()
         self._make.dtc = self._find_dtc(upto)
         had_objects = not first or self._folder.used
-        self._found = collect.stamps(self._folder.path)
+        self._found, self._cut_short = collect.stamps(self._folder.path), False
         self._make.start_build()
         try:
             configure, (code, out, err) = self._try(
@@ -262,7 +263,7 @@ class MakeJob:
         self._collect(outcome)
         self._last = outcome if code == 0 and not outcome.infra else None
         self._notes = None
-        if is_passing(outcome.infra):
+        if self._cut_short or is_passing(outcome.infra):
             # make was cut short, or what it ran: nobody knows what is half there
             self._forget()
         return outcome
@@ -402,7 +403,21 @@ class MakeJob:
             folder.remove_images(False)
             folder.remove_diagnosed()
             got = self._attempt(False, True)
+        if 0 < got[0] < 126:
+            self._finish()
         return configure, got
+
+    def _finish(self) -> None:
+        """After a failure that came when an image was linked, make the other ones, too.
+
+        An image that is too large, say: the sizes of all are wanted then, and most of
+        what they are made of is there. Which of them other jobs had got done is chance.
+        After a failure to compile this is not worth the time that it takes.
+        """
+        if self._make.configured and collect.elf_images(self._folder.path, self._left_alone()):
+            code, err = self._make.finish()
+            self._folder.note_diagnosed(self._tidier.said(err))
+            self._cut_short = code >= 126
 
     def _attempt(self, configure: bool, serial: bool) -> Tuple[int, bytes, bytes]:
         """Do what MakeRunner.attempt() does; that blobs are missing is no failure"""
@@ -460,8 +475,8 @@ class MakeJob:
         # After a failure to configure, what lies there is another board's
         if self._make.configured:
             files.update(collect.collect_config(self._folder.path))
-        if settings.config_only or not self._make.configured or outcome.return_code >= TIMED_OUT \
-                or is_passing(outcome.infra):
+        if (settings.config_only or not self._make.configured or self._cut_short
+                or outcome.return_code >= TIMED_OUT or is_passing(outcome.infra)):
             return
         stale = self._left_alone() if outcome.return_code else frozenset()
         env = {name: self._make.env[name] for name in _TOOL_ENV if name in self._make.env}

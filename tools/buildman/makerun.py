@@ -191,6 +191,24 @@ class MakeRunner:
             code = self.run(*self._build_targets(), serial=serial, env=env)
         return (code, *self.said())
 
+    def finish(self) -> Tuple[int, bytes]:
+        """Make what can be made of a board that has failed, although something cannot.
+
+        Returns:
+            (exit status, what went to stderr); they are no part of the result
+
+        Raises:
+            OutOfTime: the build takes longer than it may
+        """
+        log, err = self._log + '.rest', self._err + '.rest'
+        for name in (log, err):
+            with open(name, 'wb'):
+                pass
+        env = self.dtc.environment(self.env, self._build_dir) if self.dtc else self.env
+        code = self._start([*self._command(*self._build_targets()), '-k'], env, False, log, err,
+                           limited=True)
+        return code, self._read(err)
+
     def _restart(self) -> None:
         """Forget what was said, but for what is part of every result.
 

@@ -137,7 +137,7 @@ class TreeState:
     def _verbs(self, board: BoardSpec) -> Set[str]:
         """Return the knobs that are turned for a board."""
         words = [line.split() for line in self.knobs.get(board.target, []) if line.strip()]
-        return {line[1] if line[0] in ('config', 'image') else line[0] for line in words}
+        return {line[1] if line[0] in ('config', 'link', 'image') else line[0] for line in words}
 
     def always_warns(self, board: BoardSpec) -> bool:
         """Return True for what complains in each build, also in an incremental one."""

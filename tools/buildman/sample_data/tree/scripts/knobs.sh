@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0+
 #
-# Usage: knobs.sh config|build|image [FILE...]
+# Usage: knobs.sh config|build|link|image [FILE...]
 #
 # Makes a build misbehave as the files say, one knob a line; a line that
-# begins with 'config' is for the configuration step, one with 'image' for when
-# u-boot was linked, others are for the build.
+# begins with 'config' is for the configuration step, one with 'link' or 'image' for
+# before and after u-boot is linked, others are for the build.
 # README lists the knobs.
 
 stage=$1
@@ -86,7 +86,7 @@ rm -f .knobs.$$
 while read -r word rest <&3; do
 	case $word in
 	'')	continue ;;
-	config|image)
+	config|link|image)
 		when=$word
 		word=${rest%% *}
 		case $rest in
