@@ -72,7 +72,6 @@ class TestUsage(ErrorCase):
                            (['--step', '-1'], '--step'),
                            (['-T', 'many'], "-T.*'many'"),
                            (['-a', 'lto'], "-a: cannot understand 'lto': use X, ~X or X=value"),
-                           (['-M', '--no-allow-missing'], '-M and --no-allow-missing'),
                            (['-w', '--boards', 'sandbox'], '-w needs -o'),
                            (['sand[box'], r"'sand\[box'"),
                            (['-x', '*'], r"'\*'"),

@@ -19,7 +19,7 @@ from support import needs  # noqa: E402
 
 from buildman import collect, git  # noqa: E402
 from buildman.buildfolder import BuildFolder  # noqa: E402
-from buildman.messages import Tidier, by_path, infra_reason  # noqa: E402
+from buildman.messages import Tidier, by_path, infra_reason, lacks_blobs_only  # noqa: E402
 from buildman.plan import Toolchain  # noqa: E402
 from buildman.worktree import Origin, SlotSource  # noqa: E402
 
@@ -66,8 +66,19 @@ class TestMessages(unittest.TestCase):
                  'make[2]: *** [scripts/x:3: a.o] Error 1'),
                 ('a/../b.c: x', 'a/../b.c: x')):
             self.assertEqual(tidy.said(said.encode()), text)
-        self.assertEqual(tidy.complaints(
-            b'make[1]: *** Waiting for unfinished jobs....\na\n'), 'a\n')
+        for chatter in (
+                'make: *** Waiting for unfinished jobs....', '*** Waiting for unfinished jobs....',
+                '  make[1]: *** Waiting for unfinished jobs....',
+                '\t*** Waiting for unfinished jobs.',
+                '/usr/bin/gmake[12]: *** Waiting for unfinished jobs....',
+                'make[1]: *** Waiting for unf', '[3]: *** Waiting for unfinished jobs....',
+                'make[2]: *** wait: No child processes.  Stop.', 'make: wait: No child processes',
+                'wait: No child processes'):
+            self.assertEqual(tidy.complaints(f'b\n\n{chatter}\na\n'.encode()), 'b\n\na\n')
+            if chatter[0] != '/':
+                self.assertEqual(tidy.complaints(f'a.c:1: odd{chatter}'.encode()), 'a.c:1: odd')
+        for text in ('make[2]: *** [a.o] Error 1\n', '*** Waiting for you, 3 times\n'):
+            self.assertEqual(tidy.complaints(text.encode()), text)
         self.assertEqual(tidy.complaints(
             b'lto-wrapper: warning: using serial compilation of 48 LTRANS jobs\n'
             b"lto-wrapper: note: see the '-flto' option documentation for more information\n"
@@ -112,6 +123,33 @@ class TestMessages(unittest.TestCase):
             self.assertTrue(reason in got and bool(reason) == bool(got), (text, got))
 
 
+    def test_lacks_blobs(self) -> None:
+        """A board that lacks a blob is none that fails; one that fails as well is"""
+        said = "Image 'x' is missing external blobs and is non-functional: y\n\n"
+        binman = 'make[1]: *** [Makefile:1135: .binman_stamp] Error 103\n'
+        top = 'make: *** [Makefile:177: sub-make] Error 2\n'
+        invalid = 'Some images are invalid\n'
+        compiler = ('make[2]: *** [scripts/Makefile.build:257: common/a.o] Error 1\n'
+                    'make[1]: *** [Makefile:1899: common] Error 2\n')
+        for code, text, what in (
+                (2, said + invalid + binman + top, True),
+                (2, f'{said}\n{invalid}{binman}', True),
+                (2, f'\x1b[1;31m{invalid[:-1]}\x1b[0m\n{binman}{top}', True),
+                (2, invalid + 'make: *** [.binman_stamp] Error 103\n', True),
+                (2, f'{invalid}{binman}make[1]: *** Waiting for unfinished jobs....\n{top}', True),
+                (2, invalid, True),
+                (2, said + binman + top, False),
+                (0, invalid + binman + top, False), (1, invalid + binman + top, False),
+                (137, invalid, False),
+                (2, compiler + invalid + binman + top, False),
+                (2, invalid + binman + compiler + top, False),
+                (2, invalid + 'make[1]: *** [Makefile:9: u-boot.rom] Error 1\n' + top, False),
+                (2, f"{invalid}{binman}make[1]: *** No rule to make target 'x'.  Stop.\n", False),
+                (2, invalid + 'make[1]: *** [Makefile:9: u-boot.rom] Killed\n' + top, False),
+                (2, invalid + binman + 'Makefile:3: *** missing separator.  Stop.\n', False)):
+            self.assertEqual(lacks_blobs_only(code, text), what, (code, text))
+
+
 class TestBuildFolder(FolderCase):
     """What is true of a build folder between two builds"""
 
@@ -142,12 +180,14 @@ class TestBuildFolder(FolderCase):
         """A board without SPL must not show the SPL of the one before it"""
         self.touch('u-boot', 'u-boot.bin', '.u-boot.cmd', 'u-boot.cfg', '.config', 'Makefile',
                    'spl/u-boot-spl', 'spl/u-boot.cfg', 'spl/include/autoconf.mk', 'common/a.o',
-                   'env/built-in.a', 'include/config/auto.conf')
+                   'env/built-in.a', 'include/config/auto.conf', 'include/autoconf.mk',
+                   'include/generated/autoconf.h')
         folder = BuildFolder(self.dir, True)
         folder.remove_images(False)
         kept = {'.config', 'Makefile', 'common/a.o', 'include/config/auto.conf'}
-        self.assertEqual(self.files(), kept | {'u-boot.cfg', 'spl/u-boot.cfg',
-                                               'spl/include/autoconf.mk'})
+        self.assertEqual(self.files(), kept | {
+            'u-boot.cfg', 'spl/u-boot.cfg', 'spl/include/autoconf.mk', 'include/autoconf.mk',
+            'include/generated/autoconf.h'})
         folder.remove_images(True)
         self.assertEqual(self.files(), kept)
         # Older than .config, so that what is made of it is made again

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import unittest
+from typing import Any, ClassVar, Dict
 from unittest import mock
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
@@ -20,11 +21,14 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
 import peer_support  # noqa: E402
 import support  # noqa: E402
 
-from buildman import commits, plan  # noqa: E402
+from buildman import commits, plan, sample_files  # noqa: E402
 
 
 class PeerCase(support.SampleCase):
-    """A test with two machines."""
+    """A test with two machines; one of the boards lacks a blob."""
+
+    sample_args: ClassVar[Dict[str, Any]] = {
+        'boards': (*sample_files.DEFAULT_BOARDS, sample_files.BLOB_BOARD)}
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -79,6 +79,45 @@ class TestClassify(unittest.TestCase):
                      'faked optional blobs'):
             self.assertFalse(sd.is_blob(line), line)
 
+    def test_about_blobs(self) -> None:
+        """All that binman says of blobs is known as such, and nothing else."""
+        text = """\x1b[1;31mImage 'u-boot-sunxi-with-spl' is missing external blobs and is \
+non-functional: atf-bl31
+\x1b[0m
+/binman/u-boot-sunxi-with-spl/fit/images/atf/atf-bl31 (bl31.bin):
+   Please read the section on ARM Trusted Firmware (ATF) in
+   board/sunxi/README.sunxi64
+
+/binman/simple-bin/fit/images/@tee-SEQ/me (me.bin):
+   Missing blob
+
+Image 'main-section' has faked external blobs and is non-functional: bl31.bin scp.bin
+
+Image 'x' is missing optional external blobs but is still functional: scp
+
+Some images are invalid
+make[1]: *** [Makefile:1135: .binman_stamp] Error 103
+make[1]: *** Waiting for unfinished jobs....
+make: *** [Makefile:177: sub-make] Error 2
+"""
+        lines = text.splitlines()
+        self.assertTrue(all(sd.about_blobs(lines)), sd.about_blobs(lines))
+        for more in ('make[2]: *** [scripts/Makefile.build:257: a.o] Error 1', WARN, FAIL,
+                     '   12 |  int x', "Image 'x' has missing bintools and is non-functional: y",
+                     '/usr/bin/ld: cannot find x'):
+            for at in (0, len(lines)):
+                flags = sd.about_blobs([*lines[:at], more, *lines[at:]])
+                self.assertFalse(flags[at], (at, more))
+        # Such an end is of blobs only where they are what it tells of
+        self.assertEqual(sd.about_blobs(['', FAIL, lines[-1]]), [False] * 3)
+        self.assertEqual(sd.about_blobs([]), [])
+
+    def test_chatter(self) -> None:
+        """What make says of its jobs is no error of a board, whoever wrote it down."""
+        self.check([FAIL, 'make[1]: *** Waiting for unfinished jobs....',
+                    '   make: *** Waiting for unfinished jobs.', '*** Waiting for unf',
+                    'make[3]: *** wait: No child processes.  Stop.', 'b'], [FAIL, 'b'], [])
+
 
 class TestDiffs(unittest.TestCase):
     """One board, two commits."""

@@ -14,13 +14,22 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from support import Result, SampleCase, wait_for
 
+from buildman import sample, sample_files
+
 BOARDS = 'anvil,hammock,rocket'
+
+
+def _warn_and_move(state: sample_files.TreeState) -> None:
+    sample.DEFAULT_STEPS[2][1](state)
+    state.env['ipaddr'] = '192.0.2.7'
 
 
 class CommandTest(SampleCase):
     """The whole way: command line, list of boards, tree, terminal."""
 
-    sample_args: ClassVar[Dict[str, Any]] = {'commits': 3}
+    # The last commit changes the environment, too
+    sample_args: ClassVar[Dict[str, Any]] = {'commits': [
+        *sample.DEFAULT_STEPS[:2], (sample.DEFAULT_STEPS[2][0], _warn_and_move)]}
     built: ClassVar[str]
 
     @classmethod

@@ -504,6 +504,10 @@ class TestReports(ShowCase):
         """A CI server must be able to read it, whatever the compiler printed."""
         self.make_history()
         self.put(1, 'seaboard', 2, 'a.c:1:2: error: <&"> \x1b[1m ]]>\n')
+        self.put(1, 'malta', 2, "Image 'x' is missing external blobs and is non-functional: y\n\n"
+                 '/binman/x/y (y.bin):\n   See the documentation for your board.\n\n' + BLOB +
+                 'make[1]: *** [Makefile:1135: .binman_stamp] Error 103\n'
+                 'make: *** [Makefile:177: sub-make] Error 2\n')
         path = os.path.join(self.folder, '..', 'junit.xml')
         self.show(junit=path)
         suites = xml.etree.ElementTree.parse(path).getroot().findall('testsuite')

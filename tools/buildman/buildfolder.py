@@ -31,6 +31,11 @@ _DIAGNOSED = re.compile(
 _LINKED = re.compile(
     r'(?:^|[-/])ld(?:\.\w+)?: warning: ((?:[\w+.,-]+/)*[\w+.,-]+_efi\.so)(?=:| has )', re.MULTILINE)
 
+# What Kconfig says of a configuration (scripts/kconfig/{confdata,symbol}.c) when make has
+# it brought up to date. A compiler tells a column as well, or leaves a blank
+_CONFIGURED = re.compile(r'^(?:[\w+./,-]+:\d+:warning: |WARNING: unmet direct dependencies )',
+                         re.MULTILINE)
+
 # What may be made of a source, without the ending
 _MADE = ('.o', '.dtb', '.dtbo', '.lex.o', '.tab.o')
 
@@ -59,6 +64,7 @@ class BuildFolder:
         self.own = own
         self._diagnosed: Set[str] = set()
         self._keys: Dict[str, str] = {}
+        self._config_said = False
 
     def enter(self, tool: Toolchain) -> None:
         """Make it ready for a board.
@@ -73,7 +79,7 @@ class BuildFolder:
             OSError: it cannot be made or emptied
         """
         state_path = os.path.join(self.path, STATE_FILE)
-        self._diagnosed, self._keys = set(), {}
+        self._diagnosed, self._keys, self._config_said = set(), {}, False
         sound = self._load(state_path) and (
             self._keys.get(tool.arch, _key(tool)) == _key(tool))
         if self.own:
@@ -141,12 +147,18 @@ class BuildFolder:
                         os.unlink(entry.path)
         self._unlink(ENV_OBJECTS)
         if configure:
+            # Should they not come to be made, those that are here are not of this build
+            self._unlink(('include/autoconf.mk', 'include/generated/autoconf.h'))
             for phase in PHASES:
                 shutil.rmtree(os.path.join(self.path, phase, 'include'), ignore_errors=True)
             # A configuration that turns out the same may be left alone by
             # Kconfig; what is made of it must be made again all the same
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                os.utime(os.path.join(self.path, 'include', 'config', 'auto.conf'), (0, 0))
+            self._outdate_config()
+
+    def _outdate_config(self) -> None:
+        """Have make bring up to date what is made of the configuration"""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.utime(os.path.join(self.path, 'include', 'config', 'auto.conf'), (0, 0))
 
     def note_diagnosed(self, text: str) -> int:
         """Remember which sources a compiler had something to say about.
@@ -165,14 +177,17 @@ class BuildFolder:
             if parts and '..' not in parts:
                 found.add('/'.join(parts))
         self._diagnosed |= found
+        self._config_said = self._config_said or bool(_CONFIGURED.search(text))
         return len(found)
 
     def remove_diagnosed(self) -> None:
         """Remove what was made of the sources that were complained about.
 
         So they are compiled again and the messages show again, as in a build
-        from nothing.
+        from nothing. The same for what Kconfig said during the build.
         """
+        if self._config_said:
+            self._outdate_config()
         for name in self._diagnosed:
             stem, ext = os.path.splitext(name)
             outputs = [name] if ext in ('.dtb', '.dtbo') else [stem + end for end in _MADE]

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from typing import Dict, List, Mapping, Sequence, Tuple
+from typing import Container, Dict, List, Mapping, Sequence, Tuple
 
 # Phases of U-Boot that have a folder and an ELF image of their own
 PHASES = ('spl', 'tpl', 'vpl')
@@ -44,6 +44,9 @@ _NOT_IMAGES = ('*.cmd', '*.o', '*.d', '*.su', '*.tmp')
 # Where the default environment may be, in this order
 ENV_OBJECTS = ('env/common.o', 'env/built-in.o', 'env/built-in.a')
 
+# What tells that a file was written to: modification time, inode and size
+Stamp = Tuple[int, int, int]
+
 # Where the environment is put for a moment, below the build folder
 _ENV_FILE = '.buildman-env'
 
@@ -76,10 +79,52 @@ def is_image(name: str) -> bool:
                for pattern in IMAGE_PATTERNS)
 
 
-def elf_images(build_dir: str) -> List[str]:
-    """Return the ELF images that a build left, below its folder, main one first."""
+def elf_images(build_dir: str, stale: Container[str] = ()) -> List[str]:
+    """Return the ELF images that a build left, below its folder, main one first.
+
+    Args:
+        build_dir: build folder
+        stale: files below it that are of an earlier build
+    """
     names = ['u-boot'] + [f'{phase}/u-boot-{phase}' for phase in PHASES]
-    return [name for name in names if os.path.exists(os.path.join(build_dir, name))]
+    return [name for name in names
+            if name not in stale and os.path.exists(os.path.join(build_dir, name))]
+
+
+def _image_paths(build_dir: str) -> List[str]:
+    """Return the files that -k keeps, below the build folder"""
+    found: List[str] = []
+    for folder in ('', *IMAGE_FOLDERS):
+        try:
+            entries = sorted(entry.name for entry in os.scandir(
+                os.path.join(build_dir, folder)) if entry.is_file())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in entries:
+            path = f'{folder}/{name}' if folder else name
+            if any(fnmatch.fnmatchcase(path, pat) for pat in IMAGE_PATTERNS) and not any(
+                    fnmatch.fnmatchcase(name, pat) for pat in _NOT_IMAGES) and (
+                        not name.startswith('.')):
+                found.append(path)
+    return found
+
+
+def stamps(build_dir: str) -> Dict[str, Stamp]:
+    """Return what tells later whether a build has written to a file.
+
+    Args:
+        build_dir: build folder
+
+    Returns:
+        path below it -> stamp, for all images that there are, and what the
+        environment is taken from
+    """
+    found: Dict[str, Stamp] = {}
+    for path in (*_image_paths(build_dir), *ENV_OBJECTS):
+        with contextlib.suppress(OSError):
+            stat = os.stat(os.path.join(build_dir, path))
+            found[path] = stat.st_mtime_ns, stat.st_ino, stat.st_size
+    return found
 
 
 def _tool(argv: Sequence[str], build_dir: str, env: Mapping[str, str]) -> bytes:
@@ -109,21 +154,22 @@ class ElfReader:
         # By image: what it was like and who was asked, and what was said
         self._last: Dict[str, Tuple[Tuple[str, bytes], Tuple[bytes, bytes]]] = {}
 
-    def read(self, build_dir: str, cross: str,
-             env: Mapping[str, str]) -> Tuple[str, Dict[str, bytes]]:
+    def read(self, build_dir: str, cross: str, env: Mapping[str, str],
+             stale: Container[str] = ()) -> Tuple[str, Dict[str, bytes]]:
         """Measure what a build has left.
 
         Args:
             build_dir: build folder
             cross: prefix of the binutils, may have a folder
             env: environment to run them in
+            stale: files below the folder that are of an earlier build
 
         Returns:
             (text for the `sizes` file, the .sizes and .objdump files)
         """
         files: Dict[str, bytes] = {}
         lines: List[str] = []
-        for image in elf_images(build_dir):
+        for image in elf_images(build_dir, stale):
             stem = image.replace('/', '-')
             key = cross, _digest(os.path.join(build_dir, image))
             last = self._last.get(image)
@@ -206,14 +252,15 @@ def collect_config(build_dir: str) -> Dict[str, bytes]:
     return files
 
 
-def default_env(build_dir: str, cross: str, env: Mapping[str, str]) -> bytes:
+def default_env(build_dir: str, cross: str, env: Mapping[str, str],
+                stale: Container[str] = ()) -> bytes:
     """Return the default environment; b'' when the build has none.
 
     U-Boot keeps it in a section of its own: `NAME=value` strings with a NUL
     after each and one more at the end. That section is returned as it is.
     """
     for obj in ENV_OBJECTS:
-        if os.path.exists(os.path.join(build_dir, obj)):
+        if obj not in stale and os.path.exists(os.path.join(build_dir, obj)):
             # Not to /dev/stdout: an objcopy that fails removes what it was to
             # write, and for root that is the device
             _tool([cross + 'objcopy', '-O', 'binary', '-j', '.rodata.default_environment', obj,
@@ -228,7 +275,7 @@ def default_env(build_dir: str, cross: str, env: Mapping[str, str]) -> bytes:
     return b''
 
 
-def stage_images(build_dir: str, stage_dir: str) -> Dict[str, str]:
+def stage_images(build_dir: str, stage_dir: str, stale: Container[str] = ()) -> Dict[str, str]:
     """Copy the images that -k keeps to where the writer can take them.
 
     Copies rather than links: the next build in this folder writes into the
@@ -237,6 +284,7 @@ def stage_images(build_dir: str, stage_dir: str) -> Dict[str, str]:
     Args:
         build_dir: build folder
         stage_dir: empty folder on the file system of the result tree
+        stale: files below the build folder that are of an earlier build
 
     Returns:
         name in the result tree -> staged file; the names have no folders, as
@@ -245,23 +293,10 @@ def stage_images(build_dir: str, stage_dir: str) -> Dict[str, str]:
     Raises:
         OSError: no space
     """
-    found: List[str] = []
-    for folder in ('', *IMAGE_FOLDERS):
-        try:
-            entries = sorted(entry.name for entry in os.scandir(
-                os.path.join(build_dir, folder)) if entry.is_file())
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        for name in entries:
-            path = f'{folder}/{name}' if folder else name
-            if any(fnmatch.fnmatchcase(path, pat) for pat in IMAGE_PATTERNS) and not any(
-                    fnmatch.fnmatchcase(name, pat) for pat in _NOT_IMAGES) and (
-                        not name.startswith('.')):
-                found.append(path)
     staged: Dict[str, str] = {}
-    for path in found:
+    for path in _image_paths(build_dir):
         name = os.path.basename(path)
-        if name not in staged:
+        if name not in staged and path not in stale:
             staged[name] = os.path.join(stage_dir, name)
             shutil.copy2(os.path.join(build_dir, path), staged[name])
     return staged

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import os
 import queue
+import re
 import shutil
 import sys
 from typing import (
@@ -68,7 +70,7 @@ def make_settings(args: argparse.Namespace) -> Settings:
     """Return the settings that the command line asks for."""
     return Settings(
         verbose_build=args.verbose_build,
-        allow_missing=bool(args.allow_missing),
+        allow_missing=may_lack_blobs(args, 1),
         no_lto=args.no_lto,
         reproducible_builds=args.reproducible_builds,
         warnings_as_errors=args.warnings_as_errors,
@@ -96,6 +98,32 @@ def make_settings(args: argparse.Namespace) -> Settings:
         jobs=args.jobs or 0,
         timeout=args.timeout,
         variables=tuple(name for name, _ in bsettings.get_items('worker-env')))
+
+
+def may_lack_blobs(args: argparse.Namespace, count: int) -> bool:
+    """Return whether binman is told that blobs may be missing.
+
+    Unless a flag decides, `allow-missing` in [global] says for which builds: `always`,
+    for `multiple` boards, for a `branch`; several of these, or `never`.
+
+    Args:
+        args: the command line
+        count: number of boards that are selected
+
+    Raises:
+        UsageError: the configuration has a word that means nothing
+    """
+    text = bsettings.get_value('global', 'allow-missing')
+    words = re.split(r'[\s,]+', text.strip(' \t\n,')) if text.strip(' \t\n,') else []
+    wrong = [word for word in words if word not in ('always', 'multiple', 'branch', 'never')]
+    if wrong or ('never' in words and len(words) > 1):
+        what = f"'{wrong[0]}' is unknown" if wrong else "'never' stands alone"
+        raise UsageError(f'[global] allow-missing = {" ".join(words)}: {what}: use always, or '
+                         'multiple and branch, or never')
+    if args.allow_missing is not None:
+        return bool(args.allow_missing)
+    return 'always' in words or ('multiple' in words and count > 1) or (
+        'branch' in words and bool(args.branch))
 
 
 def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards.Selection:
@@ -225,6 +253,8 @@ def run(args: argparse.Namespace) -> int:
     # What is wrong with the machines is told before anything is begun
     fleet = make_fleet(args)
     selection = load_boards(args, places, err)
+    settings = dataclasses.replace(
+        settings, allow_missing=may_lack_blobs(args, len(selection.boards)))
     if args.print_arch or args.print_prefix:
         return listing.board_values(args, selection.boards, out)
     if args.work_in_output and len(selection.boards) != 1:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from typing import TextIO
 
-from buildman import cmdline, control, sample
+from buildman import cmdline, control, sample, sample_files
 from buildman.errors import SetupError
 
 # Machines of the demo
@@ -45,7 +45,11 @@ def run(folder: str, out: TextIO) -> int:
         os.makedirs(folder, exist_ok=True)
     else:
         folder = tempfile.mkdtemp(prefix='buildman-demo-')
-    tree = sample.make_sample(os.path.join(folder, 'tree'))
+    # One board lacks a blob, as many real ones do; a user may have such blobs
+    for name in ('BL31', 'BINMAN_INDIRS'):
+        os.environ.pop(name, None)
+    tree = sample.make_sample(os.path.join(folder, 'tree'), boards=[
+        *sample_files.DEFAULT_BOARDS, sample_files.BLOB_BOARD])
     chains = sample.make_toolchains(os.path.join(folder, 'toolchains'))
     config = os.path.join(folder, 'config')
     sample.write_config(config, chains, extra=_machines(folder))

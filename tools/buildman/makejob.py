@@ -16,6 +16,11 @@ which are out of date; four rules make that safe:
   configured again and tried once more. What it says in the end comes from one
   job at a time.
 - A folder whose last build was cut short is emptied.
+
+A build that failed keeps what it has left, sizes and images included. But make leaves
+the images of the commit before where they are when it does not get as far as linking
+them again. So of these, only what was written since the build began is of this commit;
+and nothing if it was cut short, as nobody knows what is half there.
 """
 
 from __future__ import annotations
@@ -24,13 +29,13 @@ import dataclasses
 import os
 import shutil
 import time
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from buildman import buildenv, ccache, collect, unaffected
 from buildman.buildfolder import BuildFolder
 from buildman.jobserver import JobServer
 from buildman.makerun import MakeRunner
-from buildman.messages import Tidier, by_path, infra_reason, is_passing
+from buildman.messages import Tidier, by_path, infra_reason, is_passing, lacks_blobs_only
 from buildman.outcome import Outcome
 from buildman.plan import BoardJob, Commit, Settings
 from buildman.process import OutOfTime, ProcessGroups
@@ -117,6 +122,8 @@ class MakeJob:
         self._prefix = ''
         self._noisy = False
         self._complaints = 0
+        self._found: Mapping[str, collect.Stamp] = {}
+        self._cut_short = False
         self._last: Optional[Outcome] = None
         self._notes: Optional[unaffected.Notes] = None
 
@@ -238,6 +245,7 @@ class MakeJob:
         self._folder.remove_diagnosed()
         self._make.dtc = self._find_dtc(upto)
         had_objects = not first or self._folder.used
+        self._found, self._cut_short = collect.stamps(self._folder.path), False
         self._make.start_build()
         try:
             configure, (code, out, err) = self._try(
@@ -251,11 +259,14 @@ class MakeJob:
             stdout=self._tidier.said(out, self._settings.verbose_build),
             stderr=self._tidier.complaints(err),
             reconfigured=configure and not first)
+        if code and not outcome.stderr:
+            # Then what make says of itself is all there is
+            outcome.stderr = self._tidier.said(err)
         outcome.infra = infra_reason(code, outcome.stderr)
         self._collect(outcome)
         self._last = outcome if code == 0 and not outcome.infra else None
         self._notes = None
-        if is_passing(outcome.infra):
+        if self._cut_short or is_passing(outcome.infra):
             # make was cut short, or what it ran: nobody knows what is half there
             self._forget()
         return outcome
@@ -366,15 +377,15 @@ class MakeJob:
             serial: let the first attempt have but one job at a time
 
         Returns:
-            (whether it was configured, what MakeRunner.attempt() returned)
+            (whether it was configured, what _attempt() returned)
         """
         folder, settings, parallel = self._folder, self._settings, self._make.parallel
-        got = self._make.attempt(configure, serial=serial and parallel)
+        got = self._attempt(configure, serial and parallel)
         self._complaints = folder.note_diagnosed(self._tidier.said(got[2]))
         if got[0] == 0 and parallel and not serial and self._complaints > 1:
             folder.remove_images(False)
             folder.remove_diagnosed()
-            return configure, self._make.attempt(False, serial=True)
+            return configure, self._attempt(False, True)
         if got[0] == 0 or got[0] >= 126 or settings.quick:
             return configure, got
         if had_objects or settings.fallback_mrproper:
@@ -387,13 +398,36 @@ class MakeJob:
             folder.remove_images(True)
             folder.remove_diagnosed()
             configure = True
-            got = self._make.attempt(True, serial=parallel and not emptied)
+            got = self._attempt(True, parallel and not emptied)
             folder.note_diagnosed(self._tidier.said(got[2]))
             parallel = parallel and emptied
         if 0 < got[0] < 126 and parallel and self._make.configured:
+            # Which images the other jobs got done is chance as well
+            folder.remove_images(False)
             folder.remove_diagnosed()
-            got = self._make.attempt(False, serial=True)
+            got = self._attempt(False, True)
+        if 0 < got[0] < 126:
+            self._finish()
         return configure, got
+
+    def _finish(self) -> None:
+        """After a failure that came when an image was linked, make the other ones, too.
+
+        An image that is too large, say: the sizes of all are wanted then, and most of
+        what they are made of is there. Which of them other jobs had got done is chance.
+        After a failure to compile this is not worth the time that it takes.
+        """
+        if self._make.configured and collect.elf_images(self._folder.path, self._left_alone()):
+            code, err = self._make.finish()
+            self._folder.note_diagnosed(self._tidier.said(err))
+            self._cut_short = code >= 126
+
+    def _attempt(self, configure: bool, serial: bool) -> Tuple[int, bytes, bytes]:
+        """Do what MakeRunner.attempt() does; that blobs are missing is no failure"""
+        code, out, err = self._make.attempt(configure, serial=serial)
+        if lacks_blobs_only(code, self._tidier.said(err)):
+            code = 0
+        return code, out, err
 
     def _what_changed(self, upto: int) -> Tuple[bool, bool]:
         """Find out what the step from the commit built before this one means.
@@ -444,23 +478,30 @@ class MakeJob:
         # After a failure to configure, what lies there is another board's
         if self._make.configured:
             files.update(collect.collect_config(self._folder.path))
-        if outcome.return_code or settings.config_only:
+        if (settings.config_only or not self._make.configured or self._cut_short
+                or outcome.return_code >= TIMED_OUT or is_passing(outcome.infra)):
             return
+        stale = self._left_alone() if outcome.return_code else frozenset()
         env = {name: self._make.env[name] for name in _TOOL_ENV if name in self._make.env}
-        outcome.sizes, elf_files = self._elf.read(self._folder.path, self._prefix, env)
+        outcome.sizes, elf_files = self._elf.read(self._folder.path, self._prefix, env, stale)
         files.update(elf_files)
-        text = collect.default_env(self._folder.path, self._prefix, env)
+        text = collect.default_env(self._folder.path, self._prefix, env, stale)
         if text:
             files['uboot.env'] = text
-        self._stage(outcome)
+        self._stage(outcome, stale)
 
-    def _stage(self, outcome: Outcome) -> None:
-        """Copy the images of -k to where they can be taken from"""
+    def _left_alone(self) -> FrozenSet[str]:
+        """Return the images that a build has not written to, below the build folder"""
+        return frozenset(name for name, stamp in collect.stamps(self._folder.path).items()
+                         if self._found.get(name) == stamp)
+
+    def _stage(self, outcome: Outcome, stale: FrozenSet[str] = frozenset()) -> None:
+        """Copy the images of -k, but for stale ones, to where they can be taken from"""
         if self._settings.keep_outputs:
             stage = f'{self._dirs.stem}.stage-{outcome.target}-{outcome.commit_upto}'
             shutil.rmtree(stage, ignore_errors=True)
             os.makedirs(stage)
-            outcome.images = collect.stage_images(self._folder.path, stage)
+            outcome.images = collect.stage_images(self._folder.path, stage, stale)
 
     def _shown_environment(self) -> bytes:
         """Return the environment as it was asked for"""

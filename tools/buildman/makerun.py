@@ -52,7 +52,7 @@ class MakeRunner:
         self._build_dir = ''
         self._out_arg: List[str] = []
         self._words: List[str] = []
-        self._said: Tuple[bytes, bytes] = (b'', b'')
+        self._said = b''
         self._left: Optional[float] = None
         self.configured = False
         self.dtc: Optional[SharedDtc] = None
@@ -175,22 +175,51 @@ class MakeRunner:
         Returns:
             (exit status, what was printed, what went to stderr)
         """
-        # What was said when the configuration that holds was made is part of
-        # every result that comes of it, wherever that was
-        said = (b'', b'') if configure else self._said
-        for name, text in zip((self._log, self._err), said):
-            with open(name, 'wb') as outf:
-                outf.write(text)
+        if configure:
+            self._said = b''
+        self._restart()
         code = 0
         if configure:
             self.configured = False
             code = self._configure()
             self.configured = code == 0
-            self._said = self._read(self._log), self._read(self._err)
+            if self.configured:
+                if self._settings.verbose_build:
+                    self._said = b''.join(self.said())
+                self._restart()
         if code == 0:
             env = self.dtc.environment(self.env, self._build_dir) if self.dtc else self.env
             code = self.run(*self._build_targets(), serial=serial, env=env)
         return (code, *self.said())
+
+    def finish(self) -> Tuple[int, bytes]:
+        """Make what can be made of a board that has failed, although something cannot.
+
+        Returns:
+            (exit status, what went to stderr); they are no part of the result
+
+        Raises:
+            OutOfTime: the build takes longer than it may
+        """
+        log, err = self._log + '.rest', self._err + '.rest'
+        for name in (log, err):
+            with open(name, 'wb'):
+                pass
+        env = self.dtc.environment(self.env, self._build_dir) if self.dtc else self.env
+        code = self._start([*self._command(*self._build_targets()), '-k'], env, False, log, err,
+                           limited=True)
+        return code, self._read(err)
+
+    def _restart(self) -> None:
+        """Forget what was said, but for what is part of every result.
+
+        What is said when a board is configured tells of its defconfig and is no part
+        of the build: it counts only if that fails. With -V it is in the log, and of
+        every result that comes of that configuration, wherever it was made.
+        """
+        for name, text in ((self._log, self._said), (self._err, b'')):
+            with open(name, 'wb') as outf:
+                outf.write(text)
 
     def said(self) -> Tuple[bytes, bytes]:
         """Return what make has printed so far, and what went to stderr."""
@@ -236,7 +265,8 @@ class MakeRunner:
         text = self._read(path).decode('utf-8', 'surrogateescape')
         problems = buildenv.check_config(text, wanted)
         if problems:
-            with open(self._err, 'a', encoding='utf-8') as outf:
+            # The makes did as they were told: what they said is none of it
+            with open(self._err, 'w', encoding='utf-8') as outf:
                 outf.write('\n'.join(problems) + '\n')
             return 1
         return 0

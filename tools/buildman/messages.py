@@ -5,12 +5,27 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Optional
+from typing import List, Optional
 
 # make says this when one of its parallel jobs failed, depending on what else
-# was running at that moment; with one job it never does
-_UNFINISHED = re.compile(r'^make(\[\d+\])?: \*\*\* Waiting for unfinished jobs\.*\n?',
-                         re.MULTILINE)
+# was running at that moment; with one job it never does. Several makes write to one
+# pipe, so it may be indented, cut, or at the end of somebody else's line
+_UNFINISHED = re.compile(
+    r'[ \t]*(?:(?:(?<![\w./-])[\w./-]*/)?(?:g?make)?(?:\[\d+\])?: )?'
+    r'(?:\*\*\* Waiting(?: for unfinished jobs\.{0,4}|(?: [a-z]+)*\.*[ \t]*$)'
+    r'|(?:\*\*\* )?wait: No child processes\.?(?:  Stop\.)?)', re.MULTILINE)
+# What is cheap to look for before that
+_UNFINISHED_WORDS = ('*** Waiting', 'wait: No child processes')
+
+# What binman says last when the images that it made are of no use, as blobs are missing
+# or made up; its exit status is 103 then (tools/binman/control.py)
+INVALID_IMAGES = 'Some images are invalid'
+INVALID_STATUS = 103
+
+# A make that gives up: how deep it is nested, and why
+_GIVES_UP = re.compile(r'^[ \t]*(?:[\w./-]*make(?:\[(\d+)\])?|[\w./-]+:\d+): \*\*\* (.*)$',
+                       re.MULTILINE)
+_RECIPE_ERROR = re.compile(r'\[.*\] Error (\d+)\s*$')
 
 # What gcc's link-time optimiser says of the jobs that it may start: of the way in
 # which make was run, not of the source. With a job server it has nothing to say
@@ -54,6 +69,64 @@ def plain(text: str) -> str:
     if not _CONTROL.search(text):
         return text
     return _CONTROL.sub('', _ESCAPE.sub('', text))
+
+
+def without_chatter(text: str) -> str:
+    """Return text without what make says of its jobs, and without lines of nothing else."""
+    if not any(words in text for words in _UNFINISHED_WORDS):
+        return text
+    out = []
+    for line in text.splitlines(keepends=True):
+        body = line.rstrip('\r\n')
+        rest = _UNFINISHED.sub('', body)
+        if rest == body or rest.strip():
+            out.append(rest + line[len(body):])
+    return ''.join(out)
+
+
+def make_failures(text: str) -> List[Optional[int]]:
+    """Return how the recipes ended that made a make fail.
+
+    A make that gives up since a make below it has, says so as well ("Error 2"); that is
+    not one of them.
+
+    Args:
+        text: what was written to stderr
+
+    Returns:
+        the exit status of each recipe; None for a make that gave up for another reason
+    """
+    found: List[Optional[int]] = []
+    levels = set()
+    for level_text, why in _GIVES_UP.findall(without_chatter(text)):
+        match = _RECIPE_ERROR.search(why)
+        level = int(level_text or 0)
+        status = int(match.group(1)) if match else None
+        if status != 2 or level + 1 not in levels:
+            found.append(status)
+        levels.add(level)
+    return found
+
+
+def is_make_failure(line: str) -> bool:
+    """Tell whether a line says that a make gives up."""
+    return bool(_GIVES_UP.match(line))
+
+
+def lacks_blobs_only(return_code: int, stderr: str) -> bool:
+    """Tell whether a build failed for nothing but images that lack blobs.
+
+    binman has made them all the same and told what they lack. That is no fault of the
+    source; whoever has the blobs gets images that work. A build in which something else
+    failed as well is a failure: binman runs last, but a parallel make may be at
+    something else meanwhile.
+
+    Args:
+        return_code: make's exit status
+        stderr: what it wrote
+    """
+    return (return_code == 2 and INVALID_IMAGES in stderr
+            and all(status == INVALID_STATUS for status in make_failures(stderr)))
 
 
 def infra_reason(return_code: int, stderr: str) -> str:
@@ -158,5 +231,5 @@ class Tidier:
 
     def complaints(self, data: bytes) -> str:
         """Return what make wrote to stderr, less what depends on chance or on the jobs it had."""
-        text = _SERIAL_LTO.sub('', _UNFINISHED.sub('', self.said(data)))
+        text = _SERIAL_LTO.sub('', without_chatter(self.said(data)))
         return self.tools.sub('', text) if self.tools else text

@@ -30,6 +30,7 @@ class BoardSpec:
         spl: build a first-stage loader too
         dts: name of its device tree, '' for none
         base: target whose defconfig this one includes, '' for none
+        blob: file that its images need and the tree does not have, '' for none
         status: 'Active' or 'Orphan'
         maintainers: 'Name <mail>' each
     """
@@ -43,6 +44,7 @@ class BoardSpec:
     spl: bool = False
     dts: str = ''
     base: str = ''
+    blob: str = ''
     status: str = 'Active'
     maintainers: Tuple[str, ...] = ('Ada Sample <ada@example.com>',)
 
@@ -91,6 +93,8 @@ DEFAULT_BOARDS = (
 )
 # Comes to the tree in the middle of the branch
 LATE_BOARD = BoardSpec('pumpkin', 'riscv64', vendor='globex', spl=True)
+# Needs firmware that is not in the tree: its images are made, and are of no use
+BLOB_BOARD = BoardSpec('lantern', 'aarch64', vendor='globex', blob='bl31.bin')
 
 
 @dataclasses.dataclass
@@ -133,11 +137,12 @@ class TreeState:
     def _verbs(self, board: BoardSpec) -> Set[str]:
         """Return the knobs that are turned for a board."""
         words = [line.split() for line in self.knobs.get(board.target, []) if line.strip()]
-        return {line[1] if line[0] == 'config' else line[0] for line in words}
+        return {line[1] if line[0] in ('config', 'link', 'image') else line[0] for line in words}
 
     def always_warns(self, board: BoardSpec) -> bool:
         """Return True for what complains in each build, also in an incremental one."""
-        return board.dts in self.bad_dts or bool(self._verbs(board) & {'warn', 'noise'})
+        return board.dts in self.bad_dts or bool(board.blob) or bool(
+            self._verbs(board) & {'warn', 'noise'})
 
     def outcome(self, board: BoardSpec) -> str:
         """Return what building `board` from nothing gives: ok, warn or fail."""
@@ -361,6 +366,8 @@ def _defconfig(state: TreeState, board: BoardSpec) -> str:
         lines.append(f'CONFIG_DEFAULT_DEVICE_TREE="{board.dts}"')
     if board.spl:
         lines.append('CONFIG_SPL=y')
+    if board.blob:
+        lines.append(f'CONFIG_SAMPLE_BLOB="{board.blob}"')
     return '\n'.join(lines + state.defconfig.get(board.target, [])) + '\n'
 
 
@@ -401,6 +408,7 @@ def boards_cfg(boards: Sequence[BoardSpec]) -> str:
 GITIGNORE = '''*.o
 *.a
 *.d
+/.binman_stamp
 /.config*
 /.target
 /.stale*
@@ -417,6 +425,7 @@ GITIGNORE = '''*.o
 /spl/
 /u-boot*
 '''
+
 
 def render(state: TreeState, prebuilt: Mapping[str, bytes]) -> Dict[str, bytes]:
     """Return the whole tree, path to content.

@@ -36,8 +36,8 @@ class BoardFacts:
 
     Attributes:
         statuses: one byte a board: OK, WARNING, ERROR or UNKNOWN
-        blob_only: boards that fail for want of binaries only: all that they
-            say is about these
+        blob_only: boards that fail or warn for want of binaries only: all that
+            they say is about these
         messages: those that are not the same as at the commit before
         stderr: what make wrote to stderr, when asked for
         sized: boards that have sizes

@@ -11,6 +11,13 @@ import re
 from collections import Counter
 from typing import Dict, List, Optional, Sequence, Tuple
 
+from buildman.messages import (
+    INVALID_STATUS,
+    is_make_failure,
+    make_failures,
+    plain,
+    without_chatter,
+)
 from buildman.resultreader import (
     CONFIG_FILES,
     KCONFIG_FILES,
@@ -29,6 +36,14 @@ _WARNING = re.compile(r'.*:\d*:\d*: warning: ')
 _NOTE = re.compile(r'.*:\d*:\d*: note: this is the location of the previous')
 _BLOB = re.compile(r'missing external blob|faked (external )?blob'
                    r'|missing or faked external blob|some images are invalid', re.IGNORECASE)
+# The rest of what binman says of blobs (tools/binman/control.py): of those that an image
+# can do without; then for each that is missing its node, the file, and indented help
+_OPTIONAL_BLOB = re.compile(r'missing optional external blob', re.IGNORECASE)
+_BLOB_NODE = re.compile(r'/[\w/@.,+:-]* \([^()]*\):\s*$')
+_BLOB_HELP = '   '
+
+# What makes a line worth a look for what make says of its jobs
+_CHATTER = re.compile(r'\*\*\* Waiting|wait: No child processes')
 
 # More names than this are not looked up one by one in a list of symbols
 _FEW = 40
@@ -75,7 +90,8 @@ def classify(lines: Sequence[str], skip_empty: bool = False) -> Messages:
 
     A line that only says where the next one belongs ("In function …") goes
     with that one, and is dropped if another such line or nothing follows. What
-    is not known to be a warning counts as an error.
+    is not known to be a warning counts as an error. What make says of its jobs is
+    neither.
     """
     if skip_empty:
         lines = [line for line in lines if line]
@@ -84,6 +100,10 @@ def classify(lines: Sequence[str], skip_empty: bool = False) -> Messages:
     where = ''
     after_warning = False
     for line in lines:
+        if _CHATTER.search(line):
+            line = without_chatter(line)
+            if not line:
+                continue
         if _FUNCTION.match(line):
             where = line
             continue
@@ -100,8 +120,40 @@ def classify(lines: Sequence[str], skip_empty: bool = False) -> Messages:
 
 
 def is_blob(line: str) -> bool:
-    """Return whether a line is about a binary that the source does not have."""
+    """Return whether a line is about a binary that the source does not have.
+
+    Of a whole text: whether one of its lines is.
+    """
     return bool(_BLOB.search(line))
+
+
+def about_blobs(lines: Sequence[str]) -> List[bool]:
+    """Tell which lines of a board are about binaries that the source does not have.
+
+    More than is_blob() knows, which sees one line at a time: with the help that binman
+    gives, and how make ends for that reason.
+
+    Args:
+        lines: what make wrote to stderr, in its order
+    """
+    texts = [plain(without_chatter(line)) for line in lines]
+    failures = make_failures('\n'.join(texts))
+    ended = bool(failures) and all(status == INVALID_STATUS for status in failures)
+    out: List[bool] = []
+    in_help = False
+    for text in texts:
+        if not text.strip():
+            out.append(False)       # decided below
+            continue
+        if _BLOB_NODE.match(text):
+            in_help = True
+        elif not text.startswith(_BLOB_HELP):
+            in_help = False
+        out.append(in_help or bool(_BLOB.search(text) or _OPTIONAL_BLOB.search(text))
+                   or (ended and is_make_failure(text)))
+    if any(out):
+        out = [flag or not text.strip() for flag, text in zip(out, texts)]
+    return out
 
 
 # ---------------------------------------------------- one board, two commits

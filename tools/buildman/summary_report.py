@@ -18,7 +18,8 @@ number)::
         "counts": {"ok": 0, "warning": 0, "error": 0, "not-built": 0},
         "boards": {"TARGET": {       boards that have a result
           "outcome": "ok" | "warning" | "error",
-          "blob_only": true | false, an error, but only for want of binaries
+          "blob_only": true | false, an error or a warning, but only for want of
+                                     binaries
           "before": outcome at the commit before, "not-built" included;
                     null at the first commit
           "errors": ["…"], "warnings": ["…"],   lines, each once
@@ -60,17 +61,18 @@ is skipped, and warnings are in system-err.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
-from typing import Any, Dict, Iterable, List, Optional, Sequence, TextIO
+from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Sequence, TextIO
 from xml.sax.saxutils import escape, quoteattr
 
 from buildman.errors import SetupError
 from buildman.plan import Board
 from buildman.resultreader import ERROR, STATUS_NAMES, UNKNOWN, WARNING, Problem
 from buildman.summary import CommitSummary, Line, sort_names
-from buildman.summary_diff import Changes, is_blob
+from buildman.summary_diff import Changes, Messages, about_blobs, is_blob
 
 SCHEMA = 'buildman-summary'
 VERSION = 1
@@ -184,7 +186,8 @@ class JsonReport(Report):
             'warned': self._names(groups[1]),
             'broken': self._names(broken),
             'not_built': self._names(summary.not_built),
-            'added': [self._line(line, is_blob(line.text))
+            'added': [self._line(line, is_blob(line.text) or (bool(line.boards) and all(
+                line.text in _blob_lines(summary.messages[num]) for num in line.boards)))
                       for line in summary.added + summary.blobs],
             'removed': [self._line(line, False) for line in summary.removed],
             'sizes': [{'arch': item.arch, 'sized': item.sized, 'total': item.total,
@@ -203,13 +206,14 @@ class JsonReport(Report):
     def _board(self, num: int, summary: CommitSummary) -> Dict[str, Any]:
         facts = summary.facts
         errors, warnings = summary.messages[num]
+        blobs = _blob_lines(summary.messages[num])
         out: Dict[str, Any] = {
             'outcome': STATUS_NAMES[facts.statuses[num]],
             'blob_only': num in facts.blob_only,
             'before': STATUS_NAMES[summary.was[num]] if self._count else None,
-            'errors': [line for line in errors if not is_blob(line)],
-            'warnings': [line for line in warnings if not is_blob(line)],
-            'blobs': [line for line in errors + warnings if is_blob(line)],
+            'errors': [line for line in errors if line not in blobs],
+            'warnings': [line for line in warnings if line not in blobs],
+            'blobs': [line for line in errors + warnings if line in blobs],
             'sizes': facts.sizes.get(num, {}),
             'deltas': facts.size_deltas.get(num, {}),
             'machine': facts.host.get(num),
@@ -222,6 +226,13 @@ class JsonReport(Report):
     def _line(self, line: Line, blob: bool) -> Dict[str, Any]:
         kind = 'blob' if blob else 'warning' if line.warning else 'error'
         return {'line': line.text, 'kind': kind, 'boards': self._names(line.boards)}
+
+
+@functools.lru_cache(maxsize=256)
+def _blob_lines(messages: Messages) -> FrozenSet[str]:
+    """Return what a board says about binaries that it lacks"""
+    return frozenset(line for lines in messages
+                     for line, about in zip(lines, about_blobs(lines)) if about)
 
 
 def _changes(changes: Changes) -> Dict[str, Any]:
@@ -275,8 +286,8 @@ class JunitReport(Report):
         if status == UNKNOWN:
             return f'{head}><skipped message="not built"/></testcase>\n'
         if status == ERROR:
-            lines = summary.messages[num][0]
-            errors = [line for line in lines if not is_blob(line)] or lines
+            lines, blobs = summary.messages[num][0], _blob_lines(summary.messages[num])
+            errors = [line for line in lines if line not in blobs] or lines
             first = next((line for line in errors if 'error' in line.lower()),
                          errors[0] if errors else 'build failed')
             kind = 'missing-blobs' if num in summary.facts.blob_only else 'build'

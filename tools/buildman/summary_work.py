@@ -32,6 +32,7 @@ from buildman.summary_diff import (
     Changes,
     ConfigChanges,
     Messages,
+    about_blobs,
     classify,
     diff_config,
     diff_env,
@@ -184,7 +185,7 @@ class SliceReader:
             if known is None:
                 known = self._parse_err(reader, name, raw)
             some, blob_only, messages, text = known
-        if code and blob_only:
+        if blob_only:
             facts.blob_only.append(num)
         if wanted.stderr and text:
             facts.stderr[num] = text
@@ -209,7 +210,8 @@ class SliceReader:
         full = ''
         if wanted.stderr:
             full = ''.join(line + '\n' for line in lines if line or not wanted.no_migration)
-        known = bool(lines), bool(lines) and all(map(is_blob, lines)), messages, full
+        blob_only = is_blob(text) and all(about_blobs(lines))
+        known = bool(lines), blob_only, messages, full
         if clean:
             self._known_err[raw] = known
         return known

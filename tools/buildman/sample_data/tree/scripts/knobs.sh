@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0+
 #
-# Usage: knobs.sh config|build [FILE...]
+# Usage: knobs.sh config|build|link|image [FILE...]
 #
 # Makes a build misbehave as the files say, one knob a line; a line that
-# begins with 'config' is for the configuration step, others are for the build.
+# begins with 'config' is for the configuration step, one with 'link' or 'image' for
+# before and after u-boot is linked, others are for the build.
 # README lists the knobs.
 
 stage=$1
@@ -55,6 +56,12 @@ turn() {
 	wait)	while [ ! -e "$arg" ]; do
 			sleep 0.05
 		done ;;
+	other)	case $MAKEFLAGS in
+		*--jobserver-*)
+			while [ ! -e "$arg" ]; do
+				sleep 0.05
+			done ;;
+		esac ;;
 	hang)	case $arg in
 		deaf)	trap '' TERM INT HUP ;;
 		esac
@@ -79,7 +86,8 @@ rm -f .knobs.$$
 while read -r word rest <&3; do
 	case $word in
 	'')	continue ;;
-	config)	when=config
+	config|link|image)
+		when=$word
 		word=${rest%% *}
 		case $rest in
 		*\ *)	rest=${rest#* } ;;

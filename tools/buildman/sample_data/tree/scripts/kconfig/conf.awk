@@ -138,22 +138,32 @@ function parse(name, dep,    path, line, no, word, rest, cur, node, help, depth,
 	files[++nfiles] = name
 }
 
+function set_user(sym, value, path) {
+	if (sym in user_val)
+		print (nincluded ? "generated_defconfig:" nread : path ":" nread) \
+			":warning: override: reassigning to symbol " sym > "/dev/stderr"
+	user_val[sym] = value
+	user_at[sym] = ++nuser
+}
+
+# nread counts lines as if the files that are included were put in their place, as
+# U-Boot does it, into generated_defconfig
 function read_user(path,    line, no, sym, got) {
 	no = 0
 	while ((got = (getline line < path)) > 0) {
 		no++
+		nread++
 		if (line ~ /^CONFIG_[A-Za-z0-9_]+=/) {
 			sym = substr(line, 8, index(line, "=") - 8)
-			user_val[sym] = substr(line, index(line, "=") + 1)
-			user_at[sym] = ++nuser
+			set_user(sym, substr(line, index(line, "=") + 1), path)
 		} else if (line ~ /^# CONFIG_[A-Za-z0-9_]+ is not set$/) {
 			sym = substr(line, 10)
 			sub(/ .*/, "", sym)
-			user_val[sym] = "n"
-			user_at[sym] = ++nuser
+			set_user(sym, "n", path)
 		} else if (line ~ /^#include[ \t]+[<"]/) {
 			sub(/^#include[ \t]+[<"]/, "", line)
 			sub(/[>"].*/, "", line)
+			nincluded++
 			read_user(srctree "/" line)
 		} else if (line !~ /^#/ && line !~ /^[ \t]*$/)
 			print path ":" no ":warning: unexpected data: " line > "/dev/stderr"
@@ -231,6 +241,20 @@ function evaluate(    pass, i, sym, new, changed, forced) {
 	die("Kconfig: recursive dependency detected!")
 }
 
+# What is selected must have what it depends on. Nothing is done about it but to tell,
+# whenever a configuration is written
+function check_selects(    i, sym) {
+	for (i = 1; i <= nselects; i++) {
+		sym = sel_to[i]
+		if (val[sel_from[i]] != "y" || !holds(sel_cond[i]) || !holds(node_dep[sel_node[i]]))
+			continue
+		if (!is_visible(sym) && prompts[sym] != "")
+			printf "\nWARNING: unmet direct dependencies detected for %s\n" \
+				"  Depends on [n]: %s\n  Selected by [y]:\n  - %s [=y]\n", sym, \
+				node_dep[prompts[sym] + 0], sel_from[i] > "/dev/stderr"
+	}
+}
+
 # Replace a file only when its text changed, for the sake of what depends on it
 function replace(path, text,    old, line, sep) {
 	while ((getline line < path) > 0)
@@ -299,6 +323,7 @@ BEGIN {
 	parse("Kconfig", "")
 	read_user(user)
 	evaluate()
+	check_selects()
 	if (save != "")
 		write_saved()
 	else {
