@@ -72,6 +72,34 @@ class CommandTest(SampleCase):
         self.assertIn('Boards not built (1): hammock\n',
                       self.summary('-s', '--show-not-built', out=self.out()).stdout)
 
+    def test_counts(self) -> None:
+        """Results are found whatever number the count of that build gave them, and none is lost"""
+        def build(*args: str) -> str:
+            got = self.run_buildman('-b', 'feature', '-o', self.out(), '--boards', BOARDS, *args)
+            self.assertEqual(got.returncode, 100, got)
+            return got.stdout
+
+        def told(*args: str) -> str:
+            """Return a summary without its heading and the numbers of the commits"""
+            got = self.summary('-sel', *args, out=self.out())
+            self.assertEqual(got.stderr, '', got)
+            return re.sub(r'\A.*\n|^\d\d: ', '', got.stdout, flags=re.MULTILINE)
+        shutil.copytree(self.built, self.out(), ignore=shutil.ignore_patterns('.bm-work'))
+        whole, two = told(), told('-c', '2')
+        self.assertEqual(told('-c', '2', '--step', '0'), two)
+        self.assertIn('(12 previously)', build())
+        for args, count in (('-c2', 6), ('-c3', 9), ('-c1', 3), ('', 12), ('-c2', 6)):
+            with self.subTest(args=args):
+                self.assertIn(f'({count} previously)', build(*args.split()))
+                self.assertEqual((told(), told('-c', '2')), (whole, two))
+        # Only the newest were ever built: the others are not there, and that is all
+        out = self.out('new')
+        self.run_buildman('-b', 'feature', '-o', out, '--boards', BOARDS, '-c', '2')
+        got = self.summary('-s', '--step', '2', out=out)
+        self.assertEqual(got.stderr, '')
+        self.assertIn('03: ', got.stdout)
+        self.assertIn('hammock', self.summary('-su', out=out).stdout.split('02: ')[0])
+
     def test_filters(self) -> None:
         """-y, -Y: a board with nothing else is no board with warnings"""
         env = self.write_knobs('hammock', 'warn x.dtb: Warning (reg): y')
