@@ -162,7 +162,7 @@ def thread_counts(args: argparse.Namespace, board_count: int) -> Tuple[int, int]
     cpus = engine.cpu_count()
     threads = args.threads if args.threads is not None else min(cpus, board_count)
     threads = max(1, threads)
-    if (args.in_tree and not args.branch) or args.work_in_output:
+    if args.work_in_output:
         threads = 1
     return threads, args.jobs or -(-cpus // threads)
 
