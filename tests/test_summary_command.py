@@ -110,6 +110,36 @@ class CommandTest(SampleCase):
         self.assertNotIn('hammock', self.run_buildman(*args, '-sy').stdout)
         self.assertIn('w+   hammock', self.run_buildman(*args, '-sY').stdout)
 
+    def test_any_encoding(self) -> None:
+        """What the output has no characters for is replaced, and is the end of nothing"""
+        said = 'unused variable \u2018größe\u2019 in №'
+        env = self.write_knobs('sandbox', f'warn {said}')
+        report = self.out('report.xml')
+        branch = ('-b', 'feature', '-o', self.out(), '--boards', 'sandbox')
+        self.run_buildman(*branch, env=env)
+        for args in ((*branch, '-c', '1', '-f', '-v', '-ze', '-T1', '--junit', report),
+                     (*branch, '-s', '-e', '-l'), (*branch, '-s', '-I'), (*branch, '-n', '-v'),
+                     ('-o', self.out('now'), '--boards', 'sandbox', '-I'),
+                     ('--list-tool-chains',), ('-H',), ('--help',), ('-b', 'größe', '-n'),
+                     ('-x', '№', '№', '-n')):
+            want = self.run_buildman(*args, env=env)
+            names = ['ascii']
+            if '-s' in args:
+                names += ['latin-1', 'ascii:surrogateescape']
+            for name in names:
+                with self.subTest(args=args, encoding=name):
+                    got = self.run_buildman(*args, env={**env, 'PYTHONIOENCODING': name})
+                    self.assertEqual(got.returncode, want.returncode, got)
+                    if '-v' in args:
+                        # Times and rates differ
+                        self.assertEqual(got.stdout.count('\n'), want.stdout.count('\n'), got)
+                        continue
+                    code = name.partition(':')[0]
+                    text = want.stdout.encode(code, 'replace')
+                    self.assertEqual(got.raw, text)
+        with open(report, encoding='utf-8') as inf:
+            self.assertIn(said, inf.read())
+
     def test_build_then_show(self) -> None:
         """-z: the summary comes after the build, and the status is the build's"""
         got = self.run_buildman('-b', 'feature', '-o', self.built, '--boards', BOARDS, '-ze')

@@ -21,6 +21,13 @@ _SERIAL_LTO = re.compile(r'^lto-wrapper: (?:warning: using serial compilation of
 # Where a path begins with the way from the build folder up to the source
 _UP = re.compile(r'(?<![\w./-])\.\./(?=\w)')
 
+# What upstream's buildman leaves of a slot's folders. It takes away that of the
+# source where something follows; so what has a file after it is a build folder (-i)
+_SLOT = r'(?:/[^\s:\'"`()<>]{0,500})?/\.bm-work/'
+_UPSTREAM_BUILD = re.compile(_SLOT + r'(?:\d\d+(?:/build(?![\w.-])|(?=/))|(?!\d\d+(?![\w-]))'
+                             r'[\w.+-]*[\w+-])')
+_UPSTREAM_SOURCE = re.compile(_SLOT + r'\d\d+(?![\w/-])')
+
 # Escape sequences of a terminal: CSI, OSC (to BEL or ST) and the short ones
 _ESCAPE = re.compile('\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?'
                      '|[@-_a-z0-9=>]|$)')
@@ -54,6 +61,13 @@ def plain(text: str) -> str:
     if not _CONTROL.search(text):
         return text
     return _CONTROL.sub('', _ESCAPE.sub('', text))
+
+
+def as_ours(line: str) -> str:
+    """Return a line of an `err` that upstream's buildman wrote as one of ours would have it."""
+    if '/.bm-work/' in line:
+        line = _UPSTREAM_SOURCE.sub('.', _UPSTREAM_BUILD.sub('build', line))
+    return _UP.sub('', line)
 
 
 def infra_reason(return_code: int, stderr: str) -> str:

@@ -46,7 +46,9 @@ def commit_dir_name(upto: int, commit: Commit) -> str:
     for char in '/: ':
         subject = subject.replace(char, '-')
     subject = subject[:20].replace('\0', '-')
-    return f'{upto + 1:02}_g{commit.hash}_{subject}'
+    name = f'{upto + 1:02}_g{commit.hash}_{subject}'
+    # The same bytes in any locale, also where that does not have these characters
+    return os.fsdecode(name.encode('utf-8', 'surrogateescape'))
 
 
 def commit_folders(base_dir: str) -> Dict[str, Tuple[int, str]]:
