@@ -484,13 +484,21 @@ class TestPlaces(FlagCase):
                              got)
 
     def test_in_tree(self) -> None:
-        """-i: the build is in the source"""
-        tree = self.out('tree')
-        shutil.copytree(self.tree.path, tree)
-        got = self.run_buildman('-i', '-o', self.out(), '--boards', 'sandbox', cwd=tree)
-        self.assertEqual(got.returncode, 0, got)
-        self.assertTrue(os.path.exists(os.path.join(tree, 'u-boot')))
-        self.assertNotIn('O=', read(self.out('out/current/sandbox'), 'out-cmd'))
+        """-i: the build is in the source of the slot, never in the user's"""
+        want = self.run_buildman('-r', '-o', self.out('plain'))
+        self.assertEqual(want.returncode, 101, want)
+        # What -i leaves is in nobody's way, nor what is there already in its
+        for args in (['-i'], [], ['-i'], ['-N', '-i'], ['-N', '-b', 'feature', '-c', '1'],
+                     ['-N', '-i']):
+            with self.subTest(args=args):
+                got = self.run_buildman('-r', '-o', self.out(), *args)
+                self.assertEqual(got.returncode, 101, got)
+                if '-i' in args:
+                    self.assertTrue(os.path.exists(self.out('out/.bm-work/00/u-boot')))
+                status = subprocess.run(['git', 'status', '--short', '--ignored'], check=True,
+                                        cwd=self.tree.path, capture_output=True, text=True)
+                self.assertEqual(status.stdout, '')
+        support.assert_same_tree(self.out('plain/current'), self.out('out/current'))
         # A branch: in the slot's own source, one board after the other
         want = self.run_buildman('-b', 'feature', '-r', '-o', self.out('want'))
         got = self.run_buildman('-i', '-b', 'feature', '-r', '-o', self.out('in'))

@@ -225,6 +225,8 @@ class TestCurrent(DistCase):
             one = self.run_buildman('-o', here, *args)
             two = self.run_buildman('-o', there, '--dist', '--no-local', *args)
             self.assertEqual((0, 0), (one.returncode, two.returncode), f'{one}{two}')
+            tree = self.run_buildman('-o', self.out('tree'), '--dist', '--no-local', '-i', *args)
+            self.assertEqual(0, tree.returncode, tree)
             after = (support_git(self.tree.path), os.stat(os.path.join(git, 'index')).st_mtime_ns)
             self.assertEqual(before, after)
         finally:
@@ -237,6 +239,8 @@ class TestCurrent(DistCase):
             self.assertIn('CONFIG_BOOTDELAY=77\n', read(top, 'anvil', '.config'))
         # O= is an absolute path here
         support.assert_same_tree(here, there, ignore=(*LOGS, 'out-cmd'))
+        # -i: not even there in the source
+        support.assert_same_tree(there, self.out('tree/current'), ignore=LOGS)
         self.assertEqual(version(here), version(there))
 
 

@@ -175,17 +175,18 @@ class TestCommitReader(unittest.TestCase):
         self.assertEqual(found, ['no board', 'stray'])
 
     def test_branch_folder(self) -> None:
-        """Results of another count of commits are told when ours are missing."""
+        """Results of commits that are not of the branch are told when ours are missing."""
+        mine, also, new = ('1' * 40, '2' * 40, '3' * 40)
         other = '03_g' + 'a' * 40 + '_subject'
-        for name in ('01_gmine', other, 'junk'):
+        for name in (f'07_g{mine}_', f'03_g{also}_', other, 'junk'):
             os.mkdir(os.path.join(self.folder, name))
         for name in ('boards.cfg', 'joblog', 'worker-box.log', '.buildman.log'):
             self.put(name, b'')
         names = [os.path.basename(prob.path)
-                 for prob in rr.check_branch_folder(self.folder, ['01_gmine'])]
+                 for prob in rr.check_branch_folder(self.folder, [mine])]
         self.assertEqual(names, ['junk'])
         names = [os.path.basename(prob.path)
-                 for prob in rr.check_branch_folder(self.folder, ['01_gmine', '02_gmine'])]
+                 for prob in rr.check_branch_folder(self.folder, [mine, new], {also})]
         self.assertEqual(names, [other, 'junk'])
 
 

@@ -81,6 +81,34 @@ class CommandTest(SampleCase):
         self.assertIn('Boards not built (1): hammock\n',
                       self.summary('-s', '--show-not-built', out=self.out()).stdout)
 
+    def test_counts(self) -> None:
+        """Results are found whatever number the count of that build gave them, and none is lost"""
+        def build(*args: str) -> str:
+            got = self.run_buildman('-b', 'feature', '-o', self.out(), '--boards', BOARDS, *args)
+            self.assertEqual(got.returncode, 100, got)
+            return got.stdout
+
+        def told(*args: str) -> str:
+            """Return a summary without its heading and the numbers of the commits"""
+            got = self.summary('-sel', *args, out=self.out())
+            self.assertEqual(got.stderr, '', got)
+            return re.sub(r'\A.*\n|^\d\d: ', '', got.stdout, flags=re.MULTILINE)
+        shutil.copytree(self.built, self.out(), ignore=shutil.ignore_patterns('.bm-work'))
+        whole, two = told(), told('-c', '2')
+        self.assertEqual(told('-c', '2', '--step', '0'), two)
+        self.assertIn('(12 previously)', build())
+        for args, count in (('-c2', 6), ('-c3', 9), ('-c1', 3), ('', 12), ('-c2', 6)):
+            with self.subTest(args=args):
+                self.assertIn(f'({count} previously)', build(*args.split()))
+                self.assertEqual((told(), told('-c', '2')), (whole, two))
+        # Only the newest were ever built: the others are not there, and that is all
+        out = self.out('new')
+        self.run_buildman('-b', 'feature', '-o', out, '--boards', BOARDS, '-c', '2')
+        got = self.summary('-s', '--step', '2', out=out)
+        self.assertEqual(got.stderr, '')
+        self.assertIn('03: ', got.stdout)
+        self.assertIn('hammock', self.summary('-su', out=out).stdout.split('02: ')[0])
+
     def test_filters(self) -> None:
         """-y, -Y: a board with nothing else is no board with warnings"""
         env = self.write_knobs('hammock', 'warn x.dtb: Warning (reg): y')
@@ -90,6 +118,36 @@ class CommandTest(SampleCase):
         self.assertIn('w+   hammock', self.run_buildman(*args, '-s').stdout)
         self.assertNotIn('hammock', self.run_buildman(*args, '-sy').stdout)
         self.assertIn('w+   hammock', self.run_buildman(*args, '-sY').stdout)
+
+    def test_any_encoding(self) -> None:
+        """What the output has no characters for is replaced, and is the end of nothing"""
+        said = 'unused variable \u2018größe\u2019 in №'
+        env = self.write_knobs('sandbox', f'warn {said}')
+        report = self.out('report.xml')
+        branch = ('-b', 'feature', '-o', self.out(), '--boards', 'sandbox')
+        self.run_buildman(*branch, env=env)
+        for args in ((*branch, '-c', '1', '-f', '-v', '-ze', '-T1', '--junit', report),
+                     (*branch, '-s', '-e', '-l'), (*branch, '-s', '-I'), (*branch, '-n', '-v'),
+                     ('-o', self.out('now'), '--boards', 'sandbox', '-I'),
+                     ('--list-tool-chains',), ('-H',), ('--help',), ('-b', 'größe', '-n'),
+                     ('-x', '№', '№', '-n')):
+            want = self.run_buildman(*args, env=env)
+            names = ['ascii']
+            if '-s' in args:
+                names += ['latin-1', 'ascii:surrogateescape']
+            for name in names:
+                with self.subTest(args=args, encoding=name):
+                    got = self.run_buildman(*args, env={**env, 'PYTHONIOENCODING': name})
+                    self.assertEqual(got.returncode, want.returncode, got)
+                    if '-v' in args:
+                        # Times and rates differ
+                        self.assertEqual(got.stdout.count('\n'), want.stdout.count('\n'), got)
+                        continue
+                    code = name.partition(':')[0]
+                    text = want.stdout.encode(code, 'replace')
+                    self.assertEqual(got.raw, text)
+        with open(report, encoding='utf-8') as inf:
+            self.assertIn(said, inf.read())
 
     def test_build_then_show(self) -> None:
         """-z: the summary comes after the build, and the status is the build's"""

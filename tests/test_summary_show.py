@@ -13,6 +13,7 @@ import io
 import json
 import os
 import random
+import re
 import sys
 import tempfile
 import unittest
@@ -144,6 +145,64 @@ Missing external blobs (expected in a blobless build):
 -(malta) Some images are invalid
 ''', text)
         self.assertIn('\nw+a.c:1:2: warning: unused\n', self.show(show_errors=True)[0])
+
+    def test_results_of_upstream(self) -> None:
+        """Boards and commits that upstream's buildman built say the same, in other words."""
+        ours = ('''\
+In file included from include/x.h:3,
+                 from common/y.c:4:
+include/x.h:3:1: warning: odd
+arch/arm/dts/.z.dtb.pre.tmp:1.1-2.3: Warning (reg): /soc
+arm-ld: common/main.o: in function `f':
+common/main.c:(.text+0x0): undefined reference to `g'
+build/include/generated/a.h:1:1: error: bad
+make[2]: *** [scripts/Makefile.build:19: lib/string.o] Error 1
+make: *** [Makefile:5: sub-make] Error 2 (in .)
+''')
+        theirs = re.sub(r'(?<=[\t [])(?=(include|common|scripts)/)|^(?=include|common)', '../',
+                        ours, flags=re.MULTILINE).replace('build/', '/o/.bm-work/03/build/')
+        theirs = theirs.replace('(in .)', '(in /o/t/.bm-work/03)')
+        self.assertEqual(theirs.count('../'), 6)
+        texts = []
+        # One of these commits, or one of these boards, comes from there
+        for whose in ('UOO', 'OUO', 'OOU', 'UUU', 'OOO', 'UOU'):
+            for upto, who in enumerate(whose):
+                for board in ('snow', 'seaboard', 'malta'):
+                    swap = board == 'malta' and upto == 1
+                    self.put(upto, board, 2, theirs if (who == 'U') != swap else ours)
+            text = self.show(show_errors=True, list_error_boards=True)[0]
+            with self.subTest(whose=whose):
+                first, _, rest = text.partition('02: ')
+                self.assertNotRegex(rest, r'(?m)^w?[-+]\(')
+                self.assertEqual('(snow seaboard malta) ../include' in first, whose[0] == 'U')
+                texts.append(re.sub(r'\.\./|/o/(t/)?\.bm-work/03/?', '', first).replace('.)', ')'))
+        self.assertEqual(len({text.replace('build/', '') for text in texts}), 1, texts)
+        # Boards of one commit: each line once, with all of them
+        self.put(0, 'snow', 2, ours)
+        self.put(0, 'seaboard', 2, theirs)
+        self.put(0, 'malta', 2, ours)
+        text = self.show(show_errors=True, list_error_boards=True)[0]
+        self.assertIn('\nw+(snow seaboard malta) include/x.h:3:1: warning: odd\n', text)
+        self.assertNotIn('../', text)
+        # What is new or gone is told as it is written there
+        self.put(1, 'snow', 2, ours + 'lib/new.c:1:1: error: x\n')
+        self.put(2, 'snow', 2, theirs)
+        self.put(2, 'malta', 2, theirs + '../lib/other.c:1:1: error: y\n')
+        text = self.show(show_errors=True)[0].partition('02: ')[2]
+        self.assertEqual([line for line in text.splitlines() if line[:1] in '+-w'],
+                         ['+lib/new.c:1:1: error: x', '-lib/new.c:1:1: error: x',
+                          '+../lib/other.c:1:1: error: y'])
+
+    def test_upstream_alone(self) -> None:
+        """Of a tree of upstream's is told what it tells, also what seems to be the same."""
+        self.put(0, 'snow', 2, 'x /o/.bm-work/snow/a.h: error: 1\n')
+        self.put(0, 'malta', 2, 'x /o/.bm-work/malta/a.h: error: 1\n')
+        self.put(1, 'snow', 2, 'x /o/.bm-work/02/build/a.h: error: 1\n')
+        text = self.show(show_errors=True)[0].partition('03: ')[0]
+        self.assertEqual([line for line in text.splitlines() if line[:1] in '+-'], [
+            '+x /o/.bm-work/snow/a.h: error: 1', '+x /o/.bm-work/malta/a.h: error: 1',
+            '-x /o/.bm-work/snow/a.h: error: 1', '-x /o/.bm-work/malta/a.h: error: 1',
+            '+x /o/.bm-work/02/build/a.h: error: 1'])
 
     def test_sizes(self) -> None:
         """Nobody sees what grew."""

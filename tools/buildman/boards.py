@@ -216,16 +216,22 @@ def _tracked_list(source_dir: str) -> Optional[str]:
 
     In a git repository the file must be tracked: any other boards.cfg may be
     what a build with that output folder has left behind.
+
+    Raises:
+        BoardError: git does not tell
     """
     path = os.path.join(source_dir, TRACKED)
     if not os.path.isfile(path):
         return None
     if os.path.exists(os.path.join(source_dir, '.git')):
         try:
-            if not git.ask(source_dir, 'ls-files', '--', TRACKED):
+            if not git.run(source_dir, 'ls-files', '--', TRACKED):
                 return None
         except git.NoGitError:
             return path
+        except git.RefusedError as exc:
+            raise BoardError(f"{source_dir}: git does not tell whether {TRACKED} belongs to the "
+                             f'tree: {exc.cause}') from exc
     return path
 
 

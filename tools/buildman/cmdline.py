@@ -202,7 +202,8 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
                        help='build a single board right in the output folder; with -i and without '
                             '-o: in the source folder')
     group.add_argument('-i', '--in-tree', action='store_true',
-                       help='build in the source folder rather than one of its own')
+                       help='build in the source of the slot; without -b in the folder of the '
+                            'slot, as the source is yours')
     group.add_argument('-N', '--no-subdirs', action='store_true',
                        help="put the results in the output folder itself, without a folder for "
                             "the branch (or 'current')")

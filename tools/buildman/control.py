@@ -15,6 +15,7 @@ from typing import (
     TYPE_CHECKING,
     Callable,
     Dict,
+    FrozenSet,
     List,
     Mapping,
     Optional,
@@ -192,7 +193,7 @@ def thread_counts(args: argparse.Namespace, board_count: int) -> Tuple[int, int]
     cpus = engine.cpu_count()
     threads = args.threads if args.threads is not None else min(cpus, board_count)
     threads = max(1, threads)
-    if (args.in_tree and not args.branch) or args.work_in_output:
+    if args.work_in_output:
         threads = 1
     return threads, args.jobs or -(-cpus // threads)
 
@@ -291,7 +292,8 @@ def show_summary(args: argparse.Namespace, places: Places,
     from buildman import summary_show
     return summary_show.show_summary(summary_show.SummaryRequest(
         folder=places.base if series else tree.commit_dir(0),
-        commits=series.commits if series else None, boards=tuple(selected), threads=threads,
+        commits=series.commits if series else None, boards=tuple(selected),
+        known=_known_commits(args, series, tree), threads=threads,
         jobs_per_thread=jobs, show_errors=args.show_errors,
         list_error_boards=args.list_error_boards, show_sizes=args.show_sizes,
         detail=args.detail, bloat=args.bloat, show_config=args.show_config,
@@ -301,6 +303,15 @@ def show_summary(args: argparse.Namespace, places: Places,
         preserve_config_y=args.preserve_config_y, show_not_built=args.show_not_built,
         ide=args.ide, step=args.step, json=args.json, junit=args.junit,
         colour=sys.stdout.isatty(), times_folder=places.base), sys.stdout)
+
+
+def _known_commits(args: argparse.Namespace, series: Optional[commits.Series],
+                   tree: ResultTree) -> FrozenSet[str]:
+    """Return the commits whose results are in their place, also if they are not shown"""
+    if not series:
+        return frozenset()
+    hashes = [commit for _, commit in tree.built_commits()]
+    return series.alive.union(commits.in_history(args.git, series, hashes))
 
 
 def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
@@ -364,7 +375,8 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
             check_disk(places.base)
             if not args.ide:
                 status.say(describe(args, series, selected))
-            alive = series.alive if series else ()
+            alive = (commits.to_keep(args.git, series, tree.built_commits()) if series
+                     else frozenset())
             stale = tree.stale(alive)
             if stale and not args.ide:
                 status.say(f'Removing {len(stale)} old build directories...')

@@ -34,6 +34,19 @@ class NoGitError(GitError):
     """There is no git on this machine."""
 
 
+class RefusedError(GitError):
+    """git did not do what it was asked for.
+
+    Attributes:
+        cause: what it said of the reason, with the command that it advises
+    """
+
+    def __init__(self, message: str, cause: str) -> None:
+        """Take the whole message and the cause that it ends with"""
+        super().__init__(message)
+        self.cause = cause
+
+
 def environment() -> Dict[str, str]:
     """Return the environment for a git that is to work in the folder it is run in.
 
@@ -96,7 +109,8 @@ def run(cwd: str, *args: str, stdin: bytes = b'',
         what it wrote to stdout
 
     Raises:
-        GitError: it failed, with what it said of the cause; or there is no git
+        RefusedError: it failed, with what it said of the cause
+        GitError: it cannot be run, or did not end
     """
     try:
         code, out, err = _communicate(args, cwd, environment() if env is None else env, stdin)
@@ -116,7 +130,7 @@ def run(cwd: str, *args: str, stdin: bytes = b'',
             stat = os.statvfs(cwd)
             if stat.f_bavail * stat.f_frsize < _FULL:
                 why = f'No space left on device ({why})'
-        raise GitError(f"git {_verb(args)} failed in '{cwd}': {why}")
+        raise RefusedError(f"git {_verb(args)} failed in '{cwd}': {why}", why)
     return out
 
 
@@ -160,8 +174,11 @@ def _verb(args: 'tuple[str, ...]') -> str:
 
 
 def _cause(stderr: str, code: int) -> str:
-    """Return the line of git's complaints that tells the cause."""
+    """Return the line of git's complaints that tells the cause, and the way out if it has one."""
     lines = [line for line in stderr.strip().splitlines()
              if line.strip() and not line.startswith(('warning:', 'hint:'))]
-    return next((line for line in lines if line.startswith(('fatal:', 'error:'))),
-                lines[-1] if lines else f'exit status {code}')
+    cause = next((line for line in lines if line.startswith(('fatal:', 'error:'))),
+                 lines[-1] if lines else f'exit status {code}')
+    # As for the repository of another user, which it does not trust
+    advice = next((line.strip() for line in lines if line.startswith('\tgit ')), '')
+    return f'{cause}; the way out: {advice}' if advice and advice not in cause else cause

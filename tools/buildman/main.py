@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -29,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
         # Before anything can print: stdout belongs to the messages
         from buildman import worker
         return worker.main([word for word in argv if not word.startswith('-')])
+    show_all()
     debug = False
     # Called from a git hook, these would lead every git of ours elsewhere
     for name in git.VARIABLES:
@@ -63,6 +66,19 @@ def main(argv: Sequence[str]) -> int:
         print(f'buildman: unexpected {type(exc).__name__}: {exc} (-D shows where)',
               file=sys.stderr)
         return EXIT_USAGE
+
+
+def show_all() -> None:
+    """Let nothing that is printed be an error: what the output cannot encode is replaced.
+
+    A commit, a compiler or a file may have any character. How a user wants them to
+    be shown (PYTHONIOENCODING) is left as it is, if it can be done.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and (
+                stream.errors == 'strict' or (stream.errors == 'surrogateescape'
+                                              and codecs.lookup(stream.encoding).name != 'utf-8')):
+            stream.reconfigure(errors='replace')
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -138,7 +138,7 @@ class MakeJob:
             if os.path.realpath(path) == os.path.realpath(dirs.source):
                 # make takes O= for another folder, and the source for one that is not clean
                 self._out_arg = []
-        elif settings.in_tree:
+        elif settings.in_tree and self._source:
             path, self._out_arg, own = dirs.source, [], False
         elif settings.per_board_out_dir:
             path = os.path.join(dirs.work, job.board.target)
@@ -147,7 +147,8 @@ class MakeJob:
             path = os.path.join(dirs.source, 'build')
             self._out_arg = ['O=build']
         else:
-            path = os.path.join(dirs.work, f'{dirs.number:02}', 'build')
+            # The folder as it is, which is the user's, stays clean. -i leaves out `build`
+            path = dirs.stem if settings.in_tree else os.path.join(dirs.stem, 'build')
             self._out_arg = [f'O={path}']
         if self._folder.path != path:
             self._folder = BuildFolder(path, own)

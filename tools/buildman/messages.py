@@ -36,6 +36,13 @@ _SERIAL_LTO = re.compile(r'^lto-wrapper: (?:warning: using serial compilation of
 # Where a path begins with the way from the build folder up to the source
 _UP = re.compile(r'(?<![\w./-])\.\./(?=\w)')
 
+# What upstream's buildman leaves of a slot's folders. It takes away that of the
+# source where something follows; so what has a file after it is a build folder (-i)
+_SLOT = r'(?:/[^\s:\'"`()<>]{0,500})?/\.bm-work/'
+_UPSTREAM_BUILD = re.compile(_SLOT + r'(?:\d\d+(?:/build(?![\w.-])|(?=/))|(?!\d\d+(?![\w-]))'
+                             r'[\w.+-]*[\w+-])')
+_UPSTREAM_SOURCE = re.compile(_SLOT + r'\d\d+(?![\w/-])')
+
 # Escape sequences of a terminal: CSI, OSC (to BEL or ST) and the short ones
 _ESCAPE = re.compile('\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?'
                      '|[@-_a-z0-9=>]|$)')
@@ -127,6 +134,16 @@ def lacks_blobs_only(return_code: int, stderr: str) -> bool:
     """
     return (return_code == 2 and INVALID_IMAGES in stderr
             and all(status == INVALID_STATUS for status in make_failures(stderr)))
+
+
+def as_ours(line: str) -> str:
+    """Return a line of an `err` that upstream's buildman wrote as one of ours would have it."""
+    if '/.bm-work/' in line:
+        line = _UPSTREAM_SOURCE.sub('.', _UPSTREAM_BUILD.sub('build', line))
+    if '\x1b' in line:
+        # binman writes in colours there
+        line = plain(line)
+    return _UP.sub('', line)
 
 
 def infra_reason(return_code: int, stderr: str) -> str:

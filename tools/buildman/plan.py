@@ -93,7 +93,7 @@ class Settings:
     ccache: bool = False                # --ccache
     keep_outputs: bool = False          # -k
     quick: bool = False                 # -Q: no second try after a failure
-    in_tree: bool = False               # -i: build in the source folder
+    in_tree: bool = False               # -i: build in the source of the slot
     work_in_output: bool = False        # -w: build in the result folder
     per_board_out_dir: bool = False     # -P: an O= folder for each board
     full_path: bool = False             # -p: CROSS_COMPILE with its folder

@@ -141,6 +141,9 @@ class RemoteMachine:
         push = self._begin_push()
         self._start_worker()
         settings = ship.plan.settings.to_dict()
+        if ship.plan.commits is None:
+            # What is the folder as it is here is a slot's own source there
+            settings['in_tree'] = False
         self._receiver.tells_done = bool(worker.version)
         if worker.version:
             shipment.send_files(worker, ship.files)

@@ -34,7 +34,7 @@ import dataclasses
 import errno
 import os
 import re
-from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import Container, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 # What became of a board at a commit. The order is from best to worst, and
 # decides on which side of a change a board stands.
@@ -57,7 +57,7 @@ SYMBOL_TYPES = frozenset((b't', b'T', b'd', b'D', b'b', b'B', b'r'))
 
 # Entries of OUT/BRANCH that are not a commit's results
 _OWN_NAMES = re.compile(r'boards\.cfg$|current$|joblog$|worker-.*\.log$|\.')
-_COMMIT_FOLDER = re.compile(r'\d+_g[0-9a-f]{7,64}_')
+_COMMIT_FOLDER = re.compile(r'\d+_g([0-9a-f]{7,64})_')
 _BOARD_NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.+-]*$')
 
 # The box that U-Boot's Makefile draws around a migration warning
@@ -411,7 +411,8 @@ class CommitReader:
         return out
 
 
-def check_branch_folder(folder: str, expected: Sequence[str]) -> List[Problem]:
+def check_branch_folder(folder: str, expected: Sequence[str],
+                        known: Container[str] = ()) -> List[Problem]:
     """Return what is in OUT/BRANCH that has no place there.
 
     Results of other commits are common: an earlier version of the branch leaves
@@ -419,20 +420,22 @@ def check_branch_folder(folder: str, expected: Sequence[str]) -> List[Problem]:
 
     Args:
         folder: OUT/BRANCH
-        expected: names of the commits' folders
+        expected: hashes of the commits that are shown
+        known: hashes of others that belong to the branch
     """
     try:
         names = set(os.listdir(folder))
     except OSError as exc:
         return [Problem(f'cannot be read ({exc.strerror})', folder)]
     out = []
-    some_missing = not names.issuperset(expected)
-    for name in sorted(names.difference(expected)):
-        if _COMMIT_FOLDER.match(name):
-            if not some_missing:
-                continue
-            out.append(Problem('is not of a commit in this branch: left by an earlier'
-                               ' version of it, or built with another count', f'{folder}/{name}'))
+    commits = {name: match.group(1) for name, match in (
+        (name, _COMMIT_FOLDER.match(name)) for name in names) if match}
+    some_missing = not set(commits.values()).issuperset(expected)
+    for name in sorted(names):
+        if name in commits:
+            if some_missing and commits[name] not in known and commits[name] not in expected:
+                out.append(Problem('is not of a commit in this branch: left by an earlier'
+                                   ' version of it', f'{folder}/{name}'))
         elif not _OWN_NAMES.match(name):
             out.append(Problem('does not belong into a result tree', f'{folder}/{name}'))
     return out

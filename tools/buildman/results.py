@@ -46,7 +46,46 @@ def commit_dir_name(upto: int, commit: Commit) -> str:
     for char in '/: ':
         subject = subject.replace(char, '-')
     subject = subject[:20].replace('\0', '-')
-    return f'{upto + 1:02}_g{commit.hash}_{subject}'
+    name = f'{upto + 1:02}_g{commit.hash}_{subject}'
+    # The same bytes in any locale, also where that does not have these characters
+    return os.fsdecode(name.encode('utf-8', 'surrogateescape'))
+
+
+def commit_folders(base_dir: str) -> Dict[str, Tuple[int, str]]:
+    """Return the folders of commits that there are.
+
+    Args:
+        base_dir: OUT/BRANCH; it need not be there
+
+    Returns:
+        name of the folder to (number, hash)
+
+    Raises:
+        OSError: it cannot be read
+    """
+    try:
+        names = sorted(os.listdir(base_dir))
+    except FileNotFoundError:
+        return {}
+    matches = {name: _COMMIT_DIR.match(name) for name in names}
+    return {name: (int(match.group(1)), match.group(2))
+            for name, match in matches.items() if match}
+
+
+def find_commit_dirs(base_dir: str, commits: Sequence[Commit]) -> List[str]:
+    """Return the name of the folder that each commit has, whatever its number.
+
+    A build with another count numbers the same commits in another way. A commit
+    without a folder gets the name that it would have.
+
+    Raises:
+        OSError: the folder cannot be read
+    """
+    found = commit_folders(base_dir)
+    by_hash = {commit: name for name, (_, commit) in found.items()}
+    wanted = [commit_dir_name(upto, commit) for upto, commit in enumerate(commits)]
+    return [name if name in found else by_hash.get(commit.hash, name)
+            for name, commit in zip(wanted, commits)]
 
 
 def put_file(path: str, data: bytes) -> None:
@@ -192,24 +231,34 @@ class ResultTree:
         if self._flat or self._names is None or self.commits is None:
             return gone, moves
         wanted = {commit.hash: name for commit, name in zip(self.commits, self._names)}
-        try:
-            found = sorted(os.listdir(self.base_dir))
-        except FileNotFoundError:
-            return gone, moves
-        except OSError as exc:
-            raise SetupError(f"cannot read '{self.base_dir}': {exc.strerror}") from exc
-        for name in found:
-            match = _COMMIT_DIR.match(name)
+        found = self._folders()
+        for name, (_, commit) in found.items():
             path = os.path.join(self.base_dir, name)
-            if not match or name in self._names or os.path.islink(path) or (
-                    not os.path.isdir(path)):
+            if name in self._names or os.path.islink(path) or not os.path.isdir(path):
                 continue
-            new = wanted.get(match.group(2))
+            new = wanted.get(commit)
             if new and new not in found and new not in moves.values():
                 moves[name] = new
-            elif new or match.group(2) not in alive:
+            elif new or commit not in alive:
                 gone.append(name)
         return gone, moves
+
+    def _folders(self) -> Dict[str, Tuple[int, str]]:
+        """Return what commit_folders() does"""
+        try:
+            return commit_folders(self.base_dir)
+        except OSError as exc:
+            raise SetupError(f"cannot read '{self.base_dir}': {exc.strerror}") from exc
+
+    def built_commits(self) -> List[Tuple[int, str]]:
+        """Return number and hash of each commit that has a folder.
+
+        Raises:
+            SetupError: the folder cannot be read
+        """
+        if self._flat or self._names is None:
+            return []
+        return list(self._folders().values())
 
     def stale(self, alive: Container[str] = ()) -> List[str]:
         """Return the folders of commits that are no longer in the branch.

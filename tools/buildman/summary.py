@@ -39,6 +39,7 @@ class BoardFacts:
         blob_only: boards that fail or warn for want of binaries only: all that
             they say is about these
         messages: those that are not the same as at the commit before
+        theirs: lines as upstream's buildman writes them, to what they are in ours
         stderr: what make wrote to stderr, when asked for
         sized: boards that have sizes
         sizes: their sizes, when asked for
@@ -51,6 +52,7 @@ class BoardFacts:
     statuses: bytes = b''
     blob_only: List[int] = dataclasses.field(default_factory=list)
     messages: Dict[int, Messages] = dataclasses.field(default_factory=dict)
+    theirs: Dict[str, str] = dataclasses.field(default_factory=dict)
     stderr: Dict[int, str] = dataclasses.field(default_factory=dict)
     sized: List[int] = dataclasses.field(default_factory=list)
     sizes: Dict[int, ImageSizes] = dataclasses.field(default_factory=dict)
@@ -65,7 +67,7 @@ class BoardFacts:
         self.statuses += other.statuses
         self.blob_only += other.blob_only
         self.sized += other.sized
-        for field in ('messages', 'stderr', 'sizes', 'size_deltas', 'functions', 'config',
+        for field in ('messages', 'theirs', 'stderr', 'sizes', 'size_deltas', 'functions', 'config',
                       'env', 'host'):
             getattr(self, field).update(getattr(other, field))
 
@@ -153,6 +155,9 @@ class Differ:
         self._was = bytes(len(boards))
         self._messages: List[Messages] = [NO_MESSAGES] * len(boards)
         self._index: Tuple[_Index, _Index] = ({}, {})
+        # The same line as upstream's buildman and as we write it
+        self._ours: Dict[str, str] = {}
+        self._theirs: Dict[str, Set[str]] = {}
         self._archs: Dict[str, int] = {}
         for brd in boards:
             self._archs[brd.arch] = self._archs.get(brd.arch, 0) + 1
@@ -162,6 +167,9 @@ class Differ:
         """Return what the next commit changed."""
         was, now = self._was, facts.statuses
         self._note_flakes(facts)
+        for theirs, ours in facts.theirs.items():
+            self._ours[theirs] = ours
+            self._theirs.setdefault(ours, set()).add(theirs)
         removed, added, blobs = self._diff_messages(facts.messages)
         archs, alike = self._diff_config(facts.config)
         out = CommitSummary(
@@ -223,12 +231,32 @@ class Differ:
         for kind, (before, after) in enumerate(zip(old, self._index)):
             warning = bool(kind)
             removed += [Line(text, warning, nums) for text, nums in before.items()
-                        if text not in after]
+                        if text not in after and not self._is_in(after, text)]
             for text, nums in after.items():
-                if text not in before:
+                if text not in before and not self._is_in(before, text):
                     group = blobs if is_blob(text) else added
                     group.append(Line(text, warning, nums))
         return removed, added, blobs
+
+    def _is_in(self, index: _Index, text: str) -> bool:
+        """Return whether a line is there as the other buildman writes it.
+
+        Two lines of upstream's are never taken for the same: of a tree that it
+        built, what is told is what it tells.
+        """
+        return self._ours.get(text) in index or (
+            text in self._theirs and not index.keys().isdisjoint(self._theirs[text]))
+
+    def _join(self, index: _Index) -> _Index:
+        """Return lines with what boards have from the one and the other buildman in one."""
+        first: Dict[str, str] = {}
+        out: _Index = {}
+        for text, nums in index.items():
+            ours = self._ours.get(text, text)
+            if ours in index:
+                text = first.setdefault(ours, text)
+            out[text] = sorted({*out[text], *nums}) if text in out else nums
+        return out
 
     def _make_index(self) -> Tuple[_Index, _Index]:
         # Boards with the very same output are looked at once only
@@ -250,7 +278,7 @@ class Differ:
                         mixed.add(line)
             for line in mixed:
                 index[line].sort()
-        return out
+        return (self._join(out[0]), self._join(out[1])) if self._theirs else out
 
     def _diff_sizes(self, facts: BoardFacts) -> List[ArchSizes]:
         sums: Dict[str, Dict[str, int]] = {}

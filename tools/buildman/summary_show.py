@@ -8,7 +8,17 @@ import gc
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, Dict, Iterator, List, Optional, Sequence, TextIO, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Dict,
+    FrozenSet,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    TextIO,
+    Tuple,
+)
 
 from buildman import durations
 from buildman.outcome import Outcome
@@ -24,7 +34,7 @@ from buildman.resultreader import (
     decode,
     err_lines,
 )
-from buildman.results import commit_dir_name
+from buildman.results import commit_dir_name, find_commit_dirs
 from buildman.summary import BoardFacts, CommitSummary, Differ
 from buildman.summary_diff import NO_MESSAGES, classify
 from buildman.summary_text import TextOptions, TextPrinter
@@ -47,6 +57,8 @@ class SummaryRequest:
         commits: all the commits of the branch, the one to compare with first;
             None for the current source
         boards: the boards that are selected, in the order of the board list
+        known: hashes of commits that belong to the branch too; results of others
+            are told if some that should be there are not
         threads: builder threads, for the heading only
         jobs_per_thread: jobs of each, for the heading only
         show_errors: -e
@@ -73,6 +85,7 @@ class SummaryRequest:
     folder: str
     commits: Optional[Tuple[Commit, ...]]
     boards: Tuple[Board, ...]
+    known: FrozenSet[str] = frozenset()
     threads: int = 1
     jobs_per_thread: int = 1
     show_errors: bool = False
@@ -99,11 +112,16 @@ class SummaryRequest:
         """Return index, commit and folder of each commit to show."""
         if self.commits is None:
             return [(0, None, self.folder)]
+        try:
+            names = find_commit_dirs(self.folder, self.commits)
+        except OSError:
+            # It is told as a problem of the tree
+            names = [commit_dir_name(*item) for item in enumerate(self.commits)]
         last = len(self.commits) - 1
         wanted = (range(0, last + 1, self.step) if self.step
                   else sorted({0, last}))
         return [(upto, self.commits[upto],
-                 os.path.join(self.folder, commit_dir_name(upto, self.commits[upto])))
+                 os.path.join(self.folder, names[upto]))
                 for upto in wanted]
 
     def wanted(self) -> Wanted:
@@ -146,7 +164,7 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
     problems: List[Problem] = []
     if request.commits is not None and os.path.isdir(request.folder):
         problems += check_branch_folder(
-            request.folder, [commit_dir_name(*item) for item in enumerate(request.commits)])
+            request.folder, [commit.hash for commit in request.commits], request.known)
     times: Dict[str, Dict[str, float]] = {}
     if request.json or request.junit:
         times = durations.by_commit(durations.read(request.times_folder or request.folder))

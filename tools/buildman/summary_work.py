@@ -25,6 +25,7 @@ from typing import BinaryIO, Dict, Iterator, List, NoReturn, Optional, Sequence,
 
 from buildman import resultreader
 from buildman.errors import SetupError
+from buildman.messages import as_ours
 from buildman.resultreader import ERROR, OK, UNKNOWN, WARNING, CommitReader, ImageSizes, Problem
 from buildman.summary import BoardFacts
 from buildman.summary_diff import (
@@ -183,7 +184,7 @@ class SliceReader:
         if raw:
             known = self._known_err.get(raw)
             if known is None:
-                known = self._parse_err(reader, name, raw)
+                known = self._parse_err(reader, name, raw, facts)
             some, blob_only, messages, text = known
         if blob_only:
             facts.blob_only.append(num)
@@ -196,7 +197,8 @@ class SliceReader:
                 self._messages[num] = messages
         return ERROR if code else WARNING if some else OK
 
-    def _parse_err(self, reader: CommitReader, name: str, raw: bytes) -> _Err:
+    def _parse_err(self, reader: CommitReader, name: str, raw: bytes,
+                   facts: BoardFacts) -> _Err:
         wanted = self._wanted
         text, clean = resultreader.decode(raw)
         if not clean:
@@ -207,6 +209,9 @@ class SliceReader:
             messages = classify(lines, wanted.no_migration)
             if messages == NO_MESSAGES:
                 messages = NO_MESSAGES      # boards without any are told by identity
+            elif '../' in text or '/.bm-work/' in text:
+                forms = ((line, as_ours(line)) for group in messages for line in group)
+                facts.theirs.update(form for form in forms if form[0] != form[1])
         full = ''
         if wanted.stderr:
             full = ''.join(line + '\n' for line in lines if line or not wanted.no_migration)

@@ -202,8 +202,9 @@ class SlotSource:
 
     def _begin(self) -> None:
         """Make an empty repository"""
-        # There may be a worktree of upstream's, or half of one of ours
-        if os.path.lexists(self._git_dir):
+        # There may be a worktree of upstream's, half of one of ours, or what was built
+        # there of the current source (-i), which would be taken for a part of this one
+        if os.path.lexists(self.path):
             shutil.rmtree(self.path)
         os.makedirs(self.path, exist_ok=True)
         git.run(self.path, 'init', '-q', '--template=')
