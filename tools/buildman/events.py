@@ -86,10 +86,16 @@ class Said:
 
 @dataclasses.dataclass(frozen=True)
 class WorkerGone:
-    """A worker cannot take boards any more; what it had is to be given away."""
+    """A worker cannot take boards any more; what it had is to be given away.
+
+    Attributes:
+        archs: what it has compilers for, as far as it told before it was ready;
+            None when that is not known
+    """
 
     worker: str
     reason: str
+    archs: Optional[Tuple[str, ...]] = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,7 +36,9 @@ number)::
         }},
         "fixed": […], "broken": […], "warned": […],   targets that have become
                                      good, failing or good with warnings
-        "not_built": […],
+        "not_built": […],            targets without a result
+        "failures": {"TARGET": "…"}, of these, what the run that wrote this (-z)
+                                     could not build, and why
         "added": [{"line": "…", "kind": "error" | "warning" | "blob",
                    "boards": […]}],  lines that no board had before
         "removed": […],              the same; 'blob' does not occur
@@ -54,8 +56,9 @@ number)::
 
 The JUnit file has a suite for each commit and a case for each board, with
 class `buildman.ARCH`. A board that failed is a failure with its stderr, of type
-'build' or, if it lacks binaries only, 'missing-blobs'. One that was not built
-is skipped, and warnings are in system-err.
+'build' or, if it lacks binaries only, 'missing-blobs', or 'no-toolchain'. One
+that the run which wrote this (-z) could not build is an error of type
+'not-built'; another one without a result is skipped. Warnings are in system-err.
 """
 
 from __future__ import annotations
@@ -67,6 +70,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, TextIO
 from xml.sax.saxutils import escape, quoteattr
 
 from buildman.errors import SetupError
+from buildman.outcome import is_no_compiler
 from buildman.plan import Board
 from buildman.resultreader import ERROR, STATUS_NAMES, UNKNOWN, WARNING, Problem
 from buildman.summary import CommitSummary, Line, sort_names
@@ -184,6 +188,8 @@ class JsonReport(Report):
             'warned': self._names(groups[1]),
             'broken': self._names(broken),
             'not_built': self._names(summary.not_built),
+            'failures': {self._boards[num].target: why
+                         for num, why in summary.failures.items()},
             'added': [self._line(line, is_blob(line.text))
                       for line in summary.added + summary.blobs],
             'removed': [self._line(line, False) for line in summary.removed],
@@ -252,8 +258,8 @@ class JunitReport(Report):
         if summary.commit:
             name = f'{summary.upto + 1:02d}: {summary.commit.subject}'
         self._write(f'<testsuite name={_attr(name)} tests="{len(now)}" '
-                    f'failures="{now.count(ERROR)}" errors="0" '
-                    f'skipped="{now.count(UNKNOWN)}">\n')
+                    f'failures="{now.count(ERROR)}" errors="{len(summary.failures)}" '
+                    f'skipped="{now.count(UNKNOWN) - len(summary.failures)}">\n')
         if summary.commit:
             self._write(f'<properties><property name="commit" value={_attr(summary.commit.hash)}/>'
                         '</properties>\n')
@@ -272,6 +278,10 @@ class JunitReport(Report):
         seconds = summary.seconds.get(brd.target)
         time = '' if seconds is None else f' time="{seconds:.3f}"'
         head = f'<testcase classname={_attr("buildman." + brd.arch)} name={_attr(brd.target)}{time}'
+        if num in summary.failures:
+            why = summary.failures[num]
+            return (f'{head}><error type="not-built" message={_attr("not built: " + why)}/>'
+                    '</testcase>\n')
         if status == UNKNOWN:
             return f'{head}><skipped message="not built"/></testcase>\n'
         if status == ERROR:
@@ -279,7 +289,9 @@ class JunitReport(Report):
             errors = [line for line in lines if not is_blob(line)] or lines
             first = next((line for line in errors if 'error' in line.lower()),
                          errors[0] if errors else 'build failed')
-            kind = 'missing-blobs' if num in summary.facts.blob_only else 'build'
+            kind = ('missing-blobs' if num in summary.facts.blob_only else
+                    'no-toolchain' if is_no_compiler(summary.facts.stderr.get(num, '')) else
+                    'build')
             return (f'{head}><failure type="{kind}" message={_attr(first)}>{text}</failure>'
                     '</testcase>\n')
         if status == WARNING:
