@@ -34,6 +34,7 @@ from buildman.events import (
     Built,
     Crashed,
     Event,
+    Refused,
     Said,
     Started,
     WorkerComing,
@@ -221,6 +222,8 @@ class Builder:
         self._status.counts.refused += 1
         self._status.result(outcome)
         self._status.progress(target)
+        for listener in self._listeners:
+            listener(Refused('', outcome), '')
 
     def _note_lacking(self, target: str, upto: int) -> None:
         """Note that want of a compiler is the result of a board"""

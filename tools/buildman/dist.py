@@ -203,6 +203,9 @@ class Fleet:
         if isinstance(event, events.Built):
             attempt = self._builder.attempt(event.worker, event.outcome.target)
             self._job_log.add(event.outcome, fate, attempt)
+        elif isinstance(event, events.Refused):
+            self._job_log.add(event.outcome, '')
+            log.say(f'{event.outcome.target}: {event.outcome.stderr}')
         elif isinstance(event, events.WorkerReady):
             log.say(f'[{event.worker}] ready')
         elif isinstance(event, events.WorkerGone):

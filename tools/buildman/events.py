@@ -38,6 +38,14 @@ class Built:
 
 
 @dataclasses.dataclass(frozen=True)
+class Refused:
+    """Nobody has a compiler for a board: that is its result at one commit."""
+
+    worker: str
+    outcome: Outcome
+
+
+@dataclasses.dataclass(frozen=True)
 class BoardDone:
     """A worker has nothing more to do for a board.
 
@@ -110,5 +118,5 @@ class Crashed:
     error: Exception
 
 
-Event = Union[SlotReady, Started, Built, BoardDone, WorkerComing, WorkerReady, Said,
+Event = Union[SlotReady, Started, Built, Refused, BoardDone, WorkerComing, WorkerReady, Said,
               WorkerGone, Crashed]

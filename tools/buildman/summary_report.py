@@ -37,8 +37,8 @@ number)::
         "fixed": […], "broken": […], "warned": […],   targets that have become
                                      good, failing or good with warnings
         "not_built": […],            targets without a result
-        "failures": {"TARGET": "…"}, of these, what the run that wrote this (-z)
-                                     could not build, and why
+        "not_built_why": {"TARGET": "…"},  of these, what the run that wrote this
+                                     (-z) could not build, and why
         "added": [{"line": "…", "kind": "error" | "warning" | "blob",
                    "boards": […]}],  lines that no board had before
         "removed": […],              the same; 'blob' does not occur
@@ -188,7 +188,7 @@ class JsonReport(Report):
             'warned': self._names(groups[1]),
             'broken': self._names(broken),
             'not_built': self._names(summary.not_built),
-            'failures': {self._boards[num].target: why
+            'not_built_why': {self._boards[num].target: why
                          for num, why in summary.failures.items()},
             'added': [self._line(line, is_blob(line.text))
                       for line in summary.added + summary.blobs],
