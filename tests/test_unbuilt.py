@@ -213,7 +213,8 @@ class TestDist(DistCase, UnbuiltCase):
         self.assertNotIn('no errors to report', done.stdout)
         self.assertEqual([], [path for path in self.folders() if os.listdir(path)])
         for commit in json.loads(read(report))['commits']:
-            self.assertEqual((['xtbox'], {'xtbox': why}), (commit['not_built'], commit['not_built_why']))
+            self.assertEqual((['xtbox'], {'xtbox': why}),
+                             (commit['not_built'], commit['not_built_why']))
         for suite in xml.etree.ElementTree.parse(junit).getroot().findall('testsuite'):
             self.assertEqual(('0', '1', '0'), (suite.get('failures'), suite.get('errors'),
                                                suite.get('skipped')))

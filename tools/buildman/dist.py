@@ -23,6 +23,7 @@ from buildman import (
     buildenv,
     ccache,
     events,
+    hosts,
     joblog,
     machine,
     machine_probe,
@@ -342,7 +343,8 @@ def _fetch(mach: machine.Machine, archs: Sequence[str]) -> None:
 
 def kill_workers(args: argparse.Namespace) -> int:
     """Stop left-over workers (--kill-workers)."""
-    return boss.kill_workers([mach.name for mach in load_machines(args).machines])
+    names = [mach.name for mach in load_machines(args).machines]
+    return EXIT_OK if hosts.kill_all(names) else 1
 
 
 def clean_workers(args: argparse.Namespace) -> int:
