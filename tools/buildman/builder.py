@@ -211,8 +211,6 @@ class Builder:
         """Write the result of a board that nobody has a compiler for"""
         outcome = without_compiler(target, self._jobs[target].board.arch, upto)
         if not self._tree.lacks_compiler(upto, target):
-            if self._host:
-                outcome.files['host'] = f'{self._host}\n'.encode()
             self._tree.write(outcome)
         self._status.counts.add(outcome.return_code, outcome.warned)
         self._note_lacking(target, upto)
