@@ -196,7 +196,8 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
             printer.commit(summary)
             for report in reports:
                 report.commit(summary)
-        printer.end(differ.flakes, bool(request.missing))
+        incomplete = incomplete and found and not request.ide
+        printer.end(differ.flakes, incomplete or bool(request.missing))
         for report in reports:
             report.end(differ.flakes, problems)
     finally:
@@ -208,7 +209,7 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
     if not found:
         err.write(f"buildman: there is no result in '{request.folder}': build first (leave out"
                   ' -s), or name the output folder of that build with -o\n')
-    elif incomplete and not printer.told_boards and not request.ide:
+    elif incomplete and not printer.told_boards:
         err.write('buildman: not every board has a result: --show-not-built shows which\n')
     _tell_problems(problems, err)
     return 0

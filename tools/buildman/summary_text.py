@@ -141,7 +141,8 @@ class TextPrinter:
 
         Args:
             flakes: boards that failed and recovered
-            is_incomplete: the build, which has told of it, could not build all
+            is_incomplete: some boards have no result, so nobody knows whether
+                there are errors, and that is told otherwise
         """
         if not self.told_boards and not is_incomplete:
             self._print('(no errors to report)', GREEN)
