@@ -8,12 +8,12 @@ import queue
 import sys
 import tempfile
 import unittest
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Tuple
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
-from buildman.builder import Builder
-from buildman.events import BoardDone, Built, Event
+from buildman.builder import Builder, Report
+from buildman.events import BoardDone, Built, Event, WorkerGone
 from buildman.outcome import Outcome
 from buildman.plan import Board, BoardJob, Plan, Settings, Toolchain
 from buildman.results import ResultTree
@@ -60,6 +60,66 @@ class Twice:
     def stop(self) -> None:
         """The same."""
         self.finish()
+
+
+class Gone(Twice):
+    """A worker that leaves before it is ready"""
+
+    slots = 0
+
+    def __init__(self, events: 'queue.Queue[Event]', archs: Optional[Tuple[str, ...]]) -> None:
+        super().__init__('', events)
+        self._known = archs
+
+    def start(self) -> None:
+        """Say that it cannot take part."""
+        self._events.put(WorkerGone(self.name, 'not used: it is busy', self._known))
+
+    def finish(self) -> None:
+        """It has gone."""
+
+
+class UnbuiltTest(unittest.TestCase):
+    """Boards that nobody could build"""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.tree = ResultTree(folder.name, None)
+
+    def build(self, archs: Optional[Tuple[str, ...]],
+              settings: Optional[Settings] = None) -> Report:
+        """Build with a machine that takes no part and has these compilers"""
+        events: 'queue.Queue[Event]' = queue.Queue()
+        with open(os.devnull, 'w', encoding='utf-8') as null:
+            builder = Builder(Plan((JOB,), None, settings or Settings()), self.tree, Status(null),
+                              events, host='here')
+            return builder.run([Gone(events, archs)])
+
+    def test_who_has_it(self) -> None:
+        """No compiler is the result only if that is sure; a machine that is busy may have one"""
+        for archs in (None, ('sandbox',), ('arm', 'sandbox')):
+            with self.subTest(archs=archs):
+                report = self.build(archs)
+                self.assertEqual({'b': ((0,), 'no machine is left that can build it')},
+                                 report.missing)
+                self.assertEqual({}, report.lacking)
+                self.assertFalse(os.path.exists(self.tree.board_dir(0, 'b')))
+        for archs in ((), ('arm',)):
+            report = self.build(archs)
+            self.assertEqual(({}, {'b': (0,)}), (report.missing, report.lacking))
+            self.assertTrue(self.tree.lacks_compiler(0, 'b'))
+        # What was found out is not forgotten when a machine does not tell
+        self.assertEqual({'b'}, set(self.build(None).missing))
+        self.assertTrue(self.tree.lacks_compiler(0, 'b'))
+
+    def test_earlier(self) -> None:
+        """What was to be built anew, and could not be, is not what was built before"""
+        self.tree.write(Outcome('b', 0, 0))
+        self.assertEqual({}, self.build(None).missing)
+        self.assertEqual((0, False), self.tree.read_done(0, 'b'))
+        self.assertEqual({'b'}, set(self.build(None, Settings(force_build=True)).missing))
+        self.assertIsNone(self.tree.read_done(0, 'b'))
 
 
 class BuilderTest(unittest.TestCase):

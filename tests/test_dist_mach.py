@@ -37,6 +37,9 @@ class TestMach(DistCase):
         self.assertEqual(1, done.returncode, done)
         self.assertRegex(done.stdout, r'(?m)^ *alpha .* OK ')
         self.assertNotRegex(done.stdout, r'(?m)^ *beta .* OK ')
+        done = self.run_buildman('--kill-workers')
+        self.assertEqual(1, done.returncode, done)
+        self.assertRegex(done.stdout, r'\Aalpha: no workers\nbeta: .*beta')
 
     def test_no_machines(self) -> None:
         """Without machines, one line that says how to name some"""

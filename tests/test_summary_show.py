@@ -345,6 +345,17 @@ class TestDamage(ShowCase):
         self.assertEqual(err.count('there is no result in'), 1)
         self.assertEqual(self.show(folder=self.folder + '-none')[1].count('\n'), 1)
 
+    def test_not_everything(self) -> None:
+        """Boards without a result may have errors: nobody is told that there are none"""
+        for num in range(len(COMMITS)):
+            for name in ('snow', 'seaboard', 'malta')[:2 if num == 2 else 3]:
+                self.put(num, name)
+        out, err = self.show()
+        self.assertNotIn('no errors to report', out)
+        self.assertRegex(err, r'\Abuildman: .*--show-not-built.*\n\Z')
+        self.put(2, 'malta')
+        self.assertEqual((True, ''), ('(no errors to report)' in self.show()[0], self.show()[1]))
+
     def test_damage(self) -> None:
         """One bad file must not hide the other results, and is told once."""
         self.make_history()

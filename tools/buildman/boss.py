@@ -332,6 +332,20 @@ class RemoteWorker(Connection):
             _run_ssh(self.address, scripts.remove_lock_script(self.work_dir, self.owner.run),
                      self._timeout)
 
+
+# As it is here: callers put stand-ins for it in the class, too
+_OWN_RECV = RemoteWorker.recv
+
+
+def receives_by_itself(worker: Any) -> bool:
+    """Return whether a worker is a RemoteWorker whose recv() nobody has replaced.
+
+    What says that it is one (a mock with a spec) need not have its class.
+    """
+    return (isinstance(worker, Connection) and getattr(type(worker), 'recv', None) is _OWN_RECV
+            and 'recv' not in vars(worker))
+
+
 def _hash_of(commit: Any) -> Optional[str]:
     """Return the hash of a commit, a hash, or None"""
     value = getattr(commit, 'hash', commit)

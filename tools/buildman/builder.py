@@ -16,6 +16,7 @@ import threading
 import time
 from typing import (
     Callable,
+    Collection,
     Dict,
     Iterable,
     List,
@@ -33,6 +34,7 @@ from buildman.events import (
     Built,
     Crashed,
     Event,
+    Refused,
     Said,
     Started,
     WorkerComing,
@@ -41,6 +43,7 @@ from buildman.events import (
 )
 from buildman.local import Worker
 from buildman.messages import is_passing
+from buildman.outcome import without_compiler
 from buildman.plan import Plan
 from buildman.results import ResultTree
 from buildman.scheduler import Scheduler, Task
@@ -68,12 +71,15 @@ class Report:
         notes: what happened to machines, a line each
         lost: machines that had to give up, and why
         built: how many results came out
+        lacking: boards that nobody has a compiler for who takes part, with the
+            commits for which that is the result
     """
 
     missing: Dict[str, Tuple[Tuple[int, ...], str]] = dataclasses.field(default_factory=dict)
     notes: List[str] = dataclasses.field(default_factory=list)
     lost: Dict[str, str] = dataclasses.field(default_factory=dict)
     built: int = 0
+    lacking: Dict[str, Tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
 
 class Builder:
@@ -81,7 +87,8 @@ class Builder:
 
     def __init__(self, plan: Plan, tree: ResultTree, status: Status,
                  events: 'queue.Queue[Event]',
-                 weigh: Optional[Weigh] = None, host: str = '') -> None:
+                 weigh: Optional[Weigh] = None, host: str = '',
+                 unbuildable: Collection[str] = ()) -> None:
         """Set up.
 
         Args:
@@ -94,6 +101,8 @@ class Builder:
                 commits and the first of them, see Task. None: all the same
             host: name of this machine, for the `host` file of each result in a
                 distributed build; '' for a local one
+            unbuildable: boards that nobody has a compiler for; in a distributed
+                build that is found out by and by
         """
         self._plan = plan
         self._tree = tree
@@ -121,6 +130,14 @@ class Builder:
         self._began = time.monotonic()
         self._handouts: Dict[str, int] = {}
         self._attempts: Dict[Tuple[str, str], int] = {}
+        self._unbuildable = unbuildable
+        # Boards at commits that are not to be built, as that cannot be done
+        self._refused: List[Tuple[str, int]] = []
+        # Those that had no compiler in an earlier run, and are tried again
+        self._lacked: Set[Tuple[str, int]] = set()
+        # What somebody has compilers for, and who has not told yet
+        self._able: Set[Optional[str]] = set()
+        self._untold: Set[str] = set()
         self.scheduler = Scheduler(self._find_tasks(weigh), clock=time.monotonic)
 
     def add_listener(self, listener: Callable[[Event, str], None]) -> None:
@@ -153,11 +170,19 @@ class Builder:
                      else self._tree.built(upto, self._jobs))
             for target in self._jobs:
                 done = built.get(target)
-                if done is None or (done[0] and settings.force_build_failures):
+                is_open = done is None or (done[0] and settings.force_build_failures)
+                lacked = bool(done and done[0]) and self._tree.lacks_compiler(upto, target)
+                if target in self._unbuildable and is_open:
+                    self._refused.append((target, upto))
+                elif is_open or (lacked and target not in self._unbuildable):
                     todo[target].append(upto)
-                else:
+                    if not is_open:
+                        self._lacked.add((target, upto))
+                elif done is not None:
                     counts.add(*done)
                     counts.previous += 1
+                    if lacked:
+                        self._note_lacking(target, upto)
         open_ones = {target: len(commits) for target, commits in todo.items() if commits}
         weights = weigh(open_ones) if weigh and open_ones else {}
         tasks = []
@@ -168,6 +193,57 @@ class Builder:
             weight, first = weights.get(target, (0.0, 0.0))
             tasks.append(Task(target, board.arch, tuple(commits), weight, first, group))
         return tasks
+
+    # -- boards that nobody has a compiler for -----------------------------
+
+    def tell_unbuildable(self) -> None:
+        """Write the results of the boards that are known to have no compiler.
+
+        To be called before the run; without effect when there are none.
+
+        Raises:
+            SetupError: a result cannot be written
+        """
+        while self._refused:
+            self._refuse(*self._refused.pop(0))
+
+    def _refuse(self, target: str, upto: int) -> None:
+        """Write the result of a board that nobody has a compiler for"""
+        outcome = without_compiler(target, self._jobs[target].board.arch, upto)
+        if not self._tree.lacks_compiler(upto, target):
+            self._tree.write(outcome)
+        self._status.counts.add(outcome.return_code, outcome.warned)
+        self._note_lacking(target, upto)
+        if (target, upto) in self._lacked:
+            self._status.counts.previous += 1
+            return
+        self._status.counts.refused += 1
+        self._status.result(outcome)
+        self._status.progress(target)
+        for listener in self._listeners:
+            listener(Refused('', outcome), '')
+
+    def _note_lacking(self, target: str, upto: int) -> None:
+        """Note that want of a compiler is the result of a board"""
+        self.report.lacking[target] = (*self.report.lacking.get(target, ()), upto)
+
+    def _note_archs(self, name: str, archs: Optional[Collection[str]]) -> None:
+        """Note what a worker has compilers for; None for everything"""
+        self._untold.discard(name)
+        self._able.update((None,) if archs is None else archs)
+
+    def _refuse_stranded(self) -> None:
+        """Write the results of those boards that nobody had a compiler for, ever.
+
+        A machine that was lost, or is not used, may have one. Where nobody can
+        tell, that is no result.
+        """
+        if self._untold or None in self._able:
+            return
+        for target in self.scheduler.stranded():
+            if self._jobs[target].board.arch not in self._able:
+                for upto in self.scheduler.withdraw(target):
+                    self._refuse(target, upto)
 
     @property
     def nothing_to_do(self) -> bool:
@@ -198,6 +274,7 @@ class Builder:
         for worker in workers:
             self._workers[worker.name] = worker
             self._joining.add(worker.name)
+            self._untold.add(worker.name)
         self._tell_joining()
         try:
             for worker in workers:
@@ -214,6 +291,10 @@ class Builder:
         finally:
             self._discard_late()
         self.report.missing = self.scheduler.missing()
+        if self._plan.settings.force_build:
+            for target, (missing, _) in self.report.missing.items():
+                for upto in missing:
+                    self._tree.forget(upto, target)
         return self.report
 
     def _tell_joining(self) -> None:
@@ -225,6 +306,7 @@ class Builder:
         """Let a worker that is ready take part"""
         self._joining.discard(worker.name)
         self._tell_joining()
+        self._note_archs(worker.name, worker.archs)
         self.scheduler.add_worker(worker.name, worker.slots, worker.archs, worker.speed,
                                   ahead=1)
         self._fill(worker.name)
@@ -238,6 +320,7 @@ class Builder:
                 self._changed = False
                 if self.scheduler.reoffer():
                     self._fill_all()
+                self._refuse_stranded()
                 self.scheduler.give_up_stranded('no machine is left that can build it')
             if self.scheduler.finished:
                 return
@@ -274,6 +357,7 @@ class Builder:
         elif isinstance(event, WorkerComing):
             self._known.add(event.worker)
             self._tell_joining()
+            self._note_archs(event.worker, event.archs)
             self.scheduler.expect(event.worker, event.slots, event.archs, event.speed)
         elif isinstance(event, WorkerReady):
             self._join(self._workers[event.worker])
@@ -400,6 +484,8 @@ class Builder:
         self.report.lost[event.worker] = event.reason
         self._joining.discard(event.worker)
         self._tell_joining()
+        if event.archs is not None:
+            self._note_archs(event.worker, event.archs)
         for key in [key for key in self._submitted if key[0] == event.worker]:
             del self._submitted[key]
         was_ready = event.worker in self.scheduler.workers

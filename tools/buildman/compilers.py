@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 from buildman import bsettings, buildenv, toolchain
 from buildman.errors import ToolchainError
@@ -17,46 +17,52 @@ class Choice:
     """The boards with their compilers.
 
     Attributes:
-        jobs: boards that can be built
-        unbuildable: board -> why not
+        jobs: all boards; the compiler of those that have none here is one
+            without a path
+        lacking: arch that this machine has no compiler for -> why, and what to do
     """
 
     jobs: List[BoardJob]
-    unbuildable: Dict[str, str]
+    lacking: Dict[str, str]
+
+    def unbuildable(self) -> Set[str]:
+        """Return the boards that this machine has no compiler for."""
+        return {job.board.target for job in self.jobs if job.board.arch in self.lacking}
 
 
 def choose_toolchains(selected: Sequence[Board], chains: toolchain.Toolchains,
                       indexes: Tuple[int, ...]) -> Choice:
     """Find the compiler of each board."""
     known: Dict[str, Toolchain] = {}
-    missing: Dict[str, str] = {}
     choice = Choice([], {})
     for board in selected:
-        if board.arch not in known and board.arch not in missing:
+        if board.arch not in known:
             try:
                 known[board.arch] = chains.select(board.arch)
             except toolchain.ToolchainError as exc:
-                missing[board.arch] = str(exc)
-        if board.arch in missing:
-            choice.unbuildable[board.target] = missing[board.arch]
-        else:
-            choice.jobs.append(BoardJob(
-                board, indexes, known[board.arch],
-                buildenv.make_flags(board.target, bsettings.settings)))
+                known[board.arch] = Toolchain(board.arch, '', '', '')
+                choice.lacking[board.arch] = str(exc)
+        choice.jobs.append(BoardJob(
+            board, indexes, known[board.arch],
+            buildenv.make_flags(board.target, bsettings.settings)))
     return choice
 
 
-def add_remote_only(choice: Choice, selected: Sequence[Board],
-                    indexes: Tuple[int, ...]) -> None:
-    """Add the boards that this machine has no compiler for; others may have one"""
-    jobs = {job.board.target: job for job in choice.jobs}
-    for board in selected:
-        if board.target in choice.unbuildable:
-            jobs[board.target] = BoardJob(
-                board, indexes, Toolchain(board.arch, '', '', ''),
-                buildenv.make_flags(board.target, bsettings.settings))
-    choice.jobs = [jobs[board.target] for board in selected]
-    choice.unbuildable = {}
+def why_nobody(choice: Choice, arch: str, is_distributed: bool) -> str:
+    """Return why no board of an arch is built, and what to do, for people.
+
+    Args:
+        choice: the compilers of this machine
+        arch: one that nobody has a compiler for who takes part
+        is_distributed: other machines take part
+    """
+    here = choice.lacking.get(arch, '')
+    if not is_distributed:
+        return here
+    if here:
+        return f'{here}; no machine has one either (see --machines-fetch-arch)'
+    return (f"no machine has a tool chain that may be used for arch '{arch}' (see --mach and "
+            '--machines-fetch-arch); this one has, but takes no part')
 
 
 def local_toolchains(override: str,

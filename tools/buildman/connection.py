@@ -125,8 +125,10 @@ class Connection:
     def _open(self, proc: 'subprocess.Popen[bytes]') -> None:
         """Begin to read what a process says"""
         inbox = self._inbox = Inbox()
-        if callable(getattr(proc.stderr, 'readline', None)):
-            self._stderr = Reader(proc.stderr, self._take_stderr, name=f'{self.name} stderr')
+        # A stand-in may have none
+        stderr = getattr(proc, 'stderr', None)
+        if callable(getattr(stderr, 'readline', None)):
+            self._stderr = Reader(stderr, self._take_stderr, name=f'{self.name} stderr')
             self._stderr.start()
         self._channel = Channel(
             proc.stdout, proc.stdin, from_worker=True, on_message=inbox.put,
@@ -278,6 +280,6 @@ class Connection:
             if stderr:
                 stderr.close()
             self._channel = self._stderr = None
-            for stream in (proc.stdout, proc.stderr) if proc is not None else ():
+            for name in ('stdout', 'stderr'):
                 with contextlib.suppress(OSError, AttributeError):
-                    stream.close()  # type: ignore[union-attr]
+                    getattr(proc, name).close()

@@ -14,6 +14,7 @@ import sys
 from typing import (
     TYPE_CHECKING,
     Callable,
+    Collection,
     Dict,
     FrozenSet,
     List,
@@ -45,7 +46,6 @@ from buildman.errors import (
     BoardError,
     BuildmanError,
     SetupError,
-    ToolchainError,
     UsageError,
 )
 from buildman.events import Event
@@ -57,6 +57,9 @@ from buildman.status import Status
 
 if TYPE_CHECKING:
     from buildman.dist import Fleet
+
+# Board -> commits (indexes) that could not be built, and why
+Missing = Mapping[str, Tuple[Tuple[int, ...], str]]
 
 
 def split_names(values: Optional[Sequence[str]]) -> List[str]:
@@ -273,15 +276,19 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_OK
     if args.summary:
         return show_summary(args, places, series, selection.boards)
-    status = build(args, places, series, selection.boards, settings, fleet)
+    status, missing = build(args, places, series, selection.boards, settings, fleet)
     if args.build_summary:
-        show_summary(args, places, series, selection.boards)
+        show_summary(args, places, series, selection.boards, missing)
     return status
 
 
 def show_summary(args: argparse.Namespace, places: Places,
-                 series: Optional[commits.Series], selected: Sequence[Board]) -> int:
+                 series: Optional[commits.Series], selected: Sequence[Board],
+                 missing: Optional[Missing] = None) -> int:
     """Show what changed from commit to commit (-s), from the results that are there.
+
+    Args:
+        missing: what could not be built in this run
 
     Returns:
         exit status
@@ -302,7 +309,7 @@ def show_summary(args: argparse.Namespace, places: Places,
         filter_migration_warnings=args.filter_migration_warnings,
         preserve_config_y=args.preserve_config_y, show_not_built=args.show_not_built,
         ide=args.ide, step=args.step, json=args.json, junit=args.junit,
-        colour=sys.stdout.isatty(), times_folder=places.base), sys.stdout)
+        colour=sys.stdout.isatty(), times_folder=places.base, missing=missing or {}), sys.stdout)
 
 
 def _known_commits(args: argparse.Namespace, series: Optional[commits.Series],
@@ -343,14 +350,15 @@ def make_fleet(args: argparse.Namespace) -> Optional[Fleet]:
 
 
 def build(args: argparse.Namespace, places: Places, series: Optional[commits.Series],
-          selected: Sequence[Board], settings: Settings, fleet: Optional[Fleet] = None) -> int:
+          selected: Sequence[Board], settings: Settings,
+          fleet: Optional[Fleet] = None) -> Tuple[int, Missing]:
     """Build the boards.
 
     Args:
         fleet: other machines that take part
 
     Returns:
-        exit status
+        exit status, and what has no result
     """
     if not args.no_local:
         check_programs(settings)
@@ -358,14 +366,7 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
     chains.scan()
     commit_list: Optional[Tuple[Commit, ...]] = series.commits if series else None
     indexes = series.selected if series else (0,)
-    count = len(indexes)
     choice = compilers.choose_toolchains(selected, chains, indexes)
-    if fleet:
-        # Another machine may have the compiler that this one lacks
-        compilers.add_remote_only(choice, selected, indexes)
-    if not choice.jobs:
-        raise ToolchainError('no board can be built: ' + '; '.join(
-            sorted(set(choice.unbuildable.values()))))
     plan = Plan(tuple(choice.jobs), commit_list, settings, indexes)
     tree = ResultTree(places.base, commit_list, args.work_in_output, not args.no_subdirs)
     status = make_status(args, selected, commit_list)
@@ -381,11 +382,13 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
             if stale and not args.ide:
                 status.say(f'Removing {len(stale)} old build directories...')
             tree.remove_stale(alive)
-            report = run_builds(args, places, plan, tree, status, fleet)
+            # Another machine may have the compiler that this one lacks
+            report = run_builds(args, places, plan, tree, status, fleet,
+                                set() if fleet else choice.unbuildable())
         finally:
             lock.close()
-    tell_unbuilt(report, choice, count, status)
-    return exit_status(status, report, args.ignore_warnings)
+    tell_unbuilt(report, choice, plan, status, bool(fleet))
+    return exit_status(status, report, args.ignore_warnings), report.missing
 
 
 def make_status(args: argparse.Namespace, selected: Sequence[Board],
@@ -407,11 +410,13 @@ def make_status(args: argparse.Namespace, selected: Sequence[Board],
 
 
 def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,
-               status: Status, fleet: Optional[Fleet] = None) -> Report:
+               status: Status, fleet: Optional[Fleet] = None,
+               unbuildable: Collection[str] = ()) -> Report:
     """Build what is missing in the tree.
 
     Args:
         fleet: other machines that take part
+        unbuildable: boards that nobody has a compiler for
 
     Returns:
         what could not be built
@@ -422,9 +427,11 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
     here: Optional[LocalWorker] = None
     builder = Builder(plan, tree, status, events, host=fleet.host if fleet else '',
                       weigh=functools.partial(weigh_boards, tree.base_dir,
-                                              output_folder(args), plan))
+                                              output_folder(args), plan),
+                      unbuildable=unbuildable)
     recorder: Optional[durations.Recorder] = None
     try:
+        builder.tell_unbuildable()
         if not builder.nothing_to_do:
             recorder = durations.Recorder(tree.base_dir, plan.commits,
                                           plan.settings.config_only or bool(plan.settings.target))
@@ -499,13 +506,18 @@ def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree
                        fleet.speed if fleet else 1.0)
 
 
-def tell_unbuilt(report: Report, choice: compilers.Choice, count: int, status: Status) -> None:
+def tell_unbuilt(report: Report, choice: compilers.Choice, plan: Plan, status: Status,
+                 is_distributed: bool) -> None:
     """Name the boards that were not built, and why."""
-    for target, why in choice.unbuildable.items():
-        report.missing[target] = (tuple(range(count)), why)
+    reasons = [(job.board.target, report.lacking[job.board.target],
+                compilers.why_nobody(choice, job.board.arch, is_distributed))
+               for job in plan.jobs if job.board.target in report.lacking]
+    reasons += [(target, missing, why) for target, (missing, why) in report.missing.items()]
     by_reason: Dict[str, List[str]] = {}
-    for target, (missing, why) in report.missing.items():
-        name = target if len(missing) == count else f'{target} ({len(missing)} commits)'
+    for target, missing, why in reasons:
+        count = len(missing)
+        name = (target if count == plan.commit_count
+                else f"{target} ({count} commit{'s' if count != 1 else ''})")
         by_reason.setdefault(why or 'not finished', []).append(name)
     for why, names in by_reason.items():
         status.say(f"Not built: {' '.join(names)}: {why}")

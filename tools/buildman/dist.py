@@ -23,6 +23,7 @@ from buildman import (
     buildenv,
     ccache,
     events,
+    hosts,
     joblog,
     machine,
     machine_probe,
@@ -203,6 +204,9 @@ class Fleet:
         if isinstance(event, events.Built):
             attempt = self._builder.attempt(event.worker, event.outcome.target)
             self._job_log.add(event.outcome, fate, attempt)
+        elif isinstance(event, events.Refused):
+            self._job_log.add(event.outcome, '')
+            log.say(f'{event.outcome.target}: {event.outcome.stderr}')
         elif isinstance(event, events.WorkerReady):
             log.say(f'[{event.worker}] ready')
         elif isinstance(event, events.WorkerGone):
@@ -337,7 +341,8 @@ def _fetch(mach: machine.Machine, archs: Sequence[str]) -> None:
 
 def kill_workers(args: argparse.Namespace) -> int:
     """Stop left-over workers (--kill-workers)."""
-    return boss.kill_workers([mach.name for mach in load_machines(args).machines])
+    names = [mach.name for mach in load_machines(args).machines]
+    return EXIT_OK if hosts.kill_all(names) else 1
 
 
 def clean_workers(args: argparse.Namespace) -> int:

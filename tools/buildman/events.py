@@ -38,6 +38,14 @@ class Built:
 
 
 @dataclasses.dataclass(frozen=True)
+class Refused:
+    """Nobody has a compiler for a board: that is its result at one commit."""
+
+    worker: str
+    outcome: Outcome
+
+
+@dataclasses.dataclass(frozen=True)
 class BoardDone:
     """A worker has nothing more to do for a board.
 
@@ -86,10 +94,16 @@ class Said:
 
 @dataclasses.dataclass(frozen=True)
 class WorkerGone:
-    """A worker cannot take boards any more; what it had is to be given away."""
+    """A worker cannot take boards any more; what it had is to be given away.
+
+    Attributes:
+        archs: what it has compilers for, as far as it told before it was ready;
+            None when that is not known
+    """
 
     worker: str
     reason: str
+    archs: Optional[Tuple[str, ...]] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,5 +118,5 @@ class Crashed:
     error: Exception
 
 
-Event = Union[SlotReady, Started, Built, BoardDone, WorkerComing, WorkerReady, Said,
+Event = Union[SlotReady, Started, Built, Refused, BoardDone, WorkerComing, WorkerReady, Said,
               WorkerGone, Crashed]

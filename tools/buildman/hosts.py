@@ -7,7 +7,6 @@ import threading
 from typing import Callable, Dict, Sequence, Tuple
 
 from buildman import boss, scripts
-from buildman.errors import BuildmanError
 
 # host name -> work folder, where the configuration names one
 WORK_DIRS: Dict[str, str] = {}
@@ -19,14 +18,20 @@ CLEAN_TIME = 600
 def kill_workers(machines: Sequence[str]) -> int:
     """Stop left-over workers and free their locks, on all hosts at once.
 
-    Prints one line a host.
+    Prints one line a host, also for one that fails.
 
     Args:
         machines: host names
 
     Returns:
-        0 when that was done on all of them, else 1
+        0; who has to know whether it was done everywhere calls kill_all()
     """
+    kill_all(machines)
+    return 0
+
+
+def kill_all(machines: Sequence[str]) -> bool:
+    """Do what kill_workers() does; return whether that was done on all hosts."""
     def kill(hostname: str) -> Tuple[str, bool]:
         text = boss._run_ssh(hostname, scripts.kill_script(_work_dir_of(hostname)),
                              boss.COMMAND_TIME)
@@ -53,7 +58,7 @@ def clean_workers(machines: Sequence[str]) -> int:
             return f'in use by {answer.owner}' if answer.owner else 'in use', False
         return _last_line(text), True
 
-    return _on_all(machines, clean)
+    return 0 if _on_all(machines, clean) else 1
 
 
 def _last_line(text: str) -> str:
@@ -67,15 +72,15 @@ def _work_dir_of(hostname: str) -> str:
     return WORK_DIRS.get(hostname, scripts.DEFAULT_WORK_DIR)
 
 
-def _on_all(machines: Sequence[str], act: Callable[[str], Tuple[str, bool]]) -> int:
+def _on_all(machines: Sequence[str], act: Callable[[str], Tuple[str, bool]]) -> bool:
     """Do something on all hosts in parallel, and print a line for each"""
     answers: Dict[int, Tuple[str, bool]] = {}
 
     def run(pos: int, hostname: str) -> None:
         try:
             answers[pos] = act(hostname)
-        except (BuildmanError, OSError) as exc:
-            answers[pos] = str(exc), False
+        except Exception as exc:
+            answers[pos] = str(exc) or type(exc).__name__, False
 
     threads = [threading.Thread(target=run, args=item, daemon=True)
                for item in enumerate(machines)]
@@ -84,4 +89,4 @@ def _on_all(machines: Sequence[str], act: Callable[[str], Tuple[str, bool]]) -> 
     for pos, (thread, hostname) in enumerate(zip(threads, machines)):
         thread.join()
         print(f'{hostname}: {answers.get(pos, ("failed", False))[0]}', flush=True)
-    return 0 if all(answers.get(i, ('', False))[1] for i in range(len(machines))) else 1
+    return all(answers.get(i, ('', False))[1] for i in range(len(machines)))

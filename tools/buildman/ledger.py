@@ -353,20 +353,36 @@ class Ledger:
             board.given_up = reason
             self._open -= 1
 
+    def stranded(self) -> List[str]:
+        """Return the boards that no worker of now can build."""
+        return [target for target, board in self._boards.items()
+                if self._waiting(target) and not any(
+                    worker.accepting and self._may(worker, board)
+                    for worker in self._workers.values())]
+
     def give_up_stranded(self, reason: str) -> List[str]:
         """Give up the boards that no worker of now can build.
 
         Returns:
             those boards
         """
-        out = []
-        for board in self._boards.values():
-            if self._waiting(board.task.target) and not any(
-                    worker.accepting and self._may(worker, board)
-                    for worker in self._workers.values()):
-                self.give_up(board.task.target, reason)
-                out.append(board.task.target)
+        out = self.stranded()
+        for target in out:
+            self.give_up(target, reason)
         return out
+
+    def withdraw(self, target: str) -> Tuple[int, ...]:
+        """Take a board that waits out of the pool, as nothing is to be built for it.
+
+        Returns:
+            the commits that it was to be built at
+        """
+        board = self._boards[target]
+        commits = tuple(sorted(board.todo))
+        if self._waiting(target):
+            board.todo.clear()
+            self._open -= 1
+        return commits
 
     # -- how it stands -----------------------------------------------------
 

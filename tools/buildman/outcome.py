@@ -5,8 +5,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 from typing import Dict
+
+# All of the `err` of a board that nobody has a compiler for. make has a line of its
+# own in what it says of a failure, so nothing that was built has this text alone.
+_NO_COMPILER = re.compile(r'Tool chain error for [^\s:]+: [^\n]+\n?')
+
+# make's exit status for errors
+_MAKE_FAILED = 2
 
 
 @dataclasses.dataclass
@@ -62,3 +70,22 @@ class Outcome:
         for folder in {os.path.dirname(path) for path in self.images.values()}:
             shutil.rmtree(folder, ignore_errors=True)
         self.images = {}
+
+
+def without_compiler(target: str, arch: str, commit_upto: int) -> Outcome:
+    """Return what stands for the result of a board that nobody has a compiler for.
+
+    Its text says nothing of this machine, and is that of other buildmans.
+    """
+    return Outcome(target, commit_upto, _MAKE_FAILED, stderr=(
+        f"Tool chain error for {arch}: No tool chain found for arch '{arch}'"))
+
+
+def is_no_compiler(stderr: str) -> bool:
+    """Return whether all that a board has to say is that there is no compiler for it."""
+    return bool(_NO_COMPILER.fullmatch(stderr))
+
+
+def lacks_compiler(return_code: int, stdout: str, stderr: str) -> bool:
+    """Return whether a result says that there was no compiler, so nothing was built."""
+    return return_code == _MAKE_FAILED and not stdout.strip() and is_no_compiler(stderr)

@@ -13,7 +13,6 @@ import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
 
 from buildman import boss, oneshot, scripts
-from buildman.errors import BuildmanError
 from buildman.poolrun import PoolRun
 
 # Seconds that all workers together get to answer `quit`
@@ -71,8 +70,8 @@ class WorkerPool:
                 worker = workers[pos] = _make_worker(self.machines[pos])
                 _start(worker, self.machines[pos], git_dir, refspec, debug, settings)
                 running.add(pos)
-            except (BuildmanError, OSError) as exc:
-                failures[pos] = str(exc)
+            except Exception as exc:
+                failures[pos] = str(exc) or type(exc).__name__
 
         threads = [threading.Thread(target=bring_up, args=(pos,), daemon=True)
                    for pos in range(len(self.machines))]
@@ -121,7 +120,7 @@ class WorkerPool:
         def end(worker: Any) -> None:
             try:
                 worker.quit()
-            except (BuildmanError, OSError):
+            except Exception:
                 _close(worker)
 
         _join(_on_all(self.workers, end), QUIT_TIME)
@@ -130,10 +129,11 @@ class WorkerPool:
     def close_all(self) -> None:
         """End all workers now (Ctrl-C): ask all of them, then close; in bounded time."""
         for worker in self.workers:
-            worker.closing = True
+            with contextlib.suppress(Exception):
+                worker.closing = True
 
         def ask(worker: Any) -> None:
-            with contextlib.suppress(BuildmanError, OSError, AttributeError):
+            with contextlib.suppress(Exception):
                 worker.quit()
 
         _join(_on_all(self.workers, ask), INTERRUPT_TIME)
@@ -191,13 +191,13 @@ def _start(worker: Any, mach: Any, git_dir: str, refspec: str, debug: bool,
 
 def _free(worker: Any) -> None:
     """Free the lock of a machine, if it is ours"""
-    with contextlib.suppress(BuildmanError, OSError):
+    with contextlib.suppress(Exception):
         worker.remove_lock()
 
 
 def _close(worker: Any) -> None:
     """End a worker's connection"""
-    with contextlib.suppress(BuildmanError, OSError, AttributeError):
+    with contextlib.suppress(Exception):
         worker.close()
 
 

@@ -72,11 +72,7 @@ class Link:
     @property
     def real(self) -> bool:
         """Whether it is a RemoteWorker, which posts by itself"""
-        # A class that is a stand-in is no class at all
-        return (isinstance(boss.RemoteWorker, type)
-                and isinstance(self.worker, boss.RemoteWorker)
-                and type(self.worker).recv is boss.RemoteWorker.recv
-                and 'recv' not in vars(self.worker))
+        return boss.receives_by_itself(self.worker)
 
     @property
     def version(self) -> int:

@@ -2,7 +2,8 @@
 """One build over several workers, for callers of `boss.WorkerPool`.
 
 It drives anything that has `name, toolchains, nthreads, max_boards` and the
-methods `build_prepare, build_board, build_done, recv`. Each such worker has a
+methods `build_prepare, build_board, build_done, recv`, whatever it is and has
+them from; what it raises costs the worker, not the run. Each such worker has a
 thread that calls recv() and posts what it returns to a queue; a `RemoteWorker`
 posts by itself. One loop takes from the queue and owns all state. A recv()
 that blocks for ever holds up its own thread and nothing else.
@@ -22,7 +23,7 @@ import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 from buildman import boss, collect, protocol, results, wire
-from buildman.errors import BuildmanError, SetupError
+from buildman.errors import SetupError
 from buildman.poollink import Link, PoolLog, short
 from buildman.scheduler import Handout, Scheduler, Task
 
@@ -35,10 +36,6 @@ IDLE_FACTOR = 12
 
 # Failures of a machine, without a result in between, after which it gets no more
 MAX_INFRA = 3
-
-# What a worker, or a stand-in for one, may raise
-_ERRORS = (BuildmanError, OSError, EOFError, ValueError, RuntimeError, LookupError,
-           StopIteration, queue.Empty)
 
 
 @dataclasses.dataclass
@@ -166,7 +163,7 @@ class PoolRun:
                 continue
             try:
                 link.worker.build_prepare(self._commits)
-            except _ERRORS as exc:
+            except Exception as exc:
                 self._lost(link, f'cannot be told to prepare: {_text(exc)}')
                 continue
             self._listen(link)
@@ -196,7 +193,7 @@ class PoolRun:
                 self._queue.put((link, data))
                 if data.get('resp') in ('build_done', 'quit_ack'):
                     return
-        except _ERRORS as exc:
+        except Exception as exc:
             why = _text(exc)
         finally:
             self._queue.put((link, _Gone(why)))
@@ -237,7 +234,7 @@ class PoolRun:
                 try:
                     link.worker.build_done()
                     link.told_done = True
-                except _ERRORS as exc:
+                except Exception as exc:
                     self._lost(link, _text(exc))
         deadline = time.monotonic() + DONE_TIME
         while any(link.told_done and not link.gone and not link.answered
@@ -314,7 +311,7 @@ class PoolRun:
                 link.last_heard = link.last_result = time.monotonic()
             try:
                 self._submit(link, handout)
-            except _ERRORS as exc:
+            except Exception as exc:
                 self._lost(link, f"cannot be given '{handout.target}': {_text(exc)}")
         if targets:
             how = f' (initial, max_boards={link.slots})' if first else ''
@@ -498,5 +495,5 @@ def _text(exc: BaseException) -> str:
 
 def _quietly(act: Any) -> None:
     """Call a function of a worker that has gone anyway"""
-    with contextlib.suppress(*_ERRORS):
+    with contextlib.suppress(Exception):
         act()

@@ -17,7 +17,7 @@ import random
 import threading
 import time
 import uuid
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from buildman import (
     boss,
@@ -103,6 +103,7 @@ class RemoteMachine:
         self._gone_lock = threading.Lock()
         self._freed = threading.Event()
         self._claimed = False
+        self._has_told = False
         self._pushing: Optional[threading.Thread] = None
         self._prepared = threading.Event()
         self._over = threading.Event()
@@ -217,6 +218,15 @@ class RemoteMachine:
         self._post(events.WorkerComing(self.name, mach.max_boards or max(1, mach.info.threads),
                                        tuple(self.archs), self.speed))
 
+    def _known_archs(self) -> Optional[Tuple[str, ...]]:
+        """Return what the machine has compilers for, None when it did not tell"""
+        if not self._has_told:
+            return None
+        # It was asked for these in the survey: nothing travels
+        mach, ship = self._machine, self._shipment
+        mach.find_toolchains(ship.candidates, ship.wanted)
+        return tuple(sorted(mach.toolchains))
+
     def _wait(self, event: threading.Event) -> bool:
         """Wait for an answer, as long as the worker lives"""
         deadline = time.monotonic() + ANSWER_TIME
@@ -247,6 +257,7 @@ class RemoteMachine:
             mach.cannot(failure.text)
         elif not mach.take_answer(text):
             self._claimed = False
+        self._has_told = mach.info.threads > 0
         if not mach.avail:
             raise BossError(f'not used: {mach.reason}')
         if not failure:
@@ -333,7 +344,7 @@ class RemoteMachine:
         reason = one_line(reason)
         self._log.error(reason)
         if not closing:
-            self._post(events.WorkerGone(self.name, reason))
+            self._post(events.WorkerGone(self.name, reason, self._known_archs()))
         self._free()
         self._receiver.drop_images()
 

@@ -21,7 +21,7 @@ import shutil
 from typing import Container, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
 
 from buildman.errors import SetupError
-from buildman.outcome import Outcome
+from buildman.outcome import Outcome, lacks_compiler
 from buildman.plan import Commit
 
 # Folder of the slots, inside the folder of the results
@@ -29,6 +29,9 @@ WORK_DIR = '.bm-work'
 
 # Results of a commit: two or more digits, the hash, 20 characters of subject
 _COMMIT_DIR = re.compile(r'^(\d+)_g([0-9a-f]{7,64})_')
+
+# Characters that tell a file of one line from a longer one
+_SHORT = 4096
 
 # Files of a result that are no files of a build, with the ELF images' ones
 _RESULT_ONLY = frozenset(('err', 'host', 'log', 'out-cmd', 'out-env', 'sizes', 'toolchain',
@@ -218,6 +221,39 @@ class ResultTree:
         except OSError:
             warned = False
         return code, warned
+
+    def forget(self, upto: int, target: str) -> None:
+        """Let an earlier result count no more, as it was to be built anew and was not.
+
+        Raises:
+            SetupError: the folder cannot be written
+        """
+        path = self.done_file(upto, target)
+        try:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(path)
+        except OSError as exc:
+            raise SetupError(f"cannot remove '{path}': {exc.strerror}") from exc
+
+    def lacks_compiler(self, upto: int, target: str) -> bool:
+        """Return whether a board has a result that says that there was no compiler.
+
+        Such a result stands until there is one.
+        """
+        done = self.read_done(upto, target)
+        if done is None or not done[0]:
+            return False
+        log, err = (self._read_start(upto, target, name) for name in ('log', 'err'))
+        return lacks_compiler(done[0], log, err)
+
+    def _read_start(self, upto: int, target: str, name: str) -> str:
+        """Return a file of a result, '' when there is none; of a long one its beginning"""
+        try:
+            with open(os.path.join(self.board_dir(upto, target), name), encoding='utf-8',
+                      errors='replace') as inf:
+                return inf.read(_SHORT)
+        except OSError:
+            return ''
 
     def _sort_old(self, alive: Container[str]) -> Tuple[List[str], Dict[str, str]]:
         """Sort the folders of commits that are not where this run wants them.

@@ -31,6 +31,7 @@ class Counts:
         previous: of these, how many were there before this run
         skipped: of the new ones, how many were carried forward unbuilt
         reconfigured: of the new ones, how many were configured again
+        refused: of the new ones, how many took no time, as nobody has a compiler
     """
 
     total: int = 0
@@ -40,6 +41,7 @@ class Counts:
     previous: int = 0
     skipped: int = 0
     reconfigured: int = 0
+    refused: int = 0
 
     @property
     def done(self) -> int:
@@ -123,7 +125,8 @@ class Status:
 
     def _eta(self, left: int) -> str:
         """Return how long it will take, '' when that is not known"""
-        new = self.counts.done - self.counts.previous - self.counts.skipped
+        counts = self.counts
+        new = counts.done - counts.previous - counts.skipped - counts.refused
         if not left or new < 1:
             return ''
         spent = self._clock() - self._started
@@ -169,7 +172,8 @@ class Status:
     def result(self, outcome: Outcome) -> None:
         """Tell of a result what is to be told at once."""
         if self._ide:
-            self._ide.write(outcome.stderr)
+            text = outcome.stderr
+            self._ide.write(text if not text or text.endswith('\n') else text + '\n')
             self._ide.flush()
         elif self._describe:
             text = self._describe(outcome)

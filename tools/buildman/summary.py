@@ -119,6 +119,8 @@ class CommitSummary:
         config_boards: boards that changed alike, and their changes
         not_built: boards without a result
         seconds: target to how long it took to build, where that is known
+        failures: of the boards without a result, those that could not be built,
+            and why, as far as this run knows
     """
 
     upto: int
@@ -135,6 +137,7 @@ class CommitSummary:
     config_boards: List[Tuple[List[int], ConfigChanges]]
     not_built: List[int]
     seconds: Dict[str, float] = dataclasses.field(default_factory=dict)
+    failures: Dict[int, str] = dataclasses.field(default_factory=dict)
 
 
 # Line to the boards that have it, in the order of first appearance

@@ -37,7 +37,9 @@ number)::
         }},
         "fixed": […], "broken": […], "warned": […],   targets that have become
                                      good, failing or good with warnings
-        "not_built": […],
+        "not_built": […],            targets without a result
+        "not_built_why": {"TARGET": "…"},  of these, what the run that wrote this
+                                     (-z) could not build, and why
         "added": [{"line": "…", "kind": "error" | "warning" | "blob",
                    "boards": […]}],  lines that no board had before
         "removed": […],              the same; 'blob' does not occur
@@ -55,8 +57,9 @@ number)::
 
 The JUnit file has a suite for each commit and a case for each board, with
 class `buildman.ARCH`. A board that failed is a failure with its stderr, of type
-'build' or, if it lacks binaries only, 'missing-blobs'. One that was not built
-is skipped, and warnings are in system-err.
+'build' or, if it lacks binaries only, 'missing-blobs', or 'no-toolchain'. One
+that the run which wrote this (-z) could not build is an error of type
+'not-built'; another one without a result is skipped. Warnings are in system-err.
 """
 
 from __future__ import annotations
@@ -69,6 +72,7 @@ from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Sequence, Tex
 from xml.sax.saxutils import escape, quoteattr
 
 from buildman.errors import SetupError
+from buildman.outcome import is_no_compiler
 from buildman.plan import Board
 from buildman.resultreader import ERROR, STATUS_NAMES, UNKNOWN, WARNING, Problem
 from buildman.summary import CommitSummary, Line, sort_names
@@ -186,6 +190,8 @@ class JsonReport(Report):
             'warned': self._names(groups[1]),
             'broken': self._names(broken),
             'not_built': self._names(summary.not_built),
+            'not_built_why': {self._boards[num].target: why
+                          for num, why in summary.failures.items()},
             'added': [self._line(line, is_blob(line.text) or (bool(line.boards) and all(
                 line.text in _blob_lines(summary.messages[num]) for num in line.boards)))
                       for line in summary.added + summary.blobs],
@@ -263,8 +269,8 @@ class JunitReport(Report):
         if summary.commit:
             name = f'{summary.upto + 1:02d}: {summary.commit.subject}'
         self._write(f'<testsuite name={_attr(name)} tests="{len(now)}" '
-                    f'failures="{now.count(ERROR)}" errors="0" '
-                    f'skipped="{now.count(UNKNOWN)}">\n')
+                    f'failures="{now.count(ERROR)}" errors="{len(summary.failures)}" '
+                    f'skipped="{now.count(UNKNOWN) - len(summary.failures)}">\n')
         if summary.commit:
             self._write(f'<properties><property name="commit" value={_attr(summary.commit.hash)}/>'
                         '</properties>\n')
@@ -283,6 +289,10 @@ class JunitReport(Report):
         seconds = summary.seconds.get(brd.target)
         time = '' if seconds is None else f' time="{seconds:.3f}"'
         head = f'<testcase classname={_attr("buildman." + brd.arch)} name={_attr(brd.target)}{time}'
+        if num in summary.failures:
+            why = summary.failures[num]
+            return (f'{head}><error type="not-built" message={_attr("not built: " + why)}/>'
+                    '</testcase>\n')
         if status == UNKNOWN:
             return f'{head}><skipped message="not built"/></testcase>\n'
         if status == ERROR:
@@ -290,7 +300,9 @@ class JunitReport(Report):
             errors = [line for line in lines if line not in blobs] or lines
             first = next((line for line in errors if 'error' in line.lower()),
                          errors[0] if errors else 'build failed')
-            kind = 'missing-blobs' if num in summary.facts.blob_only else 'build'
+            kind = ('missing-blobs' if num in summary.facts.blob_only else
+                    'no-toolchain' if is_no_compiler(summary.facts.stderr.get(num, '')) else
+                    'build')
             return (f'{head}><failure type="{kind}" message={_attr(first)}>{text}</failure>'
                     '</testcase>\n')
         if status == WARNING:

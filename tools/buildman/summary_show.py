@@ -12,8 +12,10 @@ from typing import (
     TYPE_CHECKING,
     Dict,
     FrozenSet,
+    Iterable,
     Iterator,
     List,
+    Mapping,
     Optional,
     Sequence,
     TextIO,
@@ -80,6 +82,8 @@ class SummaryRequest:
         colour: print in colour
         processes: most processes to read with, 0 for one per processor
         times_folder: folder that has how long builds took; '' for `folder`
+        missing: board -> commits (indexes) that the build before this summary
+            could not build, and why
     """
 
     folder: str
@@ -107,6 +111,7 @@ class SummaryRequest:
     colour: bool = False
     processes: int = 0
     times_folder: str = ''
+    missing: Mapping[str, Tuple[Tuple[int, ...], str]] = dataclasses.field(default_factory=dict)
 
     def selected(self) -> List[Tuple[int, Optional[Commit], str]]:
         """Return index, commit and folder of each commit to show."""
@@ -123,6 +128,20 @@ class SummaryRequest:
         return [(upto, self.commits[upto],
                  os.path.join(self.folder, names[upto]))
                 for upto in wanted]
+
+    def why_not_built(self, upto: int, nums: Iterable[int]) -> Dict[int, str]:
+        """Return which boards could not be built at a commit, and why.
+
+        Args:
+            upto: index of the commit
+            nums: boards without a result there
+        """
+        out = {}
+        for num in nums if self.missing else ():
+            commits, why = self.missing.get(self.boards[num].target, ((), ''))
+            if upto in commits:
+                out[num] = why or 'not finished'
+        return out
 
     def wanted(self) -> Wanted:
         """Return what is to be read for this."""
@@ -176,15 +195,18 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
         printer.begin(None if request.commits is None else len(commits),
                       request.threads, request.jobs_per_thread)
         differ = Differ(request.boards)
-        found = False
+        found = incomplete = False
         for summary in _summaries(request, commits, differ, problems):
             summary.seconds = times.get(
                 summary.commit.hash if summary.commit else durations.CURRENT, {})
             found = found or len(summary.not_built) < len(request.boards)
+            incomplete = incomplete or bool(summary.not_built)
+            summary.failures = request.why_not_built(summary.upto, summary.not_built)
             printer.commit(summary)
             for report in reports:
                 report.commit(summary)
-        printer.end(differ.flakes)
+        incomplete = incomplete and found and not request.ide
+        printer.end(differ.flakes, incomplete or bool(request.missing))
         for report in reports:
             report.end(differ.flakes, problems)
     finally:
@@ -196,6 +218,8 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
     if not found:
         err.write(f"buildman: there is no result in '{request.folder}': build first (leave out"
                   ' -s), or name the output folder of that build with -o\n')
+    elif incomplete and not printer.told_boards:
+        err.write('buildman: not every board has a result: --show-not-built shows which\n')
     _tell_problems(problems, err)
     return 0
 

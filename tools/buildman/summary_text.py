@@ -59,7 +59,11 @@ class TextOptions:
 
 
 class TextPrinter:
-    """A listener that prints each commit as it comes."""
+    """A listener that prints each commit as it comes.
+
+    Attributes:
+        told_boards: it has named a board
+    """
 
     def __init__(self, boards: Sequence[Board], options: TextOptions, out: TextIO,
                  err: TextIO):
@@ -67,7 +71,7 @@ class TextPrinter:
         self._opts = options
         self._out = out
         self._err = err
-        self._told_boards = False
+        self.told_boards = False
 
     def _colour(self, colour: int, text: str, bright: bool = True) -> str:
         if not self._opts.colour:
@@ -132,13 +136,15 @@ class TextPrinter:
             names = ', '.join(self._boards[num].target for num in summary.not_built)
             self._print(f'Boards not built ({len(summary.not_built)}): {names}')
 
-    def end(self, flakes: Iterable[int]) -> None:
+    def end(self, flakes: Iterable[int], is_incomplete: bool = False) -> None:
         """Print what can be said at the end only.
 
         Args:
             flakes: boards that failed and recovered
+            is_incomplete: some boards have no result, so nobody knows whether
+                there are errors, and that is told otherwise
         """
-        if not self._told_boards:
+        if not self.told_boards and not is_incomplete:
             self._print('(no errors to report)', GREEN)
         names = sort_names(self._boards, flakes)
         if names:
@@ -159,7 +165,7 @@ class TextPrinter:
                     text += ''.join([' ' + self._boards[num].target for num in nums])
             if text:
                 self._print(f'{arch:>10}: {text}')
-                self._told_boards = True
+                self.told_boards = True
 
     def _print_lines(self, lines: Iterable[Line], sign: str, colour: int) -> None:
         for line in lines:

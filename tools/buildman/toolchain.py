@@ -313,9 +313,9 @@ class Toolchains:
                     raise ToolchainError(f"[toolchain-prefix] {arch}{broken[1:]}")
         where = bsettings.config_fname or '~/.buildman'
         wanted = self._aliases.get(arch, [arch])[0]
-        raise ToolchainError(
-            f"No tool chain found for arch '{arch}'{broken}: run 'buildman --fetch-arch "
-            f"{wanted}', or name its folder in [toolchain] of '{where}'")
+        get = 'install gcc' if arch == SANDBOX else f"run 'buildman --fetch-arch {wanted}'"
+        raise ToolchainError(f"No tool chain found for arch '{arch}'{broken}: {get}, or name its "
+                             f"folder in [toolchain] of '{where}'")
 
     def _make(self, cand: Candidate) -> Toolchain:
         """Return a candidate as what travels with a build.
