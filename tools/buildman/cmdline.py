@@ -12,9 +12,6 @@ from buildman.errors import UsageError
 # there yet: (words for argparse, whether it takes a value)
 NOT_YET = (
     (('-X', '--extend'), False),
-    (('--lines',), False),
-    (('--lines-debug',), False),
-    (('--lines-code',), False),
     (('--full-check',), False),
     (('-t', '--test'), False),
     (('--coverage',), False),
@@ -201,6 +198,14 @@ def _add_summary(parser: argparse.ArgumentParser) -> None:
             ('-Y', '--filter-migration-warnings', 'leave out warnings about migration'),
             ('-I', '--ide', 'print only what compilers say, as an IDE can parse it')):
         group.add_argument(short, long, action='store_true', help=text)
+    group.add_argument('--lines', action='store_true',
+                       help='find out which lines of the source each build compiles; with -s, '
+                            'show how that changed (builds from nothing, without link-time '
+                            'optimisation)')
+    group.add_argument('--lines-debug', action='store_true',
+                       help='the same, with CC_OPTIMIZE_FOR_DEBUG set; images may become too large')
+    group.add_argument('--lines-code', action='store_true',
+                       help='the same, and with -s show the text of these lines')
     group.add_argument('--preserve-config-y', action='store_true',
                        help="with -K, show 'y' as it is, not as 1")
     group.add_argument('--show-not-built', action='store_true',
@@ -279,6 +284,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_intermixed_args(list(argv))
     if args.use_machines:
         args.dist = True
+    if args.lines_debug or args.lines_code:
+        args.lines = True
     if args.machines_fetch_arch:
         args.machines = True
     return args

@@ -26,7 +26,7 @@ import shutil
 import time
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
-from buildman import buildenv, ccache, collect, unaffected
+from buildman import buildenv, ccache, collect, footprint, unaffected
 from buildman.buildfolder import BuildFolder
 from buildman.jobserver import JobServer
 from buildman.makerun import MakeRunner
@@ -250,6 +250,7 @@ class MakeJob:
             reconfigured=configure and not first)
         outcome.infra = infra_reason(code, outcome.stderr)
         self._collect(outcome)
+        self._scan(outcome)
         self._last = outcome if code == 0 and not outcome.infra else None
         self._notes = None
         if is_passing(outcome.infra):
@@ -331,7 +332,7 @@ class MakeJob:
         """Return the last result for a commit that cannot have changed it"""
         outcome = dataclasses.replace(
             last, commit_upto=upto, files=dict(last.files), images={}, seconds=0.0,
-            reconfigured=False, skipped=True)
+            scan_seconds=0.0, reconfigured=False, skipped=True)
         self._stage(outcome)
         return outcome
 
@@ -450,6 +451,18 @@ class MakeJob:
         if text:
             files['uboot.env'] = text
         self._stage(outcome)
+
+    def _scan(self, outcome: Outcome) -> None:
+        """Add which lines of the source were compiled (--lines)
+
+        Not for a failure: what was compiled until then says nothing of the commit.
+        """
+        settings = self._settings
+        if settings.lines and not outcome.return_code and not settings.config_only:
+            started = time.monotonic()
+            outcome.files['lines'] = footprint.scan(
+                self._folder.path, self._dirs.source, collect.PHASES)
+            outcome.scan_seconds = time.monotonic() - started
 
     def _stage(self, outcome: Outcome) -> None:
         """Copy the images of -k to where they can be taken from"""

@@ -105,6 +105,7 @@ class Settings:
     skip_unaffected: bool = True        # off with --no-skip-unaffected
     jobs: int = 0                       # -j of each make; 0: shared job server
     timeout: int = 0                    # --timeout, seconds for one build; 0: none
+    lines: bool = False                 # --lines: tell which lines were compiled
 
     def to_dict(self) -> Dict[str, Any]:
         """Return the settings as JSON types, tuples as lists."""

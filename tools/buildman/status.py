@@ -31,6 +31,9 @@ class Counts:
         previous: of these, how many were there before this run
         skipped: of the new ones, how many were carried forward unbuilt
         reconfigured: of the new ones, how many were configured again
+        scanned: of the new ones, of how many it was found out which lines were
+            compiled (--lines)
+        scan_seconds: how long that took, all together
     """
 
     total: int = 0
@@ -40,6 +43,8 @@ class Counts:
     previous: int = 0
     skipped: int = 0
     reconfigured: int = 0
+    scanned: int = 0
+    scan_seconds: float = 0.0
 
     @property
     def done(self) -> int:
@@ -193,6 +198,14 @@ class Status:
             self._draw()
             self._put('\n')
             self._drawn = False
+
+    def scanned(self) -> str:
+        """Return how long --lines took; '' when there was nothing to be scanned."""
+        count, seconds = self.counts.scanned, self.counts.scan_seconds
+        if not count:
+            return ''
+        return (f"--lines: scanned {count} build{'' if count == 1 else 's'} in {seconds:.1f}s "
+                f'({seconds / count:.2f}s/build, summed across threads)')
 
     def closing(self) -> str:
         """Return the closing line."""
