@@ -300,9 +300,10 @@ class _Header:
         """Return the names of the files, from 0 on, of version 5.
 
         All have a folder, the first one being that in which the compiler was run.
+        Others may be relative to it; they are left so, as in older versions.
         """
-        folders = [name for name, _ in self._entries()] or [b'']
-        return [os.path.join(folders[0], folders[folder] if folder < len(folders) else b'', name)
+        folders = [name for name, _ in self._entries()]
+        return [os.path.join(folders[folder] if folder < len(folders) else b'', name)
                 for name, folder in self._entries()]
 
 
@@ -414,8 +415,8 @@ def read_object(data: bytes) -> SourceLines:
 
     Returns:
         names of sources, as the compiler was told them, each with its lines. A
-        name that is relative and of a table older than version 5 is relative to
-        where the compiler was run. Nothing for an object without line tables.
+        relative one is relative to where the compiler was run. Nothing for an
+        object without line tables.
 
     Raises:
         Damaged: it is no ELF object, or makes no sense
@@ -429,6 +430,6 @@ def read_object(data: bytes) -> SourceLines:
                 pos = 0
                 while pos < len(table):
                     pos = _read_table(elf, num, table, pos, found)
-    except (struct.error, IndexError, zlib.error) as exc:
+    except (struct.error, IndexError, OverflowError, zlib.error) as exc:
         raise Damaged(str(exc)) from exc
     return found

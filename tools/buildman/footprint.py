@@ -74,9 +74,10 @@ class _Resolver:
         for place in places:
             # Links lead to sources: include/asm/arch in a build folder is one
             path = os.path.realpath(place)
-            if (path.startswith(self._root) and os.path.isfile(path)
-                    and not (self._made and path.startswith(self._made))):
-                return path[len(self._root):]
+            if os.path.isfile(path):
+                inside = path.startswith(self._root) and not (
+                    self._made and path.startswith(self._made))
+                return path[len(self._root):] if inside else None
         return None
 
 

@@ -457,8 +457,7 @@ class MakeJob:
 
         Not for a failure: what was compiled until then says nothing of the commit.
         """
-        settings = self._settings
-        if settings.lines and not outcome.return_code and not settings.config_only:
+        if self._settings.lines and not outcome.return_code:
             started = time.monotonic()
             outcome.files['lines'] = footprint.scan(
                 self._folder.path, self._dirs.source, collect.PHASES)

@@ -204,7 +204,7 @@ class Status:
         count, seconds = self.counts.scanned, self.counts.scan_seconds
         if not count:
             return ''
-        return (f"--lines: scanned {count} build{'' if count == 1 else 's'} in {seconds:.1f}s "
+        return (f"--lines: scanned {count} builds in {seconds:.1f}s "
                 f'({seconds / count:.2f}s/build, summed across threads)')
 
     def closing(self) -> str:

@@ -103,7 +103,8 @@ class Versions:
         """Return which lines went and which came, without those that only moved.
 
         A file that is not there at one of the commits has nothing that could
-        move: its numbers stand for themselves.
+        move: its numbers stand for themselves. Of one that is there, what is
+        beyond its end is no line.
 
         Args:
             path: name relative to the source
@@ -200,14 +201,13 @@ def different(old: Manifest, new: Manifest) -> Tuple[Dict[str, str], Dict[str, s
             {key: text for key, text in new.items() if old.get(key) != text})
 
 
-def needed(old: Manifest, new: Manifest, texts: bool) -> List[str]:
+def needed(old: Manifest, new: Manifest) -> List[str]:
     """Return the sources to be read in order to compare two manifests.
 
     Args:
         old, new: what different() has returned
-        texts: whether their lines are to be told
     """
-    return [_path(key) for key in (old.keys() | new.keys() if texts else old.keys() & new.keys())]
+    return [_path(key) for key in old.keys() | new.keys()]
 
 
 def compare(old: Manifest, new: Manifest, versions: Versions, texts: bool) -> List[FileLines]:
@@ -225,11 +225,8 @@ def compare(old: Manifest, new: Manifest, versions: Versions, texts: bool) -> Li
     for key in sorted(old.keys() | new.keys()):
         before, after = (parse_numbers(side.get(key, '')) for side in (old, new))
         path = _path(key)
-        if before and after:
-            sign = '~'
-            went, came = versions.changed(path, before, after)
-        else:
-            sign, went, came = '+' if after else '-', sorted(before), sorted(after)
+        went, came = versions.changed(path, before, after)
+        sign = '~' if before and after else '+' if after else '-'
         if not went and not came:
             continue
         told: List[Tuple[str, int, str]] = []

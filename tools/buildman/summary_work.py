@@ -348,7 +348,7 @@ class SliceReader:
             return
         versions = Versions(history.repo, *history.hashes[self._step - 1:self._step + 1])
         try:
-            versions.fetch(path for pair in lines.values() for path in needed(*pair, code))
+            versions.fetch(path for pair in lines.values() for path in needed(*pair))
         except GitError as exc:
             reader.problems.append(Problem(
                 f'cannot be compared with the commit before (--lines): {exc}', reader.folder))
