@@ -125,7 +125,8 @@ class FormatTest(unittest.TestCase):
     def test_numbers(self) -> None:
         """Ranges of two and more, single ones, none"""
         for numbers, text in (((), ''), ((7,), '7'), ((2, 1), '1-2'),
-                              ((22, 18, 20, 23), '18,20,22-23'), ((1, 2, 3, 9, 11, 12), '1-3,9,11-12')):
+                              ((22, 18, 20, 23), '18,20,22-23'),
+                              ((1, 2, 3, 9, 11, 12), '1-3,9,11-12')):
             self.assertEqual(text, footprint.format_numbers(numbers))
             self.assertEqual(set(numbers), resultreader.parse_numbers(text))
 
