@@ -40,6 +40,7 @@ FLAGS = re.findall(r'\S+', '''
 --dist --distribute --use-machines --no-local --mach --machines --machines-fetch-arch
 --kill-workers --worker --timeout --machines-buildman-path --full-check --version
 -t --test --coverage --skip-net-tests --show-errors --show_errors --show-unknown
+--kill-workers --worker --timeout --lines --lines-code --lines-debug
 ''')
 
 
@@ -147,7 +148,13 @@ class TestParse(unittest.TestCase):
                 ('-p', 'full_path', True), ('--dtc-skip', 'dtc_skip', True),
                 ('--target x', 'target', 'x'), ('-a A -a B', 'adjust_cfg', ('A', 'B')),
                 ('--fragments a,b', 'fragments', ('a', 'b')), ('-j 3', 'jobs', 3),
-                ('--timeout 60', 'timeout', 60)):
+                ('--timeout 60', 'timeout', 60), ('--lines', 'lines', True),
+                ('--lines', 'mrproper', True), ('--lines', 'force_reconfig', True),
+                ('--lines', 'no_lto', True), ('--lines-code', 'lines', True),
+                ('--lines-debug', 'lines', True),
+                ('--lines-debug -a A', 'adjust_cfg', ('CC_OPTIMIZE_FOR_DEBUG', 'A')),
+                ('--lines-debug -a ~CC_OPTIMIZE_FOR_DEBUG', 'adjust_cfg',
+                 ('~CC_OPTIMIZE_FOR_DEBUG',))):
             with self.subTest(words=words):
                 got = control.make_settings(cmdline.parse(['-b', 'x', *words.split()]))
                 self.assertEqual(getattr(got, name), value)

@@ -36,7 +36,8 @@ FLAGS = {
     '-w': 'work_in_output', '--dtc-skip': 'dtc_skip', '--shared-dtc': 'shared_dtc',
     '--target=u-boot.bin': 'target',
     '--no-skip-unaffected': 'skip_unaffected', '-a=LTO': 'adjust_cfg',
-    '--fragments=quiet.config': 'fragments', '-j=3': 'jobs', '--timeout=600': 'timeout'}
+    '--fragments=quiet.config': 'fragments', '-j=3': 'jobs', '--timeout=600': 'timeout',
+    '--lines': 'lines'}
 
 
 class TestSettings(DistCase):

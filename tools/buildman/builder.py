@@ -445,6 +445,8 @@ class Builder:
         counts.add(outcome.return_code, outcome.warned)
         counts.skipped += outcome.skipped
         counts.reconfigured += outcome.reconfigured
+        counts.scanned += 'lines' in outcome.files
+        counts.scan_seconds += outcome.scan_seconds
         for rival in self.scheduler.rivals(event.worker, outcome.target):
             self._workers[rival].cancel(outcome.target)
         name = outcome.target + (f' [{event.worker}]' if event.worker else '')

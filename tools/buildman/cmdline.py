@@ -14,9 +14,6 @@ from buildman.errors import UsageError
 # there yet: (words for argparse, whether it takes a value)
 NOT_YET = (
     (('-X', '--extend'), False),
-    (('--lines',), False),
-    (('--lines-debug',), False),
-    (('--lines-code',), False),
 )
 
 # Long flags and spellings that upstream does not have. They must not make a prefix
@@ -252,6 +249,14 @@ def _add_summary(parser: argparse.ArgumentParser) -> None:
             ('-I', '--ide', 'print only what compilers say, as an IDE can parse it')):
         words = (long,) if isinstance(long, str) else long
         group.add_argument(short, *words, action='store_true', help=text)
+    group.add_argument('--lines', action='store_true',
+                       help='find out which lines of the source each build compiles; with -s, '
+                            'show how that changed (builds from nothing, without link-time '
+                            'optimisation)')
+    group.add_argument('--lines-debug', action='store_true',
+                       help='the same, with CC_OPTIMIZE_FOR_DEBUG set; images may become too large')
+    group.add_argument('--lines-code', action='store_true',
+                       help='the same, and with -s show the text of these lines')
     group.add_argument('--preserve-config-y', action='store_true',
                        help="with -K, show 'y' as it is, not as 1")
     group.add_argument('--show-not-built', action='store_true',
@@ -343,6 +348,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     args.terms += words[end + 1:]
     if args.use_machines:
         args.dist = True
+    if args.lines_debug or args.lines_code:
+        args.lines = True
     if args.machines_fetch_arch:
         args.machines = True
     if args.no_local and not (args.dist or args.machines or args.kill_workers

@@ -59,7 +59,7 @@ _SECTION = re.compile(
 
 
 # Files of a result that are neither text of ours nor images, as patterns
-_RESULT_FILES = ('toolchain', 'out-cmd', 'out-env', 'uboot.env',
+_RESULT_FILES = ('toolchain', 'out-cmd', 'out-env', 'uboot.env', 'lines',
                  *(name for _, name in CONFIG_FILES),
                  *(f'{stem}.{end}' for stem in ('u-boot', *(f'{p}-u-boot-{p}' for p in PHASES))
                    for end in ('sizes', 'objdump')))

@@ -75,17 +75,18 @@ def make_settings(args: argparse.Namespace) -> Settings:
     return Settings(
         verbose_build=args.verbose_build,
         allow_missing=may_lack_blobs(args, 1),
-        no_lto=args.no_lto,
+        no_lto=args.no_lto or args.lines,
         reproducible_builds=args.reproducible_builds,
         warnings_as_errors=args.warnings_as_errors,
-        mrproper=args.mrproper,
+        # Objects of other boards and commits are no lines of this one
+        mrproper=args.mrproper or args.lines,
         fallback_mrproper=args.fallback_mrproper,
         config_only=args.config_only,
         # What lies in the folder may have changed since it was built
         force_build=args.force_build or not args.branch,
         force_build_failures=args.force_build_failures,
         kconfig_check=args.kconfig_check,
-        force_reconfig=args.force_reconfig,
+        force_reconfig=args.force_reconfig or args.lines,
         skip_unaffected=args.skip_unaffected,
         ccache=args.ccache,
         keep_outputs=args.keep_outputs,
@@ -97,11 +98,13 @@ def make_settings(args: argparse.Namespace) -> Settings:
         dtc_skip=args.dtc_skip,
         shared_dtc=args.shared_dtc,
         target=args.target,
-        adjust_cfg=buildenv.parse_adjustments(args.adjust_cfg or ()),
+        adjust_cfg=buildenv.parse_adjustments(
+            [*(['CC_OPTIMIZE_FOR_DEBUG'] if args.lines_debug else []), *(args.adjust_cfg or ())]),
         fragments=tuple(split_names([args.fragments] if args.fragments else [])),
         jobs=args.jobs or 0,
         timeout=args.timeout,
-        variables=tuple(name for name, _ in bsettings.get_items('worker-env')))
+        variables=tuple(name for name, _ in bsettings.get_items('worker-env')),
+        lines=args.lines)
 
 
 def may_lack_blobs(args: argparse.Namespace, count: int) -> bool:
@@ -304,7 +307,9 @@ def show_summary(args: argparse.Namespace, places: Places,
         jobs_per_thread=jobs, show_errors=args.show_errors,
         list_error_boards=args.list_error_boards, show_sizes=args.show_sizes,
         detail=args.detail, bloat=args.bloat, show_config=args.show_config,
-        show_environment=args.show_environment, show_unknown=args.show_unknown,
+        show_environment=args.show_environment, show_lines=args.lines,
+        lines_code=args.lines_code, repo=places.source,
+        show_unknown=args.show_unknown,
         filter_dtb_warnings=args.filter_dtb_warnings,
         filter_migration_warnings=args.filter_migration_warnings,
         preserve_config_y=args.preserve_config_y, show_not_built=args.show_not_built,
@@ -463,6 +468,9 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
         if fleet:
             for line in [*fleet.transfer_lines(), *builder.aftermath.lines()]:
                 status.say(line)
+        scanned = status.scanned()
+        if scanned:
+            status.say(scanned)
     return builder.report
 
 

@@ -365,7 +365,7 @@ class BuildResult(Response):
         sizes: text of the `sizes` file
         load_avg: load of the machine over the last minute
         files: the other small files, name to content
-        seconds, infra, reconfigured, skipped: see `Outcome`
+        seconds, scan_seconds, infra, reconfigured, skipped: see `Outcome`
     """
 
     board: str = _need(TEXT)
@@ -377,6 +377,7 @@ class BuildResult(Response):
     load_avg: float = _opt(NUMBER, 0.0)
     files: Mapping[str, bytes] = _extra(FILES, factory=dict)
     seconds: float = _extra(NUMBER, 0.0)
+    scan_seconds: float = _extra(NUMBER, 0.0)
     infra: str = _extra(TEXT, '')
     reconfigured: bool = _extra(BOOL, False)
     skipped: bool = _extra(BOOL, False)

@@ -31,7 +31,7 @@ import shutil
 import time
 from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from buildman import buildenv, ccache, collect, unaffected
+from buildman import buildenv, ccache, collect, footprint, unaffected
 from buildman.buildfolder import BuildFolder
 from buildman.jobserver import JobServer
 from buildman.makerun import MakeRunner
@@ -265,6 +265,7 @@ class MakeJob:
             outcome.stderr = self._tidier.said(err)
         outcome.infra = infra_reason(code, outcome.stderr)
         self._collect(outcome)
+        self._scan(outcome)
         self._last = outcome if code == 0 and not outcome.infra else None
         self._notes = None
         if self._cut_short or is_passing(outcome.infra):
@@ -346,7 +347,7 @@ class MakeJob:
         """Return the last result for a commit that cannot have changed it"""
         outcome = dataclasses.replace(
             last, commit_upto=upto, files=dict(last.files), images={}, seconds=0.0,
-            reconfigured=False, skipped=True)
+            scan_seconds=0.0, reconfigured=False, skipped=True)
         self._stage(outcome)
         return outcome
 
@@ -495,6 +496,17 @@ class MakeJob:
         """Return the images that a build has not written to, below the build folder"""
         return frozenset(name for name, stamp in collect.stamps(self._folder.path).items()
                          if self._found.get(name) == stamp)
+
+    def _scan(self, outcome: Outcome) -> None:
+        """Add which lines of the source were compiled (--lines)
+
+        Not for a failure: what was compiled until then says nothing of the commit.
+        """
+        if self._settings.lines and not outcome.return_code:
+            started = time.monotonic()
+            outcome.files['lines'] = footprint.scan(
+                self._folder.path, self._dirs.source, collect.PHASES)
+            outcome.scan_seconds = time.monotonic() - started
 
     def _stage(self, outcome: Outcome, stale: FrozenSet[str] = frozenset()) -> None:
         """Copy the images of -k, but for stale ones, to where they can be taken from"""

@@ -33,6 +33,8 @@ class Outcome:
         images: large files kept with -k: name below the result folder to a
             staged file that the writer may move away
         seconds: how long it took, wall clock
+        scan_seconds: how much of that it took to find out which lines were
+            compiled (--lines)
         reconfigured: configured again although an earlier commit's build was
             there
         skipped: carried forward from the commit before, nothing was built
@@ -50,6 +52,7 @@ class Outcome:
     files: Dict[str, bytes] = dataclasses.field(default_factory=dict)
     images: Dict[str, str] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    scan_seconds: float = 0.0
     reconfigured: bool = False
     skipped: bool = False
     infra: str = ''

@@ -106,6 +106,7 @@ class Settings:
     jobs: int = 0                       # -j of each make; 0: shared job server
     timeout: int = 0                    # --timeout, seconds for one build; 0: none
     variables: Tuple[str, ...] = ()     # names in [worker-env]: shown in out-env
+    lines: bool = False                 # --lines: tell which lines were compiled
 
     def to_dict(self) -> Dict[str, Any]:
         """Return the settings as JSON types, tuples as lists."""

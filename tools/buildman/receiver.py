@@ -145,7 +145,8 @@ class Receiver:
                 stdout=plain(msg.stdout), stderr=plain(msg.stderr), files=dict(msg.files),
                 sizes=msg.sizes + '\n' if msg.sizes and msg.sizes[-1] != '\n' else msg.sizes,
                 images={name: image.path for name, image in images.items()},
-                seconds=msg.seconds, reconfigured=msg.reconfigured, skipped=msg.skipped,
+                seconds=msg.seconds, scan_seconds=msg.scan_seconds,
+                reconfigured=msg.reconfigured, skipped=msg.skipped,
                 infra=one_line(msg.infra), machine=self._name)))
         if not self.tells_done and not owed:
             # An older worker does not tell that it is through with a board

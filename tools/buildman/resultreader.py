@@ -26,6 +26,9 @@ Formats:
     `name=value`, each ended by a NUL.
 `host`
     name of the machine that built the board.
+`lines`
+    a line per source with the numbers of its lines that gave code, see
+    `footprint`.
 """
 
 from __future__ import annotations
@@ -64,6 +67,13 @@ _BOARD_NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.+-]*$')
 _BOX_TOP = '===================== WARNING ======================\n'
 _BOX_END = re.compile(r'^=+\n', re.MULTILINE)
 _DTB_WARNING = re.compile(r'.*: Warning ')
+
+# A line of a `lines` file
+_NUMBERS = r'[1-9][0-9]{0,6}(?:-[1-9][0-9]{0,6})?'
+_SOURCE_LINES = re.compile(f'(.+): ({_NUMBERS}(?:,{_NUMBERS})*)')
+
+# No source has more lines
+MAX_LINE_NUMBER = 1_000_000
 
 # Most files are shorter, and need one read only
 _READ_SIZE = 1 << 12
@@ -277,6 +287,40 @@ def parse_env(raw: bytes) -> Dict[str, str]:
         if sep:
             env[name] = val
     return env
+
+
+def parse_numbers(text: str) -> Set[int]:
+    """Return the numbers that `1-3,7` stands for.
+
+    Raises:
+        ValueError: it makes no sense
+    """
+    numbers: Set[int] = set()
+    for part in text.split(',') if text else ():
+        first, _, last = part.partition('-')
+        low, high = int(first), int(last or first)
+        if not 0 < low <= high <= MAX_LINE_NUMBER:
+            raise ValueError(f'no line numbers: {part}')
+        numbers.update(range(low, high + 1))
+    return numbers
+
+
+def parse_lines(raw: bytes) -> Tuple[Dict[str, str], bool]:
+    """Return what a `lines` file holds.
+
+    Returns:
+        source to its numbers, still as text, see parse_numbers(); and whether
+        each line could be read
+    """
+    sources: Dict[str, str] = {}
+    clean = True
+    for line in raw.decode('utf-8', 'surrogateescape').split('\n'):
+        match = _SOURCE_LINES.fullmatch(line)
+        if match:
+            sources[match.group(1)] = match.group(2)
+        elif line:
+            clean = False
+    return sources, clean
 
 
 def parse_host(raw: bytes) -> str:

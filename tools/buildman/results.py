@@ -34,7 +34,7 @@ _COMMIT_DIR = re.compile(r'^(\d+)_g([0-9a-f]{7,64})_')
 _SHORT = 4096
 
 # Files of a result that are no files of a build, with the ELF images' ones
-_RESULT_ONLY = frozenset(('err', 'host', 'log', 'out-cmd', 'out-env', 'sizes', 'toolchain',
+_RESULT_ONLY = frozenset(('err', 'host', 'lines', 'log', 'out-cmd', 'out-env', 'sizes', 'toolchain',
                           'uboot.env'))
 
 

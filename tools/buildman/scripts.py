@@ -128,8 +128,8 @@ def survey_script(work_dir: str, owner: lock.Owner, spec: Mapping[str, object],
 WORKER_MODULES = (
     'errors', 'plan', 'outcome', 'events', *LOCK_MODULES, 'messages', 'wire', 'kinds', 'protocol',
     'channel', 'jobserver', 'process', 'git', 'seed', 'steps', 'watch', 'worktree', 'buildenv',
-    'ccache', 'collect', 'buildfolder', 'unaffected', 'shareddtc', 'makerun', 'makejob', 'engine',
-    'blobs', 'sender', 'worker')
+    'ccache', 'collect', 'dwarflines', 'footprint', 'buildfolder', 'unaffected', 'shareddtc',
+    'makerun', 'makejob', 'engine', 'blobs', 'sender', 'worker')
 
 
 def worker_script(work_dir: str, run: str, heartbeat: float = 0.0) -> str:

@@ -41,6 +41,7 @@ def send_result(send: Send, outcome: Outcome, with_images: bool) -> None:
         return_code=outcome.return_code, stdout=_bounded(outcome.stdout),
         stderr=_bounded(outcome.stderr), sizes=outcome.sizes, load_avg=os.getloadavg()[0],
         files=outcome.files, seconds=outcome.seconds, infra=infra,
+        scan_seconds=outcome.scan_seconds,
         reconfigured=outcome.reconfigured, skipped=outcome.skipped)
     try:
         send(result)

@@ -32,6 +32,9 @@ class Counts:
         skipped: of the new ones, how many were carried forward unbuilt
         reconfigured: of the new ones, how many were configured again
         refused: of the new ones, how many took no time, as nobody has a compiler
+        scanned: of the new ones, of how many it was found out which lines were
+            compiled (--lines)
+        scan_seconds: how long that took, all together
     """
 
     total: int = 0
@@ -42,6 +45,8 @@ class Counts:
     skipped: int = 0
     reconfigured: int = 0
     refused: int = 0
+    scanned: int = 0
+    scan_seconds: float = 0.0
 
     @property
     def done(self) -> int:
@@ -197,6 +202,14 @@ class Status:
             self._draw()
             self._put('\n')
             self._drawn = False
+
+    def scanned(self) -> str:
+        """Return how long --lines took; '' when there was nothing to be scanned."""
+        count, seconds = self.counts.scanned, self.counts.scan_seconds
+        if not count:
+            return ''
+        return (f"--lines: scanned {count} builds in {seconds:.1f}s "
+                f'({seconds / count:.2f}s/build, summed across threads)')
 
     def closing(self) -> str:
         """Return the closing line."""

@@ -26,6 +26,7 @@ from buildman.summary_diff import (
     is_blob,
     sum_up_config,
 )
+from buildman.summary_lines import FileLines
 
 
 @dataclasses.dataclass
@@ -47,6 +48,7 @@ class BoardFacts:
         functions: image to its symbols, see diff_functions()
         config, env: see diff_config() and diff_env()
         host: machine that built it, when asked for and known
+        lines: sources of which other lines are compiled, when asked for
     """
 
     statuses: bytes = b''
@@ -61,6 +63,7 @@ class BoardFacts:
     config: Dict[int, ConfigChanges] = dataclasses.field(default_factory=dict)
     env: Dict[int, Changes] = dataclasses.field(default_factory=dict)
     host: Dict[int, str] = dataclasses.field(default_factory=dict)
+    lines: Dict[int, List[FileLines]] = dataclasses.field(default_factory=dict)
 
     def add(self, other: 'BoardFacts') -> None:
         """Append the facts of the boards that come after these."""
@@ -68,7 +71,7 @@ class BoardFacts:
         self.blob_only += other.blob_only
         self.sized += other.sized
         for field in ('messages', 'theirs', 'stderr', 'sizes', 'size_deltas', 'functions', 'config',
-                      'env', 'host'):
+                      'env', 'host', 'lines'):
             getattr(self, field).update(getattr(other, field))
 
 

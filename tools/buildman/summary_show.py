@@ -40,7 +40,7 @@ from buildman.results import commit_dir_name, find_commit_dirs
 from buildman.summary import BoardFacts, CommitSummary, Differ
 from buildman.summary_diff import NO_MESSAGES, classify
 from buildman.summary_text import TextOptions, TextPrinter
-from buildman.summary_work import Wanted, process_count, read_commits
+from buildman.summary_work import History, Wanted, process_count, read_commits
 
 if TYPE_CHECKING:
     from buildman.summary_report import Report
@@ -70,6 +70,9 @@ class SummaryRequest:
         bloat: -B
         show_config: -K
         show_environment: -U
+        show_lines: --lines
+        lines_code: --lines-code
+        repo: repository that has the commits, for `show_lines`
         show_unknown: -u
         filter_dtb_warnings: -y
         filter_migration_warnings: -Y
@@ -99,6 +102,9 @@ class SummaryRequest:
     bloat: bool = False
     show_config: bool = False
     show_environment: bool = False
+    show_lines: bool = False
+    lines_code: bool = False
+    repo: str = ''
     show_unknown: bool = False
     filter_dtb_warnings: bool = False
     filter_migration_warnings: bool = False
@@ -157,6 +163,7 @@ class SummaryRequest:
             functions=self.bloat and self.show_sizes,
             config=config, config_as_is=self.preserve_config_y,
             env=self.show_environment,
+            lines=self.show_lines, lines_code=self.lines_code,
             host=report,
             no_dtb=self.filter_dtb_warnings, no_migration=self.filter_migration_warnings)
 
@@ -279,7 +286,9 @@ def _summaries(request: SummaryRequest, commits: Sequence[Tuple[int, Optional[Co
     wanted = request.wanted()
     targets = [brd.target for brd in request.boards]
     processes = process_count(len(commits) * len(targets), wanted, request.processes)
-    steps = read_commits([folder for _, _, folder in commits], targets, wanted, processes)
+    history = History(request.repo, tuple(commit.hash for _, commit, _ in commits if commit))
+    steps = read_commits([folder for _, _, folder in commits], targets, wanted, processes,
+                         history)
     for (upto, commit, _), (facts, found) in zip(commits, steps):
         problems += found
         yield differ.advance(upto, commit, facts)
@@ -290,6 +299,7 @@ def _text_options(request: SummaryRequest) -> TextOptions:
         errors=request.show_errors, error_boards=request.list_error_boards,
         sizes=request.show_sizes, detail=request.detail, bloat=request.bloat,
         config=request.show_config, environment=request.show_environment,
+        lines=request.show_lines, lines_code=request.lines_code,
         unknown=request.show_unknown, not_built=request.show_not_built,
         ide=request.ide, colour=request.colour)
 

@@ -15,6 +15,7 @@ from buildman.messages import plain
 from buildman.plan import Board
 from buildman.summary import ArchSizes, CommitSummary, Line, sort_names
 from buildman.summary_diff import Changes, ConfigChanges, Symbol
+from buildman.summary_lines import FileLines
 
 # Last digit of the terminal's colour codes
 RED, GREEN, YELLOW, BLUE, MAGENTA, CYAN = range(1, 7)
@@ -39,6 +40,8 @@ class TextOptions:
         bloat: … and per function
         config: changes of the configuration
         environment: changes of the default environment
+        lines: boards of which other lines are compiled; the sources with `detail`
+        lines_code: … with the text of those lines
         unknown: boards without a result, in the list of boards
         not_built: boards without a result, in a line of their own
         ide: print stderr as it is, to the stream for errors, and no boards
@@ -52,6 +55,8 @@ class TextOptions:
     bloat: bool = False
     config: bool = False
     environment: bool = False
+    lines: bool = False
+    lines_code: bool = False
     unknown: bool = False
     not_built: bool = False
     ide: bool = False
@@ -124,6 +129,8 @@ class TextPrinter:
         if opts.sizes:
             for arch in summary.sizes:
                 self._print_arch_sizes(arch, summary)
+        if opts.lines:
+            self._print_lines_compiled(summary)
         if opts.environment:
             for num, changes in sorted(summary.facts.env.items()):
                 self._print_changes(self._boards[num].target, changes)
@@ -223,6 +230,38 @@ class TextPrinter:
             if delta:
                 self._print(f"{'':17}{name:<38} {_size(old):>7} {_size(new):>7} {delta:+7d}",
                             RED if delta > 0 else GREEN)
+
+    def _print_lines_compiled(self, summary: CommitSummary) -> None:
+        for name, files in sorted((self._boards[num].target, files)
+                                  for num, files in summary.facts.lines.items()):
+            plus, minus = (sum(file.sign == sign for file in files) for sign in '+-')
+            self._print(f'{name}: {self._gain(sum(file.added for file in files))} '
+                        f'{self._loss(sum(file.removed for file in files))} lines, '
+                        f'{self._gain(plus)} {self._loss(minus)} files')
+            if self._opts.detail or self._opts.bloat or self._opts.lines_code:
+                for file in files:
+                    self._print_file_lines(file)
+
+    def _print_file_lines(self, file: FileLines) -> None:
+        colours = {'+': RED, '-': GREEN}
+        name = f'    {file.sign} {file.key}'
+        if file.sign in colours:
+            name = self._colour(colours[file.sign], name.lstrip())
+            name = f'    {name}'
+        self._print(f'{name}  {self._gain(file.added)} {self._loss(file.removed)}')
+        if not self._opts.lines_code:
+            return
+        for sign, number, text in file.texts:
+            self._print(f'        {sign} {number:4} {text}', colours[sign])
+        left = file.added + file.removed - len(file.texts)
+        if left:
+            self._print(f'        ... and {left} more lines')
+
+    def _gain(self, count: int) -> str:
+        return self._colour(RED, f'+{count}')
+
+    def _loss(self, count: int) -> str:
+        return self._colour(GREEN, f'-{count}')
 
     def _print_changes(self, name: str, changes: Changes) -> None:
         for sign, colour, items in _change_texts(changes):

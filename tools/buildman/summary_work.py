@@ -24,7 +24,7 @@ import traceback
 from typing import BinaryIO, Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple, Union
 
 from buildman import resultreader
-from buildman.errors import SetupError
+from buildman.errors import GitError, SetupError
 from buildman.messages import as_ours
 from buildman.resultreader import ERROR, OK, UNKNOWN, WARNING, CommitReader, ImageSizes, Problem
 from buildman.summary import BoardFacts
@@ -42,6 +42,7 @@ from buildman.summary_diff import (
     is_blob,
     sum_up_config,
 )
+from buildman.summary_lines import Versions, compare, different, needed
 
 # Bytes of earlier file contents that one process keeps
 BUDGET = 64 << 20
@@ -53,9 +54,28 @@ _COST_SIZES = 8
 _COST_FUNCTIONS = 100
 _COST_CONFIG = 60
 _COST_ENV = 15
+_COST_LINES = 500
 _WORTH_SHARING = 150_000
 
 _HEADER = struct.Struct('>I')
+
+_DAMAGED = 'is damaged; lines that make no sense are left out'
+
+# What a board compiled at the commit before and now, see different()
+_Manifests = Tuple[Dict[str, str], Dict[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """Where the source of each commit is.
+
+    Attributes:
+        repo: folder of the repository
+        hashes: the commits that are read, in their order
+    """
+
+    repo: str
+    hashes: Tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +91,8 @@ class Wanted:
         config: names of the configuration files to compare
         config_as_is: see config_item()
         env: changes of the default environment
+        lines: changes of which lines are compiled
+        lines_code: … with their text
         host: who built it
         no_dtb, no_migration: see err_lines()
     """
@@ -83,6 +105,8 @@ class Wanted:
     config: Tuple[str, ...] = ()
     config_as_is: bool = False
     env: bool = False
+    lines: bool = False
+    lines_code: bool = False
     host: bool = False
     no_dtb: bool = False
     no_migration: bool = False
@@ -95,7 +119,7 @@ class Wanted:
         """Return about how long one result takes, in microseconds."""
         return (_COST + _COST_MESSAGES * self.needs_err() + _COST_SIZES * self.sizes
                 + _COST_FUNCTIONS * self.functions + _COST_CONFIG * bool(self.config)
-                + _COST_ENV * self.env)
+                + _COST_ENV * self.env + _COST_LINES * self.lines)
 
 
 # What an `err` file holds: any line, lines about missing binaries only, the
@@ -109,13 +133,17 @@ Step = Tuple[BoardFacts, List[Problem]]
 class SliceReader:
     """Reads a share of the boards, one commit after another."""
 
-    def __init__(self, targets: Sequence[str], first: int, end: int, wanted: Wanted):
+    def __init__(self, targets: Sequence[str], first: int, end: int, wanted: Wanted,
+                 history: Optional[History] = None):
         """
         Args:
             targets: all boards
             first, end: the range of them to read
             wanted: what to read
+            history: where the sources of the commits are, for `wanted.lines`
         """
+        self._history = history
+        self._step = 0
         self._boards = list(enumerate(targets[first:end], first))
         # The first of the readers looks after what is in no share
         self._everyone = None if first else frozenset(targets)
@@ -133,6 +161,7 @@ class SliceReader:
         reader = CommitReader(folder)
         facts = BoardFacts()
         statuses = bytearray()
+        lines: Dict[int, _Manifests] = {}
         if len(self._known_err) > 10000:
             self._known_err.clear()
         for num, target in self._boards:
@@ -148,15 +177,22 @@ class SliceReader:
                 self._read_config(reader, num, target, facts)
             if self._wanted.env:
                 self._read_env(reader, num, target, facts)
+            if self._wanted.lines:
+                found = self._read_lines(reader, num, target)
+                if found:
+                    lines[num] = found
             if self._wanted.host:
                 raw = reader.read(f'{target}/host')
                 if raw:
                     facts.host[num] = resultreader.parse_host(raw)
         facts.statuses = bytes(statuses)
+        if lines:
+            self._compare_lines(reader, lines, facts)
         if self._everyone is not None:
             reader.problems += reader.foreign(self._everyone)
         reader.close()
         self._prev = reader
+        self._step += 1
         return facts, reader.problems
 
     def _forget(self, num: int, target: str, facts: BoardFacts) -> None:
@@ -171,6 +207,7 @@ class SliceReader:
             if old:
                 facts.env[num] = diff_env(resultreader.parse_env(old), {})
         self._keep(num, 'uboot.env', b'')
+        self._keep(num, 'lines', b'')
 
     def _read_err(self, reader: CommitReader, num: int, target: str, code: int,
                   facts: BoardFacts) -> int:
@@ -233,7 +270,7 @@ class SliceReader:
         else:
             sizes, clean = resultreader.parse_sizes(raw)
             if not clean or not raw:
-                reader.note('is damaged; lines that make no sense are left out',
+                reader.note(_DAMAGED,
                             f'{target}/sizes')
             self._sizes[num] = (raw, sizes)
             if old:
@@ -258,7 +295,7 @@ class SliceReader:
                 continue
             images[image], clean = diff_functions(old, new)
             if not clean:
-                reader.note('is damaged; lines that make no sense are left out', name)
+                reader.note(_DAMAGED, name)
         images = {image: rows for image, rows in images.items() if rows}
         if images:
             facts.functions[num] = images
@@ -273,7 +310,7 @@ class SliceReader:
                 old = self._earlier(num, target, name)
                 files[name], clean = diff_config(old, raw, as_is)
                 if not clean:
-                    reader.note('is damaged; lines that make no sense are left out',
+                    reader.note(_DAMAGED,
                                 f'{target}/{name}')
             self._keep(num, name, raw)
         files = {name: changes for name, changes in files.items() if changes}
@@ -293,6 +330,45 @@ class SliceReader:
             if changes:
                 facts.env[num] = changes
         self._keep(num, 'uboot.env', raw)
+
+    def _read_lines(self, reader: CommitReader, num: int, target: str) -> Optional[_Manifests]:
+        """Return the lines that a board compiled before and now, where they differ.
+
+        None when that is nothing, or not known at one of the commits.
+        """
+        name = f'{target}/lines'
+        raw = reader.read(name) or b''
+        if self._is_same(num, 'lines', raw):
+            return None
+        old = self._earlier(num, target, 'lines') if self._prev and raw else b''
+        self._keep(num, 'lines', raw)
+        new, clean = resultreader.parse_lines(raw)
+        if not clean:
+            reader.note(_DAMAGED, name)
+        return different(resultreader.parse_lines(old)[0], new) if old and raw else None
+
+    def _compare_lines(self, reader: CommitReader, lines: Dict[int, _Manifests],
+                       facts: BoardFacts) -> None:
+        """Find out of which sources other lines are compiled than at the commit before."""
+        history, code = self._history, self._wanted.lines_code
+        if history is None or not 0 < self._step < len(history.hashes):
+            return
+        versions = Versions(history.repo, *history.hashes[self._step - 1:self._step + 1])
+        try:
+            versions.fetch(path for pair in lines.values() for path in needed(*pair))
+        except GitError as exc:
+            reader.problems.append(Problem(
+                f'cannot be compared with the commit before (--lines): {exc}', reader.folder))
+            return
+        targets = dict(self._boards)
+        for num, (old, new) in lines.items():
+            try:
+                files = compare(old, new, versions, code)
+            except ValueError:
+                reader.note(_DAMAGED, f'{targets[num]}/lines')
+                continue
+            if files:
+                facts.lines[num] = files
 
     # ------------------------------------------------- files of a commit ago
 
@@ -355,14 +431,14 @@ def process_count(results: int, wanted: Wanted, limit: int = 0) -> int:
 
 
 def read_commits(folders: Sequence[str], targets: Sequence[str], wanted: Wanted,
-                 processes: int) -> Iterator[Step]:
+                 processes: int, history: Optional[History] = None) -> Iterator[Step]:
     """Yield for each folder what the boards did, compared with the one before.
 
     Raises:
         SetupError: a process that reads has died
     """
     if processes <= 1 or len(targets) < processes:
-        reader = SliceReader(targets, 0, len(targets), wanted)
+        reader = SliceReader(targets, 0, len(targets), wanted, history)
         for folder in folders:
             yield reader.advance(folder)
         return
@@ -377,7 +453,7 @@ def read_commits(folders: Sequence[str], targets: Sequence[str], wanted: Wanted,
             pid = os.fork()
             if not pid:
                 os.close(rfd)
-                _run_child(SliceReader(targets, first, end, wanted), folders, wfd)
+                _run_child(SliceReader(targets, first, end, wanted, history), folders, wfd)
             os.close(wfd)
             pids.append(pid)
             pipes.append(open(rfd, 'rb', buffering=1 << 16))  # noqa: SIM115
