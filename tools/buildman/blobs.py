@@ -82,6 +82,16 @@ class BlobStore:
         """Return whether a file is there, complete."""
         return os.path.isfile(os.path.join(self._path(sha), 'data'))
 
+    def data(self, sha: str) -> str:
+        """Return the path of a file that is there.
+
+        Raises:
+            ValueError: it has not been sent
+        """
+        if not self.has(sha):
+            raise ValueError(f'the file {sha} has not been sent')
+        return os.path.join(self._path(sha), 'data')
+
     def put(self, sha: str, offset: int, data: bytes, last: bool) -> bool:
         """Take a piece of a file.
 

@@ -10,6 +10,7 @@ out.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import socket
@@ -33,7 +34,7 @@ from buildman import (
     ssh,
 )
 from buildman.builder import Builder
-from buildman.errors import EXIT_OK, SetupError, UsageError
+from buildman.errors import EXIT_OK, BuildmanError, SetupError, UsageError
 from buildman.plan import Board, Plan, Toolchain
 from buildman.remote import RemoteMachine
 from buildman.results import ResultTree
@@ -163,12 +164,14 @@ class Fleet:
             push=lambda worker: source.push(
                 push, worker.name, ssh.transport_for(worker.hostname, worker.name),
                 worker.git_dir, worker.have),
-            commits=tuple(push.commits), versions=tuple(push.versions), env=marked,
+            commits=tuple(push.commits), part=push.part, env=marked,
             shown_env=shown, files=files, log_dir=tree.base_dir, stage_dir=tree.work_dir,
             heartbeat=self._heartbeat)
         self._machines = [RemoteMachine(mach, shipment, post) for mach in self._pool.machines]
         self._total = len(plan.jobs) * plan.commit_count
         self._push = push
+        # It is there when the first machine asks for it
+        threading.Thread(target=_find_out, args=(push,), daemon=True, name='history').start()
         return self._machines
 
     # -- beside the loop ---------------------------------------------------
@@ -268,6 +271,12 @@ class Fleet:
         return [f'  {mach.name}: {mach.results} results, sent {_size(mach.worker.bytes_sent)}, '
                 f'received {_size(mach.worker.bytes_recv)}'
                 + (f'; {mach.cache}' if any(mach.cache) else '') for mach in self._machines]
+
+
+def _find_out(push: source.PushPlan) -> None:
+    """Find out what of the history goes along; who asks for it is told what went wrong"""
+    with contextlib.suppress(BuildmanError, OSError):
+        push.find_part()
 
 
 def _size(count: int) -> str:

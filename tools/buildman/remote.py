@@ -33,7 +33,9 @@ from buildman import (
 )
 from buildman.boss import BossError, RemoteWorker, WorkerBusy
 from buildman.errors import BuildmanError
+from buildman.history import Part
 from buildman.joblog import WorkerLog
+from buildman.origin import Past
 from buildman.plan import BoardJob, Toolchain
 from buildman.receiver import Receiver, one_line
 
@@ -142,8 +144,12 @@ class RemoteMachine:
         self._start_worker()
         settings = ship.plan.settings.to_dict()
         self._receiver.tells_done = bool(worker.version)
+        part = ship.part() if worker.version else Part(Past())
+        for text in part.warnings:
+            self._receiver.tell(text)
         if worker.version:
-            shipment.send_files(worker, ship.files)
+            packs = {part.past.pack: part.pack} if part.pack else {}
+            shipment.send_files(worker, {**ship.files, **packs})
         self._log.sent(protocol.Configure(settings, worker.toolchains))
         worker.configure(settings, {'settings': settings, 'env': dict(ship.env),
                                     'shown_env': dict(ship.shown_env)})
@@ -155,7 +161,7 @@ class RemoteMachine:
         self._step('prepare')
         slots = worker.max_boards or worker.nthreads or 1
         worker.send(protocol.BuildPrepare(
-            ship.commits, slots, source=ship.commits[-1], scm_versions=ship.versions,
+            ship.commits, slots, source=ship.commits[-1], history=part.past.to_dict(),
             version=protocol.PROTOCOL_VERSION))
         self._log.sent(f'build_prepare, {len(ship.commits)} commits')
         for text in mach.differences(ship.tools()):

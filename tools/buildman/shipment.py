@@ -9,6 +9,7 @@ from typing import Callable, Dict, List, Mapping, Tuple
 
 from buildman import blobs, lock, machine_info, protocol
 from buildman.boss import RemoteWorker
+from buildman.history import Part
 from buildman.plan import Plan, Toolchain
 
 # Bytes of a file from outside the tree that travel in one message
@@ -27,7 +28,7 @@ class Shipment:
         owner: of the locks of all machines, but for the run
         push: pushes the source to a machine that init was done on
         commits: hashes to be built there, oldest first
-        versions: text of `.scmversion` for each, '' for none
+        part: returns what of the history goes along
         env: environment of the build, files as marks (see blobs)
         shown_env: values that results show instead of the paths there
         files: SHA-256 -> file here
@@ -44,7 +45,7 @@ class Shipment:
     owner: lock.Owner
     push: Callable[[RemoteWorker], None]
     commits: Tuple[str, ...]
-    versions: Tuple[str, ...]
+    part: Callable[[], Part]
     env: Mapping[str, str]
     shown_env: Mapping[str, str]
     files: Mapping[str, str]

@@ -27,7 +27,7 @@ import time
 from types import FrameType
 from typing import Any, Dict, Iterable, List, Mapping, NoReturn, Optional, Tuple, Union
 
-from buildman import blobs, buildenv, events, git, lock, protocol, sender
+from buildman import blobs, buildenv, events, git, lock, origin, protocol, sender
 from buildman.channel import Channel, ChannelError
 from buildman.engine import Engine, EngineConfig, clean_env, cpu_count
 from buildman.errors import BuildmanError
@@ -300,7 +300,7 @@ class Worker:
         if self._engine:
             self._engine.stop()
         hashes = [commit or msg.source or _head(self._work_dir) for commit in msg.commits]
-        versions = {commit: text for commit, text in zip(hashes, msg.scm_versions) if text}
+        start = self._origin(msg.history)
         slots = msg.max_boards or cpu_count()
         self._slots_ready, self._prepared = 0, False
         self._open.clear()
@@ -313,8 +313,19 @@ class Worker:
             work_dir=os.path.join(self._work_dir, '.bm-work'), source_dir=self._work_dir,
             commits=self._commits, settings=self._settings, slots=slots,
             tokens=max(slots, cpu_count()), env=self._env, shown_env=self._shown_env,
-            versions=versions), functools.partial(self._told, self._generation))
+            origin=start, complain=_complain), functools.partial(self._told, self._generation))
         self._engine.start()
+
+    def _origin(self, told: Mapping[str, Any]) -> Optional[origin.Origin]:
+        """Return what slots borrow, with the history that the boss has sent; None for the usual"""
+        if not told:
+            return None
+        past = origin.Past.from_dict(told)
+        objects = ''
+        if past.pack:
+            data = self._blobs.data(past.pack)
+            objects = origin.unpack(data, os.path.dirname(data))
+        return origin.Origin.read(self._work_dir).with_past(past, objects)
 
     def _told(self, generation: int, event: events.Event) -> None:
         """Take what an engine tells, from the thread of a slot"""
