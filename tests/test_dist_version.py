@@ -113,7 +113,7 @@ class TestBranch(VersionCase):
 
     def test_tags(self) -> None:
         """Tags that count, that do not, that name a tag, and one at the commit itself"""
-        base, one, two, three, four = self.git('rev-list', '--reverse', 'feature').split()
+        base, one, two, _, four = self.git('rev-list', '--reverse', 'feature').split()
         self.git('tag', '-a', '-m', 'x', 'v2099.01', base)
         self.git('tag', 'light', one)
         self.git('tag', '-a', '-m', 'x', 'vendor-7', two)
@@ -235,10 +235,18 @@ class TestFolder(VersionCase):
         who = ('-c', 'user.name=A', '-c', 'user.email=a@a', '-c', 'protocol.file.allow=always')
         self.git(*who, 'submodule', '--quiet', 'add', self.tree.path, 'u-boot', cwd=top)
         self.assertEqual([f'2099.01-00001-g{tip}'], self.compare(cwd=os.path.join(top, 'u-boot')))
+        self.git(*who, 'commit', '-qm', 'All', cwd=top)
+        # Of a source with a submodule in it
+        self.git(*who, 'submodule', '--quiet', 'add', top, 'sub', cwd=tree)
+        self.git(*who, 'commit', '-qam', 'Submodule', cwd=tree)
+        tip = self.git('rev-parse', 'HEAD', cwd=tree)[:12]
+        self.assertEqual([f'2099.01-00002-g{tip}'], self.compare(cwd=tree))
+        self.write('sub/.gitmodules', 'changed', cwd=tree)
+        self.assertEqual([f'2099.01-00002-g{tip}-dirty'], self.compare(cwd=tree))
         plain = os.path.join(top, 'plain')
         shutil.copytree(self.tree.path, plain, ignore=shutil.ignore_patterns('.git'))
         self.git('add', '-A', cwd=top)
-        self.git(*who, 'commit', '-qm', 'All', cwd=top)
+        self.git(*who, 'commit', '-qm', 'More', cwd=top)
         self.assertEqual(['2099.01'], self.compare(cwd=plain))
         alone = self.out('alone')
         shutil.move(plain, alone)

@@ -24,7 +24,7 @@ COMMAND = os.path.join(PACKAGE, 'buildman')
 # the longest one that fits counts
 ROOMS = (
     ('plan', 'outcome', 'events', 'errors', 'bsettings', 'boards', 'boardscan', 'commits',
-     'toolchain', 'compilers', 'buildenv', 'git', 'seed', 'steps', 'watch', 'origin',
+     'toolchain', 'compilers', 'buildenv', 'git', 'seed', 'steps', 'watch', 'origin', 'envscan',
      'localversion', 'worktree'),
     ('engine', 'makejob', 'makerun', 'messages', 'buildfolder', 'collect', 'jobserver',
      'process', 'ccache', 'shareddtc'),

@@ -15,7 +15,7 @@ import queue
 import shutil
 import threading
 import time
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from buildman import ccache, git, shareddtc
 from buildman.errors import BuildmanError
@@ -58,6 +58,8 @@ class EngineConfig:
         origin: what slots borrow, None for the repository as it is
         complain: takes a line about what is odd here
         name: name of this worker in its events, '' for the local machine
+        inputs: variables that the tree reads, to be recorded
+        elsewhere: see MakeJob
     """
 
     work_dir: str
@@ -72,6 +74,8 @@ class EngineConfig:
     origin: Optional[Origin] = None
     complain: Callable[[str], None] = lambda text: None
     name: str = ''
+    inputs: FrozenSet[str] = frozenset()
+    elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(eq=False)
@@ -309,7 +313,7 @@ class Engine:
         dirs = SlotDirs(path, config.work_dir, number, config.results_dir)
         return MakeJob(dirs, source, config.commits, config.settings, self._groups,
                        self._server, self._changed, env, self._texts, config.shown_env,
-                       self._dtcs)
+                       self._dtcs, config.inputs, config.elsewhere)
 
     def _prepare(self, source: SlotSource, commit: str) -> None:
         """Make the working tree of a slot, or take over that of an earlier run"""

@@ -483,10 +483,14 @@ def look_at_folder(folder: str) -> Tuple[Standing, List[str]]:
     if git.ask(folder, 'rev-parse', '--is-inside-work-tree') != 'true' or git.text(
             folder, 'rev-parse', '--show-prefix').strip():
         return Standing(False), []
-    intended = [name for name in git.text(
-        folder, 'diff-files', '-z', '--name-only', '--diff-filter=A',
-        '--ignore-submodules=all').split('\0') if name]
+    words = git.text(folder, 'diff-files', '--raw', '-z', '--diff-filter=AM').split('\0')
+    changed = dict(zip(words[1::2], words[0::2]))
+    intended = [name for name, what in changed.items() if what.endswith('A')]
     index, unchanged, skipped, objects = _index_state(folder, intended)
+    # There a submodule is a folder with files: what was changed in it shows as if
+    # another commit of it were in the index
+    index += ''.join(f'160000 {"1" * 40}\t{name}\0' for name, what in changed.items()
+                     if what.startswith(':160000'))
     status = git.text(folder, 'status', '-uno', '--porcelain')
     return Standing(
         True, git.ask(folder, 'rev-parse', '--verify', '--quiet', 'HEAD'),

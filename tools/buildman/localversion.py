@@ -131,9 +131,14 @@ def run_script(source: str, build: str, version: Mapping[str, str], auto: bool,
 
 
 def script_environment() -> Dict[str, str]:
-    """Return the environment for a script of which nothing but its questions counts."""
+    """Return the environment for a script of which nothing but its questions counts.
+
+    It has no more than git and a shell take: a machine that builds nothing itself
+    runs it as well, and its environment is nobody's business there.
+    """
     return {key: value for key, value in git.environment().items()
-            if key not in ('LOCALVERSION', 'GIT_OPTIONAL_LOCKS')}
+            if key in ('PATH', 'HOME', 'LC_ALL', 'LD_LIBRARY_PATH', 'TMPDIR')
+            or key.startswith(('GIT_CONFIG', 'XDG_CONFIG'))}
 
 
 def record(source: str, folder: str, version: Mapping[str, str], auto: bool,

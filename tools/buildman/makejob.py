@@ -24,7 +24,7 @@ import dataclasses
 import os
 import shutil
 import time
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Collection, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from buildman import buildenv, ccache, collect, unaffected
 from buildman.buildfolder import BuildFolder
@@ -79,7 +79,8 @@ class MakeJob:
                  changed: Optional[ChangedFiles], base_env: Mapping[str, str],
                  texts: Optional[VersionTexts] = None,
                  shown_env: Optional[Mapping[str, str]] = None,
-                 dtcs: Optional[DtcStore] = None) -> None:
+                 dtcs: Optional[DtcStore] = None, inputs: Collection[str] = (),
+                 elsewhere: Optional[Mapping[str, str]] = None) -> None:
         """Set up a slot; nothing is touched.
 
         Args:
@@ -95,6 +96,9 @@ class MakeJob:
             texts: tells what images say of commits
             shown_env: values that results show in place of those of this machine
             dtcs: where a dtc that boards share is kept; None: each builds its own
+            inputs: variables that the tree reads, to be recorded
+            elsewhere: paths of files from outside the tree, with those on the
+                machine that the build was asked for on
         """
         self._dirs = dirs
         self._source = source
@@ -107,6 +111,8 @@ class MakeJob:
         self._texts = texts
         self._shown_env = shown_env or {}
         self._dtcs = dtcs
+        self._inputs = inputs
+        self._elsewhere = elsewhere or {}
         self._elf = collect.ElfReader()
         self._host_words: List[str] = []
         self._shown: Dict[str, str] = {}
@@ -142,7 +148,7 @@ class MakeJob:
             self._out_arg = [f'O={path}']
         if self._folder.path != path:
             self._folder = BuildFolder(path, own)
-            self._tidier = Tidier(dirs.source, path, own)
+            self._tidier = Tidier(dirs.source, path, own, self._elsewhere)
 
     @property
     def _in_slot_tree(self) -> bool:
@@ -471,4 +477,4 @@ class MakeJob:
         for name, shown in self._shown.items():
             if not shown:
                 del env[name]
-        return buildenv.out_env_file(env)
+        return buildenv.out_env_file(env, self._inputs)

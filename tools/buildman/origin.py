@@ -33,8 +33,9 @@ _HEX = frozenset('0123456789abcdef')
 
 
 def status_sum(text: str) -> str:
-    """Return what two outputs of `git status` are compared by."""
-    return hashlib.sha256(os.fsencode(text)).hexdigest()
+    """Return what two outputs of `git status --porcelain` are compared by: the files."""
+    names = sorted(line[3:] for line in text.splitlines())
+    return hashlib.sha256(os.fsencode('\n'.join(names))).hexdigest()
 
 
 def _text(value: Any) -> str:

@@ -149,10 +149,12 @@ class RemoteMachine:
             self._receiver.tell(text)
         if worker.version:
             packs = {part.past.pack: part.pack} if part.pack else {}
-            shipment.send_files(worker, {**ship.files, **packs})
+            shipment.send_files(worker, {**ship.files, **packs}, ship.texts)
         self._log.sent(protocol.Configure(settings, worker.toolchains))
         worker.configure(settings, {'settings': settings, 'env': dict(ship.env),
-                                    'shown_env': dict(ship.shown_env)})
+                                    'shown_env': dict(ship.shown_env),
+                                    'inputs': sorted(ship.inputs),
+                                    'words': {mark: word for word, mark in ship.words.items()}})
         # Before the push is waited for: what it says meanwhile has to be read
         worker.divert(self._take)
         if not concurrent.futures.wait([push], PUSH_TIME).done:
@@ -376,8 +378,11 @@ class RemoteMachine:
         self.boards_sent += 1
         if not self.worker.heartbeat_interval:
             self._handed_out = time.monotonic()
+        # An older worker has been sent no files
+        marks = self._shipment.words if self.worker.version else {}
+        words = tuple(marks.get(word, word) for word in job.make_args)
         self._send(protocol.BuildBoard(
-            target, job.board.arch, job.commits, job.make_args,
+            target, job.board.arch, job.commits, words,
             {key: str(val) for key, val in dataclasses.asdict(tool).items()}))
 
     def cancel(self, target: str) -> None:

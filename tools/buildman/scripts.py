@@ -128,7 +128,7 @@ def survey_script(work_dir: str, owner: lock.Owner, spec: Mapping[str, object],
 WORKER_MODULES = (
     'errors', 'plan', 'outcome', 'events', *LOCK_MODULES, 'messages', 'wire', 'kinds', 'protocol',
     'channel', 'jobserver', 'process', 'git', 'seed', 'steps', 'watch', 'origin', 'localversion',
-    'worktree', 'buildenv',
+    'worktree', 'envscan', 'buildenv',
     'ccache', 'collect', 'buildfolder', 'unaffected', 'shareddtc', 'makerun', 'makejob', 'engine',
     'blobs', 'sender', 'worker')
 

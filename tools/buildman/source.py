@@ -36,7 +36,7 @@ from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from buildman import git, history, lock, oneshot, ssh, tempdirs
 from buildman.errors import GitError
-from buildman.origin import Standing
+from buildman.origin import Past, Standing
 from u_boot_pylib import command
 
 PUSH_REF = 'refs/buildman/push'
@@ -210,9 +210,15 @@ class PushPlan:
                 folder = os.path.join(self.folder, 'past')
                 shutil.rmtree(folder, ignore_errors=True)
                 os.makedirs(folder)
-                self._parts.append(
-                    history.find_for_folder(self.source, self.standing, folder) if self.standing
-                    else history.find(self.source, self.commits, folder))
+                try:
+                    part = (history.find_for_folder(self.source, self.standing, folder)
+                            if self.standing else
+                            history.find(self.source, self.commits, folder))
+                except GitError as exc:
+                    # Builds do without it, but for a text in the images
+                    part = history.Part(Past(standing=self.standing), warnings=(
+                        f'machines may write another version into images than this one: {exc}',))
+                self._parts.append(part)
             return self._parts[0]
 
     def repository(self, name: str, have: Iterable[str] = ()) -> str:
