@@ -298,7 +298,7 @@ class RecordTest(unittest.TestCase):
         self.assertEqual(b'BL31="a"b\n"CROSS_COMPILE="arm-linux-"HOME="/home/me"LC_ALL="C"'
                          b'PATH="/bin:/opt/arm/bin"', buildenv.out_env_file(
                              buildenv.make_environment(ARM, Settings(),
-                                                       {**BASE, 'BL31': 'a"b\n'})))
+                                                       {**BASE, 'BL31': 'a"b\n'}), ('BL31',)))
 
     def test_out_env_is_the_same_on_any_machine(self) -> None:
         """Neither secrets nor the session belong into a result."""
@@ -313,7 +313,8 @@ class RecordTest(unittest.TestCase):
                   'SOURCE_DATE_EPOCH': '1', 'CCACHE_SLOPPINESS': 'd'}
         self.assertEqual(inputs, buildenv.portable_environment(
             {**BASE, **inputs, 'GITHUB_TOKEN': 'x', 'CCACHE_DIR': '/x', 'LD_PRELOAD': 'x.so',
-             'MY_BL31': 'x'}))
+             'MY_BL31': 'x', 'KCONFIG_CONFIG': 'x'},
+            {'BL31', 'TEE', 'KCFLAGS', 'BINMAN_INDIRS', 'KCONFIG_CONFIG'}))
 
     def test_names_that_are_not_text(self) -> None:
         """A folder with a name in Latin-1 must not end the run."""

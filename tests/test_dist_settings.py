@@ -20,7 +20,7 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
 import support  # noqa: E402
 from dist_support import LOGS, DistCase, read  # noqa: E402
 
-from buildman import cmdline, control, protocol  # noqa: E402
+from buildman import cmdline, control, protocol, sample  # noqa: E402
 from buildman.plan import Settings  # noqa: E402
 
 # A value for each type that is not the default
@@ -188,6 +188,71 @@ class TestOutside(DistCase):
         sent = re.search(r'(?m)^  alpha: \d+ results, sent ([\d.]+) (\w+),', done.stdout)
         assert sent, done
         self.assertNotEqual('MiB', sent.group(2), done)
+
+    def test_files_of_the_tree(self) -> None:
+        """What this tree's Makefile takes: a file, a folder and a list of them, by content"""
+        tpl, inner = self.out('ddr.bin'), self.out('in/deep')
+        os.makedirs(inner)
+        for path, text in ((tpl, 'ddr '), (self.out('in/a.bin'), 'first '),
+                           (self.out('key.pem'), 'key ')):
+            with open(path, 'w', encoding='ascii') as outf:
+                outf.write(text)
+        other = self.out('other')
+        os.mkdir(other)
+        os.symlink(self.out('in/a.bin'), os.path.join(other, 'b.bin'))
+        for name in ('c.bin', 'b.bin'):
+            os.symlink(os.path.join(self.tmp, 'key.pem'), os.path.join(inner, name))
+        env = {'ROCKCHIP_TPL': tpl, 'BINMAN_INDIRS': f'{other} {inner}', 'SOURCE_DATE_EPOCH': '0',
+               'PRE_LOAD_KEY_PATH': self.out('key.pem'), 'HOME': self.tmp, 'MY_TOKEN': 'private',
+               'LOCALVERSION': ''}
+        # It has such files of its own, which are no business of this build
+        self.ways['alpha'] = 'env BL31=/etc/passwd LOCALVERSION=-theirs sh -c'
+        self.machines('alpha')
+        ref, status = self.local('-k', env=env)
+        done = self.dist('--no-local', '-k', env=env)
+        self.assertEqual((0, 0), (status, done.returncode), done)
+        self.assert_same(ref)
+        board = glob.glob(os.path.join(self.results(), '01_*', 'sandbox'))[0]
+        with open(os.path.join(board, 'u-boot-outside.bin'), 'rb') as inf:
+            self.assertTrue(inf.read().endswith(b'ddr key first key key '))
+        out_env = read(board, 'out-env')
+        for name in ('ROCKCHIP_TPL', 'BINMAN_INDIRS', 'PRE_LOAD_KEY_PATH', 'LOCALVERSION'):
+            self.assertIn(f'{name}="{env[name]}"', out_env)
+        self.assertNotIn('private', out_env + read(self.results(), 'worker-alpha.log'))
+
+    def test_make_flags(self) -> None:
+        """A file that [make-flags] names; what is recorded and said has its path here"""
+        for name in ('tpl', 'in'):
+            os.mkdir(self.out(name))
+            with open(self.out(f'{name}/x.bin'), 'w', encoding='ascii') as outf:
+                outf.write(f'{name} ')
+        text = (f"[make-flags]\nsandbox = ROCKCHIP_TPL={self.out('tpl/x.bin')} "
+                f"BINMAN_INDIRS={self.out('in')} V=1\n")
+        with open(self.plain_config, 'a', encoding='utf-8') as outf:
+            outf.write(text)
+        self.addCleanup(sample.write_config, self.plain_config, self.toolchains)
+        self.machines('alpha', extra=text)
+        env = {'SOURCE_DATE_EPOCH': '0'}
+        ref, status = self.local('-k', '-j', '1', env=env)
+        done = self.dist('--no-local', '-k', '-j', '1', env=env)
+        self.assertEqual((0, 0), (status, done.returncode), done)
+        self.assert_same(ref)
+        board = glob.glob(os.path.join(self.results(), '01_*', 'sandbox'))[0]
+        with open(os.path.join(board, 'u-boot-outside.bin'), 'rb') as inf:
+            self.assertTrue(inf.read().endswith(b'tpl in '))
+        self.assertIn(f"ROCKCHIP_TPL={self.out('tpl/x.bin')}", read(board, 'out-cmd'))
+
+    def test_too_large(self) -> None:
+        """A folder that is too large is named, and its name goes along"""
+        full = self.out('full')
+        os.mkdir(full)
+        for num in range(2001):
+            with open(os.path.join(full, str(num)), 'wb'):
+                pass
+        done = self.dist('--no-local', '-c', '1', env={'BINMAN_INDIRS': full})
+        self.assertEqual(0, done.returncode, done)
+        self.assertRegex(done.stdout, rf"(?m)^BINMAN_INDIRS: '{full}' is not sent to "
+                         r'machines: it has more than 2000 files')
 
     def test_not_sent(self) -> None:
         """What a user has set for purposes of their own stays here"""

@@ -25,14 +25,14 @@ COMMAND = os.path.join(PACKAGE, 'buildman')
 ROOMS = (
     ('plan', 'outcome', 'events', 'errors', 'bsettings', 'boards', 'boardscan', 'commits',
      'configcheck', 'toolchain', 'compilers', 'buildenv', 'git', 'seed', 'steps', 'watch',
-     'worktree'),
+     'origin', 'envscan', 'localversion', 'worktree'),
     ('engine', 'makejob', 'makerun', 'messages', 'buildfolder', 'collect', 'jobserver',
      'process', 'ccache', 'shareddtc'),
     ('results', 'resultreader', 'durations', 'summary', 'status', 'listing', 'limit',
      'aftermath'),
     ('local', 'scheduler', 'ledger', 'forecast', 'weights', 'builder'),
     ('oneshot', 'ssh', 'channel', 'protocol', 'kinds', 'wire', 'running', 'lock', 'farside',
-     'machine', 'scripts', 'source', 'tempdirs', 'blobs', 'shipment', 'worker', 'sender',
+     'machine', 'scripts', 'source', 'history', 'tempdirs', 'blobs', 'shipment', 'worker', 'sender',
      'remote', 'receiver', 'connection', 'boss', 'pool', 'hosts', 'inbox', 'joblog', 'dist'),
     ('main', 'signals', 'cmdline', 'control', 'places', 'demo', 'sample', 'selftest'),
 )

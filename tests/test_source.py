@@ -17,25 +17,6 @@ from buildman.errors import GitError
 
 WAIT = 60       # seconds; only a failing test ever waits for so long
 
-# What scripts/setlocalversion of U-Boot asks git, in its full and its short form
-REFERENCE = r'''
-short=$1
-if test -z "$(git rev-parse --show-cdup 2>/dev/null)" &&
-   head=$(git rev-parse --verify --short HEAD 2>/dev/null); then
-    if [ -z "$(git describe --exact-match 2>/dev/null)" ]; then
-        if [ "$short" ]; then echo +; exit; fi
-        if tag="$(git describe 2>/dev/null)"; then
-            echo "$tag" | awk -F- '{printf("-%05d-%s", $(NF-1),$(NF))}'
-        else
-            printf '%s%s' -g $head
-        fi
-    fi
-    if git --no-optional-locks status -uno --porcelain | grep -qvE '^(.. )?scripts/package'; then
-        printf '%s' -dirty
-    fi
-fi
-'''
-
 
 class SourceCase(unittest.TestCase):
     """A test with a repository here and a work folder "there"."""
@@ -98,11 +79,11 @@ class SourceCase(unittest.TestCase):
         return answer
 
     def push(self, commits, run='run', folder=None, **kwargs):
-        """Push a build's source; return (plan's commits, versions)."""
+        """Push a build's source; return (plan's commits, where the folder stands)."""
         with source.prepare_push(folder or self.src, commits, run, **kwargs) as plan:
             source.push(plan, 'm', self.transport, os.path.join(self.work, '.git'),
                         self.init().have)
-            return plan.commits, plan.versions
+            return plan.commits, plan.standing
 
     def check(self, commits):
         """See that the commits can be checked out there, as they are here."""
@@ -450,15 +431,15 @@ class TestFolder(SourceCase):
     def test_places(self):
         """A worktree, a folder within a project, no repository at all, no commit yet."""
         self.write('a', 'a')
-        (commit,), versions = self.push(None)
+        (commit,), standing = self.push(None)
         self.assertEqual(self.far_files(commit), self.files(self.src))
-        self.assertEqual(versions, ('\n',))
+        self.assertEqual((standing.inside, standing.head), (True, ''))
         self.write('sub/dir/b', 'b')
         self.commit('Base')
         inner = os.path.join(self.src, 'sub')
-        (commit,), versions = self.push(None, folder=inner)
+        (commit,), standing = self.push(None, folder=inner)
         self.assertEqual(self.far_files(commit), self.files(inner))
-        self.assertEqual(versions, ('\n',))
+        self.assertFalse(standing.inside)
         tree = os.path.join(self.dir, 'tree')
         self.git('worktree', 'add', '-q', '--detach', tree)
         self.write('c', 'c', cwd=tree)
@@ -466,9 +447,9 @@ class TestFolder(SourceCase):
         self.assertEqual(self.far_files(commit), self.files(tree))
         plain = os.path.join(self.dir, 'plain')
         shutil.copytree(inner, plain)
-        (commit,), versions = self.push(None, folder=plain)
+        (commit,), standing = self.push(None, folder=plain)
         self.assertEqual(self.far_files(commit), self.files(plain))
-        self.assertEqual(versions, ('\n',))
+        self.assertFalse(standing.inside)
         self.assertFalse(os.path.exists(os.path.join(plain, '.git')))
 
     def test_in_the_middle_of_a_merge(self):
@@ -486,55 +467,6 @@ class TestFolder(SourceCase):
         (commit,), _ = self.push(None)
         self.assertEqual(self.state(), before)
         self.assertIn(b'<<<<<<<', self.far_files(commit)['a'][0])
-
-
-class TestVersions(SourceCase):
-    """The version string in an image is the same wherever it was built."""
-
-    def reference(self, folder):
-        """Return what U-Boot's script makes of a folder: full and short."""
-        return tuple(subprocess.run(['sh', '-c', REFERENCE, 'sh', short], cwd=folder, text=True,
-                                    capture_output=True, check=True).stdout.strip()
-                     for short in ('', 'x'))
-
-    def check_version(self, text, folder):
-        """Compare with the reference; the short form is '+' for any text."""
-        full, short = self.reference(folder)
-        self.assertTrue(text.endswith('\n'))
-        self.assertEqual(text.strip(), full)
-        self.assertEqual('+' if text.strip() else '', short.replace('-dirty', '+'))
-
-    def test_commits(self):
-        """Before, at and after tags; light tags do not count."""
-        hashes = self.history(6)
-        self.git('tag', '-a', '-m', 'x', 'v2023.01-rc1', hashes[1])
-        self.git('tag', 'light', hashes[3])
-        self.git('tag', '-a', '-m', 'x', 'deadbeef', hashes[4])
-        versions = source.scm_versions(self.src, hashes)
-        self.assertEqual(len(versions), 6)
-        for name, text in zip(hashes, versions):
-            self.git('checkout', '-q', name)
-            self.check_version(text, self.src)
-            self.check_version(source.scm_version_here(self.src), self.src)
-        self.assertEqual(versions[1], '\n')
-        self.assertTrue(versions[2].startswith('-00001-g'))
-        self.assertTrue(versions[0].startswith('-g'))
-        self.assertEqual(source.scm_versions(self.src, []), [])
-
-    def test_folder(self):
-        hashes = self.history(3)
-        self.git('tag', '-a', '-m', 'x', 'v1', hashes[1])
-        self.write('untracked', 'x')
-        self.check_version(source.scm_version_here(self.src), self.src)
-        self.write('scripts/package/x', 'x')
-        self.git('add', 'scripts')
-        self.check_version(source.scm_version_here(self.src), self.src)
-        self.write('new', 'x')
-        self.git('add', 'new')
-        self.check_version(source.scm_version_here(self.src), self.src)
-        self.assertTrue(source.scm_version_here(self.src).endswith('-dirty\n'))
-        self.write('.scmversion', '-mine\n')
-        self.assertEqual(source.scm_version_here(self.src), '-mine\n')
 
 
 if __name__ == '__main__':

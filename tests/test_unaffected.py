@@ -12,12 +12,13 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 from support import assert_same_tree, command, needs
 
-from buildman import unaffected
+from buildman import sample_files, unaffected
 
 NOTES = unaffected.Notes(['common/main.c', 'include/common.h', 'dts/a.dts'])
 
 # Like Kbuild: for each object what it was made of, in .NAME.cmd
 MAKEFILE = '''\
+VERSION = 1
 SRC := $(CURDIR)
 all:
 \t@mkdir -p $(O)/common && cd $(O) && \\
@@ -182,6 +183,24 @@ class TestSkip(unittest.TestCase):
         self.assertEqual(made, len(SERIES))
         assert_same_tree(os.path.join(self.top, 'on', 'topic'),
                          os.path.join(self.top, 'off', 'topic'))
+
+    def test_version_script(self):
+        """What images tell of a commit is as long as the tree's own script makes it"""
+        data = os.path.join(sample_files.DATA)
+        for name, tag, want in (('tree/scripts/setlocalversion', 'odd-1', 3),
+                                ('setlocalversion.twelve', 'odd-1', 1),
+                                ('setlocalversion.twelve', 'v1', 3)):
+            with open(os.path.join(data, name), encoding='utf-8') as inf:
+                self.write({'scripts/setlocalversion': inf.read() + f'# {tag}\n'})
+            for text in 'abcd':
+                self.write({'README': f'{name} {tag} {text}\n'})
+                self.git('add', '-A')
+                self.git('commit', '-q', '-m', text)
+            self.git('tag', '-f', '-a', '-m', 'x', tag, 'HEAD~1')
+            # With a tag a commit is told in other words than without, and not at all at it
+            text, made = self.build(f'{tag}-{want}', '-c', '4')
+            self.assertEqual((want, name, tag), (made, name, tag), text)
+            self.git('tag', '-d', tag)
 
     def test_ccache(self):
         """What ccache says that a file was made of is what the compiler says"""

@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import shutil
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Collection, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from buildman.errors import SetupError, ToolchainError, UsageError
 from buildman.plan import Settings, Toolchain
@@ -38,13 +38,10 @@ _MAKE_WORD = re.compile(r'(?:\\.|[^\s\\])+', re.DOTALL)
 # The folder we were called in is not the one that make runs in
 _STALE = frozenset(('OLDPWD', 'PWD', '_'))
 
-# Variables that users set for the sake of a build: U-Boot's Makefile, binman
-# and the compilers read them
+# Variables that compilers, and what stands before them, read by themselves; what the
+# tree reads is found out from the tree, see `envscan`
 _BUILD_INPUTS = re.compile(
-    r'ATF|BINMAN_\w+|BL3[0-9]\w*|CCACHE_(?!BASEDIR$|DIR$|CONFIGPATH$|TEMPDIR$)\w+|DEVICE_TREE|'
-    r'DISTCC_\w+|EXT_DTB|FIT_\w+|HOST(?:C|CXX|LD)FLAGS|KAFLAGS|KBUILD_\w+|KCFLAGS|KCPPFLAGS|'
-    r'MKIMAGEOUTPUT|NO_LTO|NO_PYTHON|NO_SDL|OPENSBI|SCP|SDL_CONFIG|SOURCE_DATE_EPOCH|TEE|TI_DM|'
-    r'UBOOT_\w+')
+    r'CCACHE_(?!BASEDIR$|DIR$|CONFIGPATH$|TEMPDIR$)\w+|DISTCC_\w+|SOURCE_DATE_EPOCH')
 
 # What make_environment() sets, besides HOME and PATH
 _OURS = frozenset(('CROSS_COMPILE', 'DTC', 'HOME', 'LC_ALL', 'PATH', *_MAKE_WORDS))
@@ -196,13 +193,18 @@ def _search_path(toolchain: Toolchain, path: str) -> str:
     return f'{path}{os.pathsep}{toolchain.path}'
 
 
-def portable_environment(env: Mapping[str, str]) -> Dict[str, str]:
+def portable_environment(env: Mapping[str, str], inputs: Collection[str]) -> Dict[str, str]:
     """Return the variables that a build depends on and that any machine should get.
 
     These are what the boss sends to a worker; the others belong to the machine
-    or to the person, and may be secret.
+    or to the person, and may be secret. What a make never gets does not travel.
+
+    Args:
+        env: environment
+        inputs: variables that the tree reads
     """
-    return {**{name: value for name, value in env.items() if _BUILD_INPUTS.fullmatch(name)},
+    return {**{name: value for name, value in env.items()
+               if (name in inputs or _BUILD_INPUTS.fullmatch(name)) and name not in _DROPPED},
             **make_definitions(env)}
 
 
@@ -309,20 +311,21 @@ def toolchain_file(toolchain: Toolchain, return_code: int = 0) -> bytes:
             f'arch {toolchain.arch}\n{return_code}').encode('utf-8', 'surrogateescape')
 
 
-def out_env_file(env: Mapping[str, str], named: Sequence[str] = ()) -> bytes:
+def out_env_file(env: Mapping[str, str], inputs: Collection[str] = ()) -> bytes:
     """Return what the file `out-env` of a result holds.
-
-    Args:
-        env: environment of make
-        named: variables that builds depend on besides those that all trees know
 
     NAME="value" in the order of names, with nothing in between, as upstream
     writes it. What a build does not depend on is left out: it would differ
     between machines, and a result tree is no place for somebody's passwords. So
     is what is meant for ccache: it may hold a password, and changes no result.
+
+    Args:
+        env: environment of make
+        inputs: variables that builds depend on: those that the tree reads, and what
+            the configuration names
     """
     return ''.join(f'{name}="{env[name]}"' for name in sorted(env)
-                   if (name in _OURS or name in named or _BUILD_INPUTS.fullmatch(name))
+                   if (name in _OURS or name in inputs or _BUILD_INPUTS.fullmatch(name))
                    and not name.startswith('CCACHE_')).encode(
                        'utf-8', 'surrogateescape')
 

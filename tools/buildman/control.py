@@ -34,6 +34,7 @@ from buildman import (
     configcheck,
     durations,
     engine,
+    envscan,
     limit,
     listing,
     signals,
@@ -443,12 +444,17 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
             builder.add_listener(recorder)
             local = {job.board.arch: job.toolchain for job in plan.jobs if job.toolchain.gcc}
             workers: List[Worker] = []
+            ends = [plan.commits[upto].hash for upto in
+                    (plan.selected[0], plan.selected[-1])] if plan.commits else []
+            inputs = envscan.search(places.source, ends, os.environ)
             if not fleet or fleet.use_local:
                 here = make_local_worker(args, places, plan, tree, builder, events.put,
-                                         sorted(local), fleet)
+                                         sorted(local), inputs, fleet)
                 workers.append(here)
             if fleet:
-                workers += fleet.make_workers(plan, tree, places.source, local, events.put)
+                workers += fleet.make_workers(plan, tree, places.source, local, inputs, events.put)
+                for text in fleet.warnings:
+                    status.say(text)
                 fleet.attach(builder, tree.base_dir)
             builder.run(workers)
             why = builder.report.lost.get('')
@@ -495,7 +501,8 @@ def weigh_boards(base: str, around: str, plan: Plan,
 
 def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,
                       builder: Builder, post: Callable[[Event], None],
-                      archs: Sequence[str], fleet: Optional[Fleet]) -> LocalWorker:
+                      archs: Sequence[str], inputs: FrozenSet[str],
+                      fleet: Optional[Fleet]) -> LocalWorker:
     """Return this machine as a worker"""
     threads, _ = thread_counts(args, len(plan.jobs))
     cpus = engine.cpu_count()
@@ -508,8 +515,8 @@ def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree
         settings=plan.settings, slots=min(threads + spare, builder.pending()),
         tokens=max(threads, cpus),
         env={**engine.clean_env(os.environ), **buildenv.make_definitions(os.environ),
-             **(fleet.environment if fleet else {})},
-        results_dir=tree.base_dir)
+             **(fleet.environment(inputs) if fleet else {})},
+        results_dir=tree.base_dir, inputs=inputs)
     return LocalWorker(engine.Engine(config, post), archs if fleet else None,
                        fleet.speed if fleet else 1.0)
 

@@ -10,14 +10,16 @@ out.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import socket
 import threading
 import time
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, TextIO, Tuple
+from typing import Callable, Collection, Dict, List, Mapping, Optional, Sequence, TextIO, Tuple
 
 from buildman import (
+    blobs,
     boss,
     bsettings,
     buildenv,
@@ -34,11 +36,11 @@ from buildman import (
     ssh,
 )
 from buildman.builder import Builder
-from buildman.errors import EXIT_OK, SetupError, UsageError
+from buildman.errors import EXIT_OK, BuildmanError, SetupError, UsageError
 from buildman.plan import Board, Plan, Toolchain
 from buildman.remote import RemoteMachine
 from buildman.results import ResultTree
-from buildman.shipment import Shipment, collect_files
+from buildman.shipment import Shipment
 from u_boot_pylib import command
 
 # Seconds for a machine to download toolchains
@@ -95,7 +97,11 @@ def load_machines(args: argparse.Namespace) -> machine.MachinePool:
 
 
 class Fleet:
-    """The machines of a run, and the logs that tell of them."""
+    """The machines of a run, and the logs that tell of them.
+
+    Attributes:
+        warnings: what the user should know of what machines get, a line each
+    """
 
     def __init__(self, args: argparse.Namespace) -> None:
         """Read the configuration; nothing is started.
@@ -116,6 +122,8 @@ class Fleet:
         self._builder: Optional[Builder] = None
         self._total = 0
         self._push: Optional[source.PushPlan] = None
+        self._finder: Optional[threading.Thread] = None
+        self.warnings: List[str] = []
 
     @property
     def host(self) -> str:
@@ -128,13 +136,13 @@ class Fleet:
         here = machine_probe.processors()
         return machine.speed_of(here['threads'], here['bogomips'])
 
-    @property
-    def environment(self) -> Dict[str, str]:
+    @staticmethod
+    def environment(inputs: Collection[str]) -> Dict[str, str]:
         """Return what builds get of our environment, on this machine and all others."""
-        return build_environment()
+        return build_environment(inputs)
 
     def make_workers(self, plan: Plan, tree: ResultTree, source_dir: str,
-                     local: Mapping[str, Toolchain],
+                     local: Mapping[str, Toolchain], inputs: Collection[str],
                      post: Callable[[events.Event], None]) -> List[RemoteMachine]:
         """Return the machines as workers for the builder.
 
@@ -143,6 +151,7 @@ class Fleet:
             tree: where results go
             source_dir: repository, or folder to build as it is
             local: arch -> compiler of this machine
+            inputs: variables that the tree reads
             post: takes events
 
         Raises:
@@ -154,22 +163,33 @@ class Fleet:
         hashes = None if plan.commits is None else [commit.hash for commit in plan.commits]
         owner = scripts.new_owner()
         push = source.prepare_push(source_dir, hashes, owner.run, exclude=[tree.base_dir])
-        env = build_environment()
+        env = build_environment(inputs)
         if plan.settings.ccache:
             env.update(ccache.shared_storage({**os.environ, **env}))
-        marked, shown, files = collect_files(env)
+        # What a user names goes as it is
+        asked = {name for name, _ in bsettings.get_items('worker-env')}
+        base = '' if hashes else source_dir
+        found = blobs.collect(env, set(inputs) - asked, base)
+        words = blobs.collect_words(
+            {word for job in plan.jobs for word in job.make_args}, found, base)
+        self.warnings = found.warnings
         shipment = Shipment(
             plan=plan, candidates=candidates, wanted=wanted, local=dict(local),
             tools=_local_tools(), owner=owner,
             push=lambda worker: source.push(
                 push, worker.name, ssh.transport_for(worker.hostname, worker.name),
                 worker.git_dir, worker.have),
-            commits=tuple(push.commits), versions=tuple(push.versions), env=marked,
-            shown_env=shown, files=files, log_dir=tree.base_dir, stage_dir=tree.work_dir,
-            heartbeat=self._heartbeat)
+            commits=tuple(push.commits), part=push.part, env=found.env,
+            shown_env={name: env[name] for name in env if found.env[name] != env[name]},
+            inputs=inputs, words=words, files=found.files, texts=found.texts,
+            log_dir=tree.base_dir, stage_dir=tree.work_dir, heartbeat=self._heartbeat)
         self._machines = [RemoteMachine(mach, shipment, post) for mach in self._pool.machines]
         self._total = len(plan.jobs) * plan.commit_count
         self._push = push
+        # It is there when the first machine asks for it
+        self._finder = threading.Thread(target=_find_out, args=(push,), daemon=True,
+                                        name='history')
+        self._finder.start()
         return self._machines
 
     # -- beside the loop ---------------------------------------------------
@@ -265,6 +285,8 @@ class Fleet:
                 log.close()
         self._boss_log = self._job_log = None
         if self._push:
+            if self._finder:
+                self._finder.join(ABANDON_TIME)
             self._push.close()
 
     def transfer_lines(self) -> List[str]:
@@ -272,6 +294,12 @@ class Fleet:
         return [f'  {mach.name}: {mach.results} results, sent {_size(mach.worker.bytes_sent)}, '
                 f'received {_size(mach.worker.bytes_recv)}'
                 + (f'; {mach.cache}' if any(mach.cache) else '') for mach in self._machines]
+
+
+def _find_out(push: source.PushPlan) -> None:
+    """Find out what of the history goes along; who asks for it is told what went wrong"""
+    with contextlib.suppress(BuildmanError, OSError):
+        push.find_part()
 
 
 def _size(count: int) -> str:
@@ -297,13 +325,13 @@ def _local_tools() -> Callable[[], Mapping[str, str]]:
     return tools
 
 
-def build_environment() -> Dict[str, str]:
-    """Return the part of our environment that goes along with a build.
+def build_environment(inputs: Collection[str]) -> Dict[str, str]:
+    """Return the part of our environment that goes along with a build, here as well.
 
-    Variables that U-Boot's Makefile and binman read, and those that
-    [worker-env] names (`NAME`, or `NAME = value`).
+    Variables that the tree reads, and those that [worker-env] names (`NAME`, or
+    `NAME = value`).
     """
-    env = buildenv.portable_environment(os.environ)
+    env = buildenv.portable_environment(os.environ, inputs)
     for name, value in bsettings.get_items('worker-env'):
         if value:
             env[name] = value

@@ -15,19 +15,21 @@ import queue
 import shutil
 import threading
 import time
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from buildman import ccache, git, shareddtc
 from buildman.errors import BuildmanError
 from buildman.events import BoardDone, Built, Crashed, Event, SlotReady, Started, WorkerGone
 from buildman.jobserver import JobServer, Stopped
+from buildman.localversion import VersionTexts
 from buildman.makejob import MakeJob, SlotDirs
+from buildman.origin import Origin
 from buildman.plan import BoardJob, Commit, Settings
 from buildman.process import ProcessGroups
 from buildman.seed import Seed, remove_leftovers
 from buildman.steps import Steps
 from buildman.watch import Watches
-from buildman.worktree import ChangedFiles, Origin, SlotSource
+from buildman.worktree import ChangedFiles, SlotSource
 
 
 def cpu_count() -> int:
@@ -53,8 +55,11 @@ class EngineConfig:
         shown_env: values that results show instead, where paths are not those
             of the machine that the build was asked for on
         results_dir: folder of the results, used with -w
-        versions: commit hash -> version text, where git cannot tell
+        origin: what slots borrow, None for the repository as it is
+        complain: takes a line about what is odd here
         name: name of this worker in its events, '' for the local machine
+        inputs: variables that the tree reads, to be recorded
+        elsewhere: see MakeJob
     """
 
     work_dir: str
@@ -66,8 +71,11 @@ class EngineConfig:
     env: Mapping[str, str]
     shown_env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     results_dir: str = ''
-    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    origin: Optional[Origin] = None
+    complain: Callable[[str], None] = lambda text: None
     name: str = ''
+    inputs: FrozenSet[str] = frozenset()
+    elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(eq=False)
@@ -106,6 +114,7 @@ class Engine:
         self._alive = 0
         self._origin: Optional[Origin] = None
         self._changed: Optional[ChangedFiles] = None
+        self._texts: Optional[VersionTexts] = None
         self._seed: Optional[Seed] = None
         self._watches: Optional[Watches] = None
         self._steps = Steps()
@@ -139,7 +148,8 @@ class Engine:
         if config.settings.ccache:
             self._meter = ccache.Meter(config.env)
         if config.commits is not None:
-            self._origin = Origin.read(config.source_dir)
+            self._origin = config.origin or Origin.read(config.source_dir)
+            self._texts = VersionTexts(os.path.join(config.work_dir, 'version.new'), self._origin)
             self._changed = ChangedFiles(config.source_dir)
             self._seed = self._plant(self._origin)
             if not self._alone:
@@ -238,6 +248,8 @@ class Engine:
             self._groups.close()
             if self._watches:
                 self._watches.close()
+            if self._texts:
+                self._texts.close()
             if self._server:
                 self._server.close()
                 self._server = None
@@ -287,28 +299,31 @@ class Engine:
         """
         config = self._config
         source: Optional[SlotSource] = None
-        path = config.source_dir
+        path, env = config.source_dir, config.env
         if self._origin and config.commits:
             path = self._slot_path(number)
             source = SlotSource(path, self._origin)
             self._prepare(source, config.commits[0].hash)
             if self._watches and self._changed:
                 source.learn(self._watches, self._steps, self._changed)
+            more, wrong = source.stand()
+            env = {**env, **more}
+            if wrong and number == 0:
+                config.complain(wrong)
         dirs = SlotDirs(path, config.work_dir, number, config.results_dir)
         return MakeJob(dirs, source, config.commits, config.settings, self._groups,
-                       self._server, self._changed, config.env, config.versions,
-                       config.shown_env, self._dtcs)
+                       self._server, self._changed, env, self._texts, config.shown_env,
+                       self._dtcs, config.inputs, config.elsewhere)
 
     def _prepare(self, source: SlotSource, commit: str) -> None:
         """Make the working tree of a slot, or take over that of an earlier run"""
-        version = self._config.versions.get(commit)
         if self._seed and not os.path.lexists(source.path) and self._seed.fill(source.path):
-            source.adopt(commit, version)
+            source.adopt(commit)
             return
         with self._gate:
             if self._finishing:
                 raise Stopped
-            source.prepare(commit, version, alone=self._alone)
+            source.prepare(commit, alone=self._alone)
 
     def _is_cancelled(self, ticket: _Ticket) -> bool:
         """Return whether a board was dropped"""

@@ -162,6 +162,15 @@ def ask(cwd: str, *args: str) -> str:
         return ''
 
 
+def quote_path(path: str) -> str:
+    """Return a path as `alternates` has it: plain, or like a string in C."""
+    if path.isprintable() and '"' not in path and ':' not in path:
+        return path
+    body = ''.join(chr(byte) if 32 < byte < 127 and byte not in b'"\\' else f'\\{byte:03o}'
+                   for byte in os.fsencode(path))
+    return f'"{body}"'
+
+
 def _verb(args: 'tuple[str, ...]') -> str:
     """Return the name of a git command, options left out."""
     words = iter(args)

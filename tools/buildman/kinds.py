@@ -152,14 +152,14 @@ class BuildPrepare(Command):
         commits: hashes, oldest first; None for the source as it was pushed
         max_boards: boards at a time, 0 for as many as there are threads
         source: commit to check out where `commits` has None
-        scm_versions: content of `.scmversion` for each commit, '' for none
+        history: what git is to know besides the commits, see `origin.Past`
         version: protocol version of the boss
     """
 
     commits: Tuple[Optional[str], ...] = _need(HASHES)
     max_boards: int = _opt(COUNT, 0)
     source: str = _extra(TEXT, '')
-    scm_versions: Tuple[str, ...] = _extra(STRINGS, ())
+    history: Mapping[str, Any] = _extra(FREE, factory=dict)
     version: int = _extra(COUNT, LEGACY_VERSION)
 
 

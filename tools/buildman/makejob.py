@@ -29,11 +29,12 @@ import dataclasses
 import os
 import shutil
 import time
-from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+from typing import Collection, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from buildman import buildenv, ccache, collect, footprint, unaffected
 from buildman.buildfolder import BuildFolder
 from buildman.jobserver import JobServer
+from buildman.localversion import VersionTexts
 from buildman.makerun import MakeRunner
 from buildman.messages import Tidier, by_path, infra_reason, is_passing, lacks_blobs_only
 from buildman.outcome import Outcome
@@ -81,9 +82,10 @@ class MakeJob:
                  commits: Optional[Sequence[Commit]], settings: Settings,
                  groups: ProcessGroups, jobs: Optional[JobServer],
                  changed: Optional[ChangedFiles], base_env: Mapping[str, str],
-                 versions: Optional[Mapping[str, str]] = None,
+                 texts: Optional[VersionTexts] = None,
                  shown_env: Optional[Mapping[str, str]] = None,
-                 dtcs: Optional[DtcStore] = None) -> None:
+                 dtcs: Optional[DtcStore] = None, inputs: Collection[str] = (),
+                 elsewhere: Optional[Mapping[str, str]] = None) -> None:
         """Set up a slot; nothing is touched.
 
         Args:
@@ -96,9 +98,12 @@ class MakeJob:
             jobs: job server; None when each make has -j of its own
             changed: tells which files changed between commits
             base_env: environment to start from
-            versions: hash -> content of .scmversion, where git cannot tell
+            texts: tells what images say of commits
             shown_env: values that results show in place of those of this machine
             dtcs: where a dtc that boards share is kept; None: each builds its own
+            inputs: variables that the tree reads, to be recorded
+            elsewhere: paths of files from outside the tree, with those on the
+                machine that the build was asked for on
         """
         self._dirs = dirs
         self._source = source
@@ -108,9 +113,11 @@ class MakeJob:
         self._jobs = settings.jobs if jobs is None else 0
         self._changed = changed
         self._base_env = base_env
-        self._versions = versions or {}
+        self._texts = texts
         self._shown_env = shown_env or {}
         self._dtcs = dtcs
+        self._inputs = inputs
+        self._elsewhere = elsewhere or {}
         self._elf = collect.ElfReader()
         self._host_words: List[str] = []
         self._shown: Dict[str, str] = {}
@@ -152,7 +159,7 @@ class MakeJob:
             self._out_arg = [f'O={path}']
         if self._folder.path != path:
             self._folder = BuildFolder(path, own)
-            self._tidier = Tidier(dirs.source, path, own)
+            self._tidier = Tidier(dirs.source, path, own, self._elsewhere)
 
     @property
     def _in_slot_tree(self) -> bool:
@@ -234,7 +241,7 @@ class MakeJob:
         job = self._job
         if self._source and self._commits is not None:
             commit = self._commits[upto].hash
-            self._source.checkout(commit, self._versions.get(commit))
+            self._source.checkout(commit)
         again, images = self._what_changed(upto)
         first = self._prev is None
         configure = first or again or self._settings.force_reconfig
@@ -336,12 +343,17 @@ class MakeJob:
         target = self._job.board.target
         old, new = self._commits[self._prev].hash, self._commits[upto].hash
         return unaffected.matters(changes, self._notes, target, self._includes(target)) or (
-            not unaffected.same_length(self._version(old), self._version(new)))
+            not self._same_length(old, new))
 
-    def _version(self, commit: str) -> str:
-        """Return what an image says of a commit, or what that is made from"""
+    def _same_length(self, old: str, new: str) -> bool:
+        """Return whether images say as much of a commit as of another one"""
         assert self._changed is not None
-        return self._versions.get(commit) or self._changed.describe(commit)
+        before, after = (self._texts.text(commit) if self._texts else None
+                         for commit in (old, new))
+        if before is None or after is None:
+            # Nothing in the tree says what is made of it
+            return unaffected.same_length(self._changed.describe(old), self._changed.describe(new))
+        return len(before) == len(after)
 
     def _carry(self, last: Outcome, upto: int) -> Outcome:
         """Return the last result for a commit that cannot have changed it"""
@@ -522,4 +534,4 @@ class MakeJob:
         for name, shown in self._shown.items():
             if not shown:
                 del env[name]
-        return buildenv.out_env_file(env, self._settings.variables)
+        return buildenv.out_env_file(env, (*self._inputs, *self._settings.variables))

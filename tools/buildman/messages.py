@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import List, Optional
+from typing import List, Mapping, Optional
 
 # make says this when one of its parallel jobs failed, depending on what else
 # was running at that moment; with one job it never does. Several makes write to one
@@ -208,14 +208,17 @@ class Tidier:
         tools: finds what else is to be left out of complaints; see by_path()
     """
 
-    def __init__(self, source: str, build: str, own: bool) -> None:
+    def __init__(self, source: str, build: str, own: bool,
+                 elsewhere: Optional[Mapping[str, str]] = None) -> None:
         """Set up.
 
         Args:
             source: folder that make is started in
             build: the build folder (O=)
             own: it is the slot's; else its name is part of what was asked for
+            elsewhere: other paths, each with what is to be said instead
         """
+        self._elsewhere = elsewhere or {}
         self.tools: Optional['re.Pattern[str]'] = None
         names = {}
         if own:
@@ -226,6 +229,8 @@ class Tidier:
 
     def text(self, text: str) -> str:
         """Return text with `build` for the build folder and without that of the source."""
+        for there, here in self._elsewhere.items():
+            text = text.replace(there, here)
         for folder, name, regex in self._folders:
             if folder not in text:
                 continue

@@ -33,7 +33,9 @@ from buildman import (
 )
 from buildman.boss import BossError, RemoteWorker, WorkerBusy
 from buildman.errors import BuildmanError
+from buildman.history import Part
 from buildman.joblog import WorkerLog
+from buildman.origin import Past
 from buildman.plan import BoardJob, Toolchain
 from buildman.receiver import Receiver, one_line
 
@@ -146,11 +148,17 @@ class RemoteMachine:
             # What is the folder as it is here is a slot's own source there
             settings['in_tree'] = False
         self._receiver.tells_done = bool(worker.version)
+        part = ship.part() if worker.version else Part(Past())
+        for text in part.warnings:
+            self._receiver.tell(text)
         if worker.version:
-            shipment.send_files(worker, ship.files)
+            packs = {part.past.pack: part.pack} if part.pack else {}
+            shipment.send_files(worker, {**ship.files, **packs}, ship.texts)
         self._log.sent(protocol.Configure(settings, worker.toolchains))
         worker.configure(settings, {'settings': settings, 'env': dict(ship.env),
-                                    'shown_env': dict(ship.shown_env)})
+                                    'shown_env': dict(ship.shown_env),
+                                    'inputs': sorted(ship.inputs),
+                                    'words': {mark: word for word, mark in ship.words.items()}})
         # Before the push is waited for: what it says meanwhile has to be read
         worker.divert(self._take)
         if not concurrent.futures.wait([push], PUSH_TIME).done:
@@ -159,7 +167,7 @@ class RemoteMachine:
         self._step('prepare')
         slots = worker.max_boards or worker.nthreads or 1
         worker.send(protocol.BuildPrepare(
-            ship.commits, slots, source=ship.commits[-1], scm_versions=ship.versions,
+            ship.commits, slots, source=ship.commits[-1], history=part.past.to_dict(),
             version=protocol.PROTOCOL_VERSION))
         self._log.sent(f'build_prepare, {len(ship.commits)} commits')
         for text in mach.differences(ship.tools()):
@@ -384,8 +392,11 @@ class RemoteMachine:
         self.boards_sent += 1
         if not self.worker.heartbeat_interval:
             self._handed_out = time.monotonic()
+        # An older worker has been sent no files
+        marks = self._shipment.words if self.worker.version else {}
+        words = tuple(marks.get(word, word) for word in job.make_args)
         self._send(protocol.BuildBoard(
-            target, job.board.arch, job.commits, job.make_args,
+            target, job.board.arch, job.commits, words,
             {key: str(val) for key, val in dataclasses.asdict(tool).items()}))
 
     def cancel(self, target: str) -> None:

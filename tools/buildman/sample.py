@@ -135,6 +135,11 @@ def _spoil_dts(state: TreeState) -> None:
     state.bad_dts.add('hammock')
 
 
+def rewrite_version_script(state: TreeState) -> None:
+    """Have the version script that newer trees have."""
+    state.twelve = True
+
+
 # The branch: each commit on top of the one before
 DEFAULT_STEPS: Tuple[Step, ...] = (
     ('common: Add a table that costs space', _add_table),

@@ -114,6 +114,8 @@ class TreeState:
         knobs: lines of `knobs/TARGET`, by target
         note: text in README, which no build depends on
         instant: a Makefile that only copies prebuilt files
+        twelve: the version script is that of newer trees: it writes twelve digits
+            of the commit, and only the tag of the version counts
     """
 
     boards: List[BoardSpec]
@@ -129,6 +131,7 @@ class TreeState:
     knobs: Dict[str, List[str]] = dataclasses.field(default_factory=dict)
     note: str = ''
     instant: bool = False
+    twelve: bool = False
 
     def copy(self) -> 'TreeState':
         """Return a state that can be changed without changing this one."""
@@ -405,6 +408,10 @@ def boards_cfg(boards: Sequence[BoardSpec]) -> str:
     return text
 
 
+# How the Makefile calls the version script, which printed less once
+OLD_RELEASE = 'echo "$(UBOOTVERSION)$$(sh $(srctree)/scripts/setlocalversion $(srctree))"'
+NEW_RELEASE = 'KERNELVERSION=$(UBOOTVERSION) sh $(srctree)/scripts/setlocalversion $(srctree)'
+
 GITIGNORE = '''*.o
 *.a
 *.d
@@ -438,6 +445,9 @@ def render(state: TreeState, prebuilt: Mapping[str, bytes]) -> Dict[str, bytes]:
     if state.instant:
         files = {'Makefile': _data('Makefile.instant'),
                  'scripts/show-gnu-make': files['scripts/show-gnu-make']}
+    elif state.twelve:
+        files['scripts/setlocalversion'] = _data('setlocalversion.twelve')
+        files['Makefile'] = files['Makefile'].replace(OLD_RELEASE, NEW_RELEASE)
     files['Kconfig'] = _top_kconfig(state)
     files.update(_arch_files(state))
     files.update(_board_files(state))

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
-from typing import Callable, Dict, List, Mapping, Tuple
+from typing import BinaryIO, Callable, Collection, List, Mapping, Tuple
 
-from buildman import blobs, lock, machine_info, protocol
+from buildman import lock, machine_info, protocol
 from buildman.boss import RemoteWorker
+from buildman.history import Part
 from buildman.plan import Plan, Toolchain
 
 # Bytes of a file from outside the tree that travel in one message
@@ -27,10 +29,13 @@ class Shipment:
         owner: of the locks of all machines, but for the run
         push: pushes the source to a machine that init was done on
         commits: hashes to be built there, oldest first
-        versions: text of `.scmversion` for each, '' for none
+        part: returns what of the history goes along
         env: environment of the build, files as marks (see blobs)
         shown_env: values that results show instead of the paths there
+        inputs: variables that the tree reads
+        words: words for make that name files, each with what is sent instead
         files: SHA-256 -> file here
+        texts: SHA-256 -> content of what is no file here
         log_dir: folder for logs
         stage_dir: folder for images that are under way
         heartbeat: seconds between the heartbeats of workers
@@ -44,55 +49,53 @@ class Shipment:
     owner: lock.Owner
     push: Callable[[RemoteWorker], None]
     commits: Tuple[str, ...]
-    versions: Tuple[str, ...]
+    part: Callable[[], Part]
     env: Mapping[str, str]
     shown_env: Mapping[str, str]
+    inputs: Collection[str]
+    words: Mapping[str, str]
     files: Mapping[str, str]
+    texts: Mapping[str, bytes]
     log_dir: str
     stage_dir: str
     heartbeat: float = protocol.HEARTBEAT_INTERVAL
 
 
-def collect_files(env: Mapping[str, str]) -> Tuple[Dict[str, str], Dict[str, str], Dict[str, str]]:
-    """Sort the environment of a build into what travels.
-
-    Returns:
-        (environment with marks, values that results show, SHA-256 -> file)
-    """
-    marked, files = blobs.collect(env)
-    shown = {name: value for name, value in env.items() if marked[name] != value}
-    return marked, shown, files
-
-
-def send_files(worker: RemoteWorker, files: Mapping[str, str]) -> None:
+def send_files(worker: RemoteWorker, files: Mapping[str, str], texts: Mapping[str, bytes]) -> None:
     """Send the files from outside the tree that a machine does not have yet.
 
     Args:
         worker: runs there, and has not been configured
         files: SHA-256 -> file here
+        texts: SHA-256 -> content, of those that are no files
 
     Raises:
         BossError: the connection has ended, or it answers something else
         OSError: a file cannot be read
     """
-    if not files:
+    if not files and not texts:
         return
     worker.send(protocol.Setup(worker.work_dir, protocol.PROTOCOL_VERSION))
     worker.expect(protocol.SetupDone)
-    worker.send(protocol.NeedBlobs(tuple(files)))
+    worker.send(protocol.NeedBlobs((*files, *texts)))
     missing = worker.expect(protocol.BlobsMissing)
     assert isinstance(missing, protocol.BlobsMissing)
     for sha in missing.sha256s:
-        if sha not in files:
-            continue
-        size = os.path.getsize(files[sha])
-        offset = 0
-        with open(files[sha], 'rb') as inf:
-            while True:
-                data = inf.read(BLOB_PIECE)
-                last = offset + len(data) >= size or not data
-                worker.send(protocol.PutBlob(sha, offset, data, last))
-                offset += len(data)
-                if last:
-                    break
-        worker.expect(protocol.BlobDone)
+        if sha in texts:
+            _send(worker, sha, io.BytesIO(texts[sha]), len(texts[sha]))
+        elif sha in files:
+            with open(files[sha], 'rb') as inf:
+                _send(worker, sha, inf, os.path.getsize(files[sha]))
+
+
+def _send(worker: RemoteWorker, sha: str, inf: BinaryIO, size: int) -> None:
+    """Send a file in pieces, and wait until it is there"""
+    offset = 0
+    while True:
+        data = inf.read(BLOB_PIECE)
+        last = offset + len(data) >= size or not data
+        worker.send(protocol.PutBlob(sha, offset, data, last))
+        offset += len(data)
+        if last:
+            break
+    worker.expect(protocol.BlobDone)

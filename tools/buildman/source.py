@@ -15,9 +15,10 @@ already is told by the far side (see `farside`): those commits are roots in the
 temporary repository, too, so that git counts with them as they are there, and
 sends nothing that they contain.
 
-The version string that scripts/setlocalversion of U-Boot finds out by `git
-describe` needs the history, so it is found out here and goes along as the
-content of `.scmversion`, which the script takes instead.
+The version text that scripts/setlocalversion of U-Boot finds out by `git
+describe` needs some of the history: `history` tells which. Of a folder that is
+built as it is, the commit that HEAD names goes along, and what is in the index,
+so that git there tells of the same changes.
 
 Formats: gitrepository-layout(5), shallow.txt and the objects of git.
 """
@@ -33,19 +34,17 @@ import threading
 import zlib
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
-from buildman import git, lock, oneshot, ssh, tempdirs
+from buildman import git, history, lock, oneshot, ssh, tempdirs
 from buildman.errors import GitError
+from buildman.origin import Past, Standing
 from u_boot_pylib import command
 
 PUSH_REF = 'refs/buildman/push'
-# Hashes that one command line takes
-MAX_ARGS = 1000
 # Fixed, so that the same content has the same hash
 _PERSON = 'buildman <buildman> 0 +0000'
 _HASH = re.compile(r'[0-9a-f]{40}\Z')
-_DESCRIBED = re.compile(r'.*-(\d+)-(g[0-9a-f]+)\Z')
-# Lines of `git status` that setlocalversion does not count as a change
-_PACKAGE = re.compile(r'(?:.. )?scripts/package')
+# What the version text is made of, which may be among the files that git ignores
+_VERSION_FILE = re.compile(r'\.scmversion\Z|localversion')
 
 _CONFIG = '''\
 [core]
@@ -67,15 +66,6 @@ _CONFIG = '''\
 '''
 
 
-def _quote_path(path: str) -> str:
-    """Return a path as `alternates` has it: plain, or like a string in C."""
-    if path.isprintable() and '"' not in path and ':' not in path:
-        return path
-    body = ''.join(chr(byte) if 32 < byte < 127 and byte not in b'"\\' else f'\\{byte:03o}'
-                   for byte in os.fsencode(path))
-    return f'"{body}"'
-
-
 def object_dirs(folder: str) -> List[str]:
     """Return the folder of a repository's objects, as a list of full paths.
 
@@ -87,58 +77,6 @@ def object_dirs(folder: str) -> List[str]:
     if kind not in ('', 'sha1'):
         raise GitError(f"'{folder}' names its objects by {kind}, which machines do not take")
     return [os.path.join(os.path.abspath(folder), path)]
-
-
-# --- versions ---
-
-def scm_versions(folder: str, commits: Sequence[str]) -> List[str]:
-    """Return the `.scmversion` with which each commit gets its local version string.
-
-    As scripts/setlocalversion does it: nothing at an annotated tag, `-N-gHASH`
-    after one, `-gHASH` where there is none. It does not depend on
-    CONFIG_LOCALVERSION_AUTO: without it the script only asks whether there is
-    any text at all.
-
-    Args:
-        folder: working tree or repository
-        commits: full hashes
-    Raises:
-        GitError: one of them is not there
-    """
-    lines: List[str] = []
-    for start in range(0, len(commits), MAX_ARGS):
-        # --always for one that no tag describes; --long to tell it from a tag
-        lines += git.text(folder, 'describe', '--long', '--always',
-                      *commits[start:start + MAX_ARGS]).splitlines()
-    out = []
-    for line in lines:
-        found = _DESCRIBED.match(line)
-        if found is None:
-            # No tag: it is the hash, as short as rev-parse --short makes it
-            out.append(f'-g{line}\n')
-        elif int(found.group(1)):
-            out.append(f'-{int(found.group(1)):05d}-{found.group(2)}\n')
-        else:
-            out.append('\n')
-    return out
-
-
-def scm_version_here(folder: str) -> str:
-    """Return the `.scmversion` of a source folder as it is, `-dirty` included."""
-    path = os.path.join(folder, '.scmversion')
-    if os.path.exists(path):
-        with open(path, encoding='utf-8', errors='surrogateescape') as inf:
-            return inf.read()
-    inside = git.ask(folder, 'rev-parse', '--is-inside-work-tree') == 'true'
-    head = git.ask(folder, 'rev-parse', '--verify', 'HEAD')
-    # A folder within some other project has no version of its own
-    if not inside or not head or git.text(folder, 'rev-parse', '--show-prefix').strip():
-        return '\n'
-    version = scm_versions(folder, [head])[0].strip()
-    status = git.text(folder, 'status', '-uno', '--porcelain')
-    if any(not _PACKAGE.match(line) for line in status.splitlines()):
-        version += '-dirty'
-    return version + '\n'
 
 
 # --- the folder as it is ---
@@ -166,7 +104,7 @@ def _snapshot_tree(folder: str, objects: str, borrowed: List[str], spare: str,
         git.text('/', 'init', '-q', '--bare', f'{spare}.git')
         where = {'GIT_DIR': f'{spare}.git', 'GIT_WORK_TREE': os.path.abspath(folder)}
     env = {**where, 'GIT_INDEX_FILE': f'{spare}.index', 'GIT_OBJECT_DIRECTORY': objects,
-           'GIT_ALTERNATE_OBJECT_DIRECTORIES': ':'.join(_quote_path(path) for path in borrowed)}
+           'GIT_ALTERNATE_OBJECT_DIRECTORIES': ':'.join(git.quote_path(path) for path in borrowed)}
     prefix = git.text(folder, 'rev-parse', '--show-prefix', env=env).rstrip('\n')
     before = _gitlinks(folder, env)
     real = os.path.realpath(folder)
@@ -175,6 +113,10 @@ def _snapshot_tree(folder: str, objects: str, borrowed: List[str], spare: str,
                      if os.path.realpath(path).startswith(real + os.sep)]
     git.text(folder, '-c', 'core.fsmonitor=false', '-c', 'core.safecrlf=false',
          '-c', 'advice.addEmbeddedRepo=false', 'add', '-A', '--', *specs, env=env)
+    ignored = [f':(literal){name}' for name in sorted(os.listdir(folder))
+               if _VERSION_FILE.match(name) and os.path.isfile(os.path.join(folder, name))]
+    if ignored:
+        git.text(folder, 'add', '-f', '--', *ignored, env=env)
     for num, path in enumerate(_gitlinks(folder, env)):
         full = os.path.join(folder, path)
         has = path in before and os.path.exists(os.path.join(full, '.git'))
@@ -185,7 +127,7 @@ def _snapshot_tree(folder: str, objects: str, borrowed: List[str], spare: str,
              stdin=os.fsencode(path) + b'\0', env=env)
         if has:
             tree = _snapshot_tree(full, objects, borrowed, f'{spare}-{num}', exclude)
-            env['GIT_ALTERNATE_OBJECT_DIRECTORIES'] = ':'.join(map(_quote_path, borrowed))
+            env['GIT_ALTERNATE_OBJECT_DIRECTORIES'] = ':'.join(map(git.quote_path, borrowed))
             git.text(folder, 'read-tree', f'--prefix={prefix}{path}/', tree, env=env)
     return git.text(folder, 'write-tree', *([f'--prefix={prefix}'] if prefix else []),
                 env=env).strip()
@@ -206,8 +148,10 @@ class PushPlan:
     Attributes:
         commits: hashes to be built, oldest first; for the folder as it is one
             commit made of it
-        versions: content of `.scmversion` for each; it is to be written even
-            where it is an empty line
+        more: commits that go along and are not built
+        source: the folder
+        standing: where the folder stands in its repository, when it is built as
+            it is
         run: identifier of the run
         folder: temporary folder
         borrowed: folders of objects that are used where they are
@@ -215,13 +159,19 @@ class PushPlan:
     """
 
     commits: Tuple[str, ...]
-    versions: Tuple[str, ...]
+    more: Tuple[str, ...]
+    source: str
+    standing: Optional[Standing]
     run: str
     folder: str
     borrowed: Tuple[str, ...]
     carrier: str
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False,
                                               compare=False)
+    _parts: List[history.Part] = dataclasses.field(default_factory=list, repr=False,
+                                                   compare=False)
+    _past_lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False,
+                                                   compare=False)
 
     def __enter__(self) -> 'PushPlan':
         return self
@@ -238,6 +188,39 @@ class PushPlan:
         """What `git push` is to push from a repository of repository()."""
         return f'+{PUSH_REF}:{lock.RUN_REFS}/{self.run}'
 
+    def part(self) -> history.Part:
+        """Return what of the history goes along; any thread may call this.
+
+        The first caller gets the warnings.
+
+        Raises:
+            GitError: git refused
+            OSError: something cannot be written
+        """
+        self.find_part()
+        with self._past_lock:
+            part = self._parts[0]
+            self._parts[0] = dataclasses.replace(part, warnings=())
+        return part
+
+    def find_part(self) -> history.Part:
+        """Find out, once, what part() returns."""
+        with self._past_lock:
+            if not self._parts:
+                folder = os.path.join(self.folder, 'past')
+                shutil.rmtree(folder, ignore_errors=True)
+                os.makedirs(folder)
+                try:
+                    part = (history.find_for_folder(self.source, self.standing, folder)
+                            if self.standing else
+                            history.find(self.source, self.commits, folder))
+                except GitError as exc:
+                    # Builds do without it, but for a text in the images
+                    part = history.Part(Past(standing=self.standing), warnings=(
+                        f'machines may write another version into images than this one: {exc}',))
+                self._parts.append(part)
+            return self._parts[0]
+
     def repository(self, name: str, have: Iterable[str] = ()) -> str:
         """Return a repository to push to one machine from.
 
@@ -252,11 +235,12 @@ class PushPlan:
         have = [commit for commit in have if _HASH.match(commit)]
         if not have:
             self._pack()
-        known = self._existing([commit for commit in have if commit not in self.commits])
+        own = (*self.commits, *self.more)
+        known = self._existing([commit for commit in have if commit not in own])
         path = os.path.join(self.folder, f'push-{name}')
         shutil.rmtree(path, ignore_errors=True)
         _make_repository(path, [os.path.join(self.folder, 'objects'), *self.borrowed],
-                         [*self.commits, *known], self.carrier)
+                         [*own, *known], self.carrier)
         return path
 
     def _existing(self, commits: Sequence[str]) -> List[str]:
@@ -291,7 +275,7 @@ def _make_repository(path: str, objects: Sequence[str], shallow: Sequence[str],
     files = {
         'HEAD': 'ref: refs/heads/none\n',
         'config': _CONFIG,
-        'objects/info/alternates': ''.join(_quote_path(name) + '\n' for name in objects),
+        'objects/info/alternates': ''.join(git.quote_path(name) + '\n' for name in objects),
         'shallow': ''.join(f'{name}\n' for name in sorted(set(shallow))),
         PUSH_REF: carrier + '\n' if carrier else '',
     }
@@ -322,20 +306,42 @@ def prepare_push(folder: str, commits: Optional[Sequence[str]], run: str,
             os.makedirs(os.path.join(objects, name))
         borrowed: List[str] = []
         base = os.path.join(tmp, 'base')
+        standing: Optional[Standing] = None
+        more: List[str] = []
         if commits is None:
             tree = _snapshot_tree(folder, objects, borrowed, os.path.join(tmp, 'snap'), exclude)
-            versions = [scm_version_here(folder)]
             commits = [_write_commit(objects, tree, (), 'The source folder as it is')]
+            standing, staged = history.look_at_folder(folder)
+            more = [standing.head] if standing.head else []
+            if staged:
+                more.append(_write_staged(folder, objects, borrowed, staged))
         else:
             borrowed = object_dirs(folder)
-            versions = scm_versions(folder, commits)
-        _make_repository(base, [objects, *borrowed], commits, '')
+        _make_repository(base, [objects, *borrowed], [*commits, *more], '')
         tree = git.text(base, 'rev-parse', '--verify', f'{commits[-1]}^{{tree}}').strip()
-        carrier = _write_commit(objects, tree, commits, 'Commits that buildman builds')
-        return PushPlan(tuple(commits), tuple(versions), run, tmp, tuple(borrowed), carrier)
+        carrier = _write_commit(objects, tree, [*commits, *more], 'Commits that buildman builds')
+        return PushPlan(tuple(commits), tuple(more), folder, standing, run, tmp, tuple(borrowed),
+                        carrier)
     except BaseException:
         tempdirs.remove(tmp)
         raise
+
+
+def _write_staged(folder: str, objects: str, borrowed: Sequence[str],
+                  names: Sequence[str]) -> str:
+    """Write a commit of what is in the index only, as git may look at it; return its hash.
+
+    Args:
+        folder: in the repository
+        objects: folder for it
+        borrowed: folders of other objects
+        names: objects
+    """
+    entries = ''.join(f'100644 blob {name}\t{name}\n' for name in sorted(set(names)))
+    tree = git.text(folder, 'mktree', stdin=entries.encode(), env={
+        'GIT_OBJECT_DIRECTORY': objects,
+        'GIT_ALTERNATE_OBJECT_DIRECTORIES': ':'.join(map(git.quote_path, borrowed))}).strip()
+    return _write_commit(objects, tree, (), 'What is in the index')
 
 
 def _write_commit(objects: str, tree: str, parents: Sequence[str], subject: str) -> str:

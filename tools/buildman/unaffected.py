@@ -127,7 +127,7 @@ def same_length(old: str, new: str) -> bool:
     """Tell whether two version texts take the same space in an image.
 
     Args:
-        old, new: as `git describe --always` prints them, or of `.scmversion`
+        old, new: as `git describe --always` prints them
     """
     def shape(text: str) -> str:
         found = re.search(r'-(\d+)(-g[0-9a-f]+)(-dirty)?$', text.strip())

@@ -25,9 +25,9 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Any, Dict, Iterable, List, Mapping, NoReturn, Optional, Tuple, Union
+from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NoReturn, Optional, Tuple, Union
 
-from buildman import blobs, buildenv, events, git, lock, protocol, sender
+from buildman import blobs, buildenv, envscan, events, git, lock, origin, protocol, sender
 from buildman.channel import Channel, ChannelError
 from buildman.engine import Engine, EngineConfig, clean_env, cpu_count
 from buildman.errors import BuildmanError
@@ -91,6 +91,10 @@ class Worker:
         self._toolchains: Dict[str, Toolchain] = {}
         self._env: Dict[str, str] = dict(os.environ)
         self._shown_env: Dict[str, str] = {}
+        # Variables that the tree reads, as the boss tells; None: it does not
+        self._inputs: Optional[FrozenSet[str]] = None
+        self._own: FrozenSet[str] = frozenset()
+        self._elsewhere: Dict[str, str] = {}
         self._engine: Optional[Engine] = None
         self._generation = 0
         self._slots_ready = 0
@@ -282,12 +286,22 @@ class Worker:
         self._toolchains = {arch: _toolchain(arch, gcc) for arch, gcc in msg.toolchains.items()}
         env = clean_env(os.environ)
         told, shown = plan.get('env'), plan.get('shown_env')
+        self._inputs = None
         if isinstance(told, Mapping):
+            inputs = plan.get('inputs', ())
+            self._inputs = frozenset(map(str, inputs)) if isinstance(inputs, list) else frozenset()
             # What a user of this machine has set for builds of his own is none of ours
-            for name in buildenv.portable_environment(env):
+            for name in buildenv.portable_environment(env, self._inputs):
                 del env[name]
+            self._own = frozenset(env) - set(told)
             env.update({str(key): self._blobs.resolve(str(val)) for key, val in told.items()})
         self._env = env
+        words = plan.get('words')
+        pairs = [] if not isinstance(words, Mapping) else [
+            (self._blobs.resolve(str(marked)), str(word)) for marked, word in words.items()]
+        if isinstance(shown, Mapping):
+            pairs += [(env.get(str(name), ''), str(value)) for name, value in shown.items()]
+        self._elsewhere = blobs.pair_paths(pairs)
         self._shown_env = ({str(key): str(val) for key, val in shown.items()}
                            if isinstance(shown, Mapping) else {})
         self._send(protocol.ConfigureDone())
@@ -300,7 +314,9 @@ class Worker:
         if self._engine:
             self._engine.stop()
         hashes = [commit or msg.source or _head(self._work_dir) for commit in msg.commits]
-        versions = {commit: text for commit, text in zip(hashes, msg.scm_versions) if text}
+        start = self._origin(msg.history)
+        ends = [*hashes[:1], *hashes[-1:]]
+        env, inputs = self._environment([commit for commit in ends if commit])
         slots = msg.max_boards or cpu_count()
         self._slots_ready, self._prepared = 0, False
         self._open.clear()
@@ -312,9 +328,30 @@ class Worker:
         self._engine = Engine(EngineConfig(
             work_dir=os.path.join(self._work_dir, '.bm-work'), source_dir=self._work_dir,
             commits=self._commits, settings=self._settings, slots=slots,
-            tokens=max(slots, cpu_count()), env=self._env, shown_env=self._shown_env,
-            versions=versions), functools.partial(self._told, self._generation))
+            tokens=max(slots, cpu_count()), env=env, shown_env=self._shown_env,
+            origin=start, inputs=inputs, complain=_complain, elsewhere=self._elsewhere),
+            functools.partial(self._told, self._generation))
         self._engine.start()
+
+    def _environment(self, commits: List[str]) -> Tuple[Mapping[str, str], FrozenSet[str]]:
+        """Return the environment of builds, and which variables of it the tree reads"""
+        if self._inputs is None:
+            return self._env, envscan.search(self._work_dir, commits, self._env)
+        # Here, too, somebody may have set for other builds what the boss has not set
+        stray = envscan.search(self._work_dir, commits, self._own)
+        return ({name: value for name, value in self._env.items() if name not in stray},
+                self._inputs)
+
+    def _origin(self, told: Mapping[str, Any]) -> Optional[origin.Origin]:
+        """Return what slots borrow, with the history that the boss has sent; None for the usual"""
+        if not told:
+            return None
+        past = origin.Past.from_dict(told)
+        objects = ''
+        if past.pack:
+            data = self._blobs.data(past.pack)
+            objects = origin.unpack(data, os.path.dirname(data))
+        return origin.Origin.read(self._work_dir).with_past(past, objects)
 
     def _told(self, generation: int, event: events.Event) -> None:
         """Take what an engine tells, from the thread of a slot"""
@@ -331,7 +368,8 @@ class Worker:
                 raise ValueError(f'{msg.board!r} is not a board')
             if set(upto) - set(every):
                 raise ValueError(f'there are only {len(every)} commits')
-            job = BoardJob(Board(msg.board, msg.arch), upto, self._choose(msg), msg.make_args)
+            words = tuple(self._blobs.resolve(word) for word in msg.make_args)
+            job = BoardJob(Board(msg.board, msg.arch), upto, self._choose(msg), words)
         except ValueError as exc:
             self._not_built(msg.board, upto, str(exc))
             return
@@ -370,6 +408,7 @@ class Worker:
     def _blob(self, msg: Union[protocol.NeedBlobs, protocol.PutBlob]) -> None:
         """Take a file from outside the tree, or tell which are missing"""
         if isinstance(msg, protocol.NeedBlobs):
+            self._blobs.tidy(msg.sha256s, time.time())
             self._send(protocol.BlobsMissing(
                 tuple(sha for sha in msg.sha256s if not self._blobs.has(sha))))
         elif self._blobs.put(msg.sha256, msg.offset, msg.data, msg.last):

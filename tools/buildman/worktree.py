@@ -11,13 +11,13 @@ same time, as they share no lock.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import shutil
 from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 from buildman import git
 from buildman.errors import GitError
+from buildman.origin import ABBREV, Origin, make_standing
 from buildman.seed import SHARED_MARK
 from buildman.steps import Layout, Steps, folders_of, is_damaged, replace_file
 from buildman.watch import Watch, Watches
@@ -46,43 +46,6 @@ _SLOT_CONFIG = '''\
 [index]
 \tversion = 2
 '''
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """The repository that slots borrow from, and what they copy of it.
-
-    Attributes:
-        objects: its folder of objects
-        tags: the tags, as lines of a packed-refs file, since the version string
-            that is built into an image comes from `git describe`
-        shallow: content of its `shallow` file, b'' when its history is whole
-    """
-
-    objects: str
-    tags: bytes
-    shallow: bytes
-
-    @classmethod
-    def read(cls, git_dir: str) -> 'Origin':
-        """Return the origin for a repository.
-
-        Args:
-            git_dir: a repository or a folder in its working tree
-
-        Raises:
-            GitError: it is none
-        """
-        paths = git.run(git_dir, 'rev-parse', '--git-path', 'objects',
-                        '--git-path', 'shallow').decode().splitlines()
-        objects, shallow_file = (
-            os.path.realpath(os.path.join(git_dir, path)) for path in paths)
-        tags = git.run(git_dir, 'for-each-ref', '--format=%(objectname) %(refname)',
-                       'refs/tags')
-        shallow = b''
-        with contextlib.suppress(FileNotFoundError), open(shallow_file, 'rb') as inf:
-            shallow = inf.read()
-        return cls(objects, tags, shallow)
 
 
 class SlotSource:
@@ -115,12 +78,11 @@ class SlotSource:
                      if name in ('PATH', 'HOME', 'LC_ALL', 'LD_LIBRARY_PATH')
                      or name.startswith(('GIT_', 'XDG_'))}
 
-    def prepare(self, commit: str, version: Optional[str] = None, alone: bool = False) -> None:
+    def prepare(self, commit: str, alone: bool = False) -> None:
         """Make the working tree, or take over what an earlier run left.
 
         Args:
             commit: object name to check out
-            version: see checkout()
             alone: share no file with other slots, since builds are going to
                 write into the tree
 
@@ -138,21 +100,20 @@ class SlotSource:
         if alone and self.shared:
             self.unshare()
         try:
-            self.checkout(commit, version)
+            self.checkout(commit)
         except GitError:
             if not is_damaged(self._git_dir):
                 raise
             # As after a loss of power
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._git_dir, 'index'))
-            self.checkout(commit, version)
+            self.checkout(commit)
         if old:
             self.clean()
 
-    def adopt(self, commit: str, version: Optional[str] = None) -> None:
+    def adopt(self, commit: str) -> None:
         """Take over a working tree that has just been made, at this commit."""
         self.commit = commit
-        self.checkout(commit, version)
 
     def learn(self, watches: Watches, steps: Steps, changed: 'ChangedFiles') -> None:
         """From now on be told of writes to the source, and do what other slots did.
@@ -214,15 +175,29 @@ class SlotSource:
 
     def _borrow(self) -> None:
         """Let the repository have objects, tags and the history's end of the origin"""
-        replace_file(os.path.join(self._git_dir, 'objects', 'info', 'alternates'),
-                     os.fsencode(self._origin.objects) + b'\n')
-        replace_file(os.path.join(self._git_dir, 'packed-refs'), self._origin.tags)
-        shallow = os.path.join(self._git_dir, 'shallow')
-        if self._origin.shallow:
-            replace_file(shallow, self._origin.shallow)
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(shallow)
+        self._origin.lend(self._git_dir)
+        # One that was made before there was such a thing
+        path = os.path.join(self._git_dir, 'config')
+        with open(path, 'r+', encoding='utf-8', errors='surrogateescape') as outf:
+            if ABBREV not in outf.read():
+                outf.write(f'[include]\n\tpath = {ABBREV}\n')
+
+    def stand(self) -> Tuple[Dict[str, str], str]:
+        """Get ready what builds see in place of the repository, for a folder built as it is.
+
+        To be called when the commit is checked out.
+
+        Returns:
+            (variables for the environment of builds, what is wrong or '')
+
+        Raises:
+            GitError: git refused
+            OSError: the disk is full
+        """
+        if self._origin.standing is None:
+            return {}, ''
+        git_dir, wrong = make_standing(self.path, self._origin, self.commit)
+        return {'GIT_DIR': git_dir}, wrong
 
     # -- files that other slots have as well -------------------------------
 
@@ -276,33 +251,27 @@ class SlotSource:
 
     # -- moving ------------------------------------------------------------
 
-    def checkout(self, commit: str, version: Optional[str] = None) -> None:
+    def checkout(self, commit: str) -> None:
         """Bring the working tree to a commit.
 
         Args:
             commit: object name
-            version: content for `.scmversion`, when the history that a version
-                string is made from is not here; None to let git say it
 
         Raises:
             GitError: git refused
         """
+        if self.commit == commit:
+            return
         with self._moving():
-            if self.commit != commit:
-                old, self.commit = self.commit, ''
-                intact, self._intact = self._intact, False
-                if intact and self._steps and self._changed and self._steps.repeat(
-                        old, commit, self.path, self._git_dir):
-                    self._watch_new(folders_of(_added(self._changed.between(old, commit))))
-                else:
-                    self._go(old, commit, intact)
-                self.commit = commit
-            scm = os.path.join(self.path, '.scmversion')
-            if version is not None:
-                replace_file(scm, version.encode())
+            old, self.commit = self.commit, ''
+            intact, self._intact = self._intact, False
+            if intact and self._steps and self._changed and self._steps.repeat(
+                    old, commit, self.path, self._git_dir):
+                self._watch_new(folders_of(_added(self._changed.between(old, commit))))
             else:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(scm)
+                self._go(old, commit, intact)
+            self._origin.set_abbrev(self._git_dir, commit)
+            self.commit = commit
 
     def _go(self, old: str, commit: str, intact: bool) -> None:
         """Have git bring the working tree to a commit, and keep how it did that.
@@ -359,7 +328,7 @@ class SlotSource:
 
     def clean(self) -> None:
         """Remove all that is not part of the commit, as before an in-tree build."""
-        git.run(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}', '-e', '/.scmversion')
+        git.run(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}')
 
 
 def _added(files: Mapping[str, str]) -> Sequence[str]:
