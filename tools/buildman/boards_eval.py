@@ -131,7 +131,7 @@ class Evaluator:
                         self._picked[sym.choice] = sym
             elif kind is self._string:
                 if len(text) >= 2 and text[0] == '"':
-                    user[sym] = _unquote(text)
+                    user[sym] = unquote(text)
             elif _is_number(text, self._base.get(kind, 0)):
                 user[sym] = text
         self._live.update(sym for sym, val in user.items() if val)
@@ -142,6 +142,24 @@ class Evaluator:
         if sym is None or not sym.nodes:
             return ''
         return self._text(sym)
+
+    def setting(self, name: str) -> str:
+        """Return what .config has after 'CONFIG_NAME=', '' if it has no such line.
+
+        Strings are in quotes, see quote(); hex values have their 0x.
+        """
+        sym = self.kconf.syms.get(name)
+        if sym is None or not sym.nodes:
+            return ''
+        text = self._text(sym)
+        kind = sym.orig_type
+        if kind in self._bools:
+            return '' if text == 'n' else text
+        if not kind or not (self._visible(sym) or self._default(sym)[1]):
+            return ''
+        if kind is self._string:
+            return quote(text)
+        return text if self._base[kind] == 10 or text[:2].lower() == '0x' else f'0x{text}'
 
     # Compiling the rules
 
@@ -463,7 +481,12 @@ def _chain(expr: Any) -> List[Any]:
     return out
 
 
-def _unquote(text: str) -> str:
+def quote(text: str) -> str:
+    """Return a string as .config has it: quoted, with backslashes where they must be."""
+    return '"' + text.replace('\\', r'\\').replace('"', r'\"') + '"'
+
+
+def unquote(text: str) -> str:
     """Return the content of a quoted string; a backslash keeps what follows."""
     if '\\' not in text:
         return text[1:text.find('"', 1)]

@@ -11,7 +11,6 @@ from buildman.errors import UsageError
 # Flags of upstream's that are known, so that nobody is left to wonder, but not
 # there yet: (words for argparse, whether it takes a value)
 NOT_YET = (
-    (('-X', '--extend'), False),
     (('--lines',), False),
     (('--lines-debug',), False),
     (('--lines-code',), False),
@@ -68,6 +67,9 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
                        help='build just these boards, by exact name; may be repeated')
     group.add_argument('-x', '--exclude', action='append', metavar='A,B',
                        help='leave out boards that match; may be repeated')
+    group.add_argument('-X', '--extend', action='store_true',
+                       help="build the boards that configs/*.buildman adds, too: 'NAME,BASE', "
+                            'a board with fragments on top of its defconfig')
     group.add_argument('-b', '--branch', metavar='BRANCH',
                        help='build each commit of a branch from its upstream on, or of a '
                             'range A..B; without it, the source as it is in the folder')

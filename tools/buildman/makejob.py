@@ -177,7 +177,7 @@ class MakeJob:
         self._prefix = buildenv.cross_prefix(job.toolchain)
         words = buildenv.make_arguments(
             job.toolchain, self._settings, job.make_args, jobs=self._jobs)
-        self._make.start_board(job.board.target, self._folder.path, self._out_arg, words, env)
+        self._make.start_board(job.board, self._folder.path, self._out_arg, words, env)
         self._host_words = buildenv.host_words(words, env)
 
     def end_board(self) -> None:
@@ -317,9 +317,10 @@ class MakeJob:
                 self._last = None
                 return True
         assert self._job is not None and self._commits is not None and self._prev is not None
-        target = self._job.board.target
+        board = self._job.board
         old, new = self._commits[self._prev].hash, self._commits[upto].hash
-        return unaffected.matters(changes, self._notes, target, self._includes(target)) or (
+        return unaffected.matters(changes, self._notes, board.base or board.target,
+                                  self._includes(board.defconfig)) or (
             not unaffected.same_length(self._version(old), self._version(new)))
 
     def _version(self, commit: str) -> str:
@@ -402,7 +403,7 @@ class MakeJob:
         if names is None:
             return False, False
         assert self._job is not None
-        target = self._job.board.target
+        defconfig = self._job.board.defconfig
         images = any(('/' not in name and name.endswith(('Makefile', '.mk', 'Kbuild')))
                      or name.startswith('scripts/') for name in names)
         if not self._settings.kconfig_check:
@@ -410,19 +411,18 @@ class MakeJob:
         again = any(
             os.path.basename(name).startswith('Kconfig')
             or name.startswith('scripts/kconfig/')
-            or name == f'configs/{target}_defconfig'
+            or name == f'configs/{defconfig}'
             or name.endswith('.config')
-            or (name.startswith('configs/') and not name.endswith('_defconfig'))
+            or (name.startswith('configs/') and not name.endswith(('_defconfig', '.buildman')))
             for name in names)
         if not again and any(name.startswith('configs/') for name in names):
-            again = self._includes(target)
+            again = self._includes(defconfig)
         return again, images
 
-    def _includes(self, target: str) -> bool:
+    def _includes(self, defconfig: str) -> bool:
         """Return whether a board's defconfig includes other ones"""
         try:
-            with open(os.path.join(self._dirs.source, 'configs', f'{target}_defconfig'),
-                      'rb') as inf:
+            with open(os.path.join(self._dirs.source, 'configs', defconfig), 'rb') as inf:
                 return b'#include' in inf.read()
         except OSError:
             return True

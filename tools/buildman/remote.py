@@ -372,7 +372,8 @@ class RemoteMachine:
             self._handed_out = time.monotonic()
         self._send(protocol.BuildBoard(
             target, job.board.arch, job.commits, job.make_args,
-            {key: str(val) for key, val in dataclasses.asdict(tool).items()}))
+            {key: str(val) for key, val in dataclasses.asdict(tool).items()},
+            job.board.base, job.board.fragments))
 
     def cancel(self, target: str) -> None:
         """Drop a board there."""

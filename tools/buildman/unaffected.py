@@ -23,7 +23,7 @@ _GROUP_OF: Dict[str, int] = {end: num for num, ends in enumerate(_GROUPS) for en
 
 # What no build reads
 _NEVER_READ = re.compile(
-    r'doc/.*|test/py/.*|\.github/.*|\.(?:gitlab-ci|azure-pipelines|readthedocs)\.yml|\.mailmap'
+    r'doc/.*|test/py/.*|configs/[^/]+\.buildman|\.github/.*|\.(?:gitlab-ci|azure-pipelines|readthedocs)\.yml|\.mailmap'
     r'|(?:.*/)?(?:MAINTAINERS|README(?:\.[\w.-]+)?|\.gitignore)|\.checkpatch\.conf')
 
 # A word of a list of files that were read; $(wildcard …) names options, not files
@@ -101,7 +101,7 @@ def matters(changes: Mapping[str, str], notes: Notes, target: str, includes: boo
     Args:
         changes: file -> how it changed, as a letter of `git diff --name-status`
         notes: what the last build read
-        target: the board
+        target: the board of which the defconfig is used
         includes: its defconfig includes others
 
     Returns:
