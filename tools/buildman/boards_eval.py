@@ -85,6 +85,7 @@ class Evaluator:
         self._live: Set[Any] = set()
         self._modes: Dict[Any, int] = {}
         self._picked: Dict[Any, Any] = {}
+        self._written: Dict[Any, str] = {}
         # What has been computed for it
         self._tri: Dict[Any, int] = {}
         self._vis: Dict[Any, int] = {}
@@ -110,7 +111,7 @@ class Evaluator:
                 last one of a name counts. What no Kconfig file defines, and
                 values of the wrong kind, are ignored, as make does.
         """
-        for store in (self._user, self._live, self._modes, self._picked,
+        for store in (self._user, self._live, self._modes, self._picked, self._written,
                       self._tri, self._vis, self._selection):
             store.clear()
         get = self.kconf.syms.get
@@ -131,7 +132,8 @@ class Evaluator:
                         self._picked[sym.choice] = sym
             elif kind is self._string:
                 if len(text) >= 2 and text[0] == '"':
-                    user[sym] = unquote(text)
+                    user[sym] = _unquote(text)
+                    self._written[sym] = text
             elif _is_number(text, self._base.get(kind, 0)):
                 user[sym] = text
         self._live.update(sym for sym, val in user.items() if val)
@@ -146,20 +148,22 @@ class Evaluator:
     def setting(self, name: str) -> str:
         """Return what .config has after 'CONFIG_NAME=', '' if it has no such line.
 
-        Strings are in quotes, see quote(); hex values have their 0x.
+        Strings are in quotes. U-Boot's conf takes what is in them as it is when it
+        reads a defconfig, and writes it so: a backslash is never added or removed.
         """
         sym = self.kconf.syms.get(name)
         if sym is None or not sym.nodes:
             return ''
-        text = self._text(sym)
         kind = sym.orig_type
         if kind in self._bools:
-            return '' if text == 'n' else text
-        if not kind or not (self._visible(sym) or self._default(sym)[1]):
+            return self._text(sym).replace('n', '')
+        visible = self._visible(sym)
+        if not kind or not (visible or self._default(sym)[1]):
             return ''
-        if kind is self._string:
-            return quote(text)
-        return text if self._base[kind] == 10 or text[:2].lower() == '0x' else f'0x{text}'
+        if kind is not self._string:
+            return self._text(sym)
+        written = self._written.get(sym) if visible else None
+        return f'"{self._text(sym)}"' if written is None else written
 
     # Compiling the rules
 
@@ -481,12 +485,7 @@ def _chain(expr: Any) -> List[Any]:
     return out
 
 
-def quote(text: str) -> str:
-    """Return a string as .config has it: quoted, with backslashes where they must be."""
-    return '"' + text.replace('\\', r'\\').replace('"', r'\"') + '"'
-
-
-def unquote(text: str) -> str:
+def _unquote(text: str) -> str:
     """Return the content of a quoted string; a backslash keeps what follows."""
     if '\\' not in text:
         return text[1:text.find('"', 1)]

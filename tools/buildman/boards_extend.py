@@ -16,7 +16,7 @@ outside::
       rpi_*                         of these one: file names in configs/, with * ? [ ]
 
 A value is y (the symbol is set), n (it is not), a number, or a string in quotes,
-and is compared with the complete configuration that the defconfig leads to.
+and is compared with the .config that the defconfig leads to.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from typing import (
     Tuple,
 )
 
-from buildman.boards_eval import quote, unquote
 from buildman.boards_file import Entry
 from buildman.errors import BoardError
 
@@ -62,7 +61,7 @@ class Setting(NamedTuple):
 
     Attributes:
         symbol: without CONFIG_
-        value: 'y', 'n', a number, or a string as boards_eval.quote() has it
+        value: 'y', 'n', a number, or a string in quotes
         where: 'FILE:LINE'
     """
 
@@ -321,9 +320,8 @@ class _Parser:
             entry.globs.append((words, self._where))
             return
         symbol, value = match.groups()
-        if _STRING.fullmatch(value):
-            value = quote(unquote(value))
-        elif value not in ('y', 'n') and not _NUMBER.fullmatch(value):
+        if value not in ('y', 'n') and not _NUMBER.fullmatch(value) and (
+                not _STRING.fullmatch(value)):
             raise self._fail(f"CONFIG_{symbol}={value[:60]}: the value must be y, n, a number or "
                              'a "string" in quotes')
         entry.settings.append(Setting(symbol, value, self._where))

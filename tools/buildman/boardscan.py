@@ -13,6 +13,7 @@ import functools
 import gc
 import os
 import re
+import shutil
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from buildman import boards_cache
@@ -34,7 +35,7 @@ _MAX_DEPTH = 20
 _LINE = re.compile(r'^(?:(?:\+?[A-Z]+:)?CONFIG_(\w+)=(.*)'
                    r'|# CONFIG_(\w+) is not set'
                    r'|([^#\s].*|[ \t\r\f\v]+[^#\s].*))', re.M)
-_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+(<[^>\n]+>|"[^"\n]+")[ \t]*\r?$',
+_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(<[^>\n]+>|"[^"\n]+")[ \t]*\r?$',
                       re.M)
 _STRING = re.compile(r'"(?:[^\\"]|\\.)*"')
 
@@ -173,7 +174,8 @@ def _enabled_targets(evaluator: Evaluator, paths: Sequence[str]) -> Dict[str, An
 def _evaluate(source_dir: str, paths: Sequence[str], jobs: int,
               full: bool, symbols: Sequence[str]) -> Dict[str, Any]:
     """Parse Kconfig and evaluate defconfigs; runs in a process of its own."""
-    evaluator = parse(source_dir)
+    # Some settings are made only where the compiler is gcc, as it is in a build
+    evaluator = parse(source_dir, 'gcc' if symbols and shutil.which('gcc') else '')
     gc.freeze()         # else the collector copies all that is shared
     work = _enabled_targets if full else functools.partial(_share, symbols=symbols)
     count = max(1, min(jobs, len(paths) // _MIN_SHARE))

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import time
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
@@ -42,6 +43,9 @@ TIMED_OUT = 124
 
 # A commit that changes no more sources than this leaves little to compile
 SMALL = 8
+
+# As the preprocessor takes it, with or without blanks
+_INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*[<"]', re.MULTILINE)
 
 # What binutils need of the environment
 _TOOL_ENV = ('PATH', 'HOME', 'LC_ALL', 'LANG', 'LD_LIBRARY_PATH', 'TMPDIR')
@@ -317,10 +321,9 @@ class MakeJob:
                 self._last = None
                 return True
         assert self._job is not None and self._commits is not None and self._prev is not None
-        board = self._job.board
+        inputs = self._config_inputs()
         old, new = self._commits[self._prev].hash, self._commits[upto].hash
-        return unaffected.matters(changes, self._notes, board.base or board.target,
-                                  self._includes(board.defconfig)) or (
+        return unaffected.matters(changes, self._notes, inputs, self._includes(inputs)) or (
             not unaffected.same_length(self._version(old), self._version(new)))
 
     def _version(self, commit: str) -> str:
@@ -403,29 +406,43 @@ class MakeJob:
         if names is None:
             return False, False
         assert self._job is not None
-        defconfig = self._job.board.defconfig
+        inputs = self._config_inputs()
         images = any(('/' not in name and name.endswith(('Makefile', '.mk', 'Kbuild')))
                      or name.startswith('scripts/') for name in names)
         if not self._settings.kconfig_check:
             return False, images
         again = any(
+            name in inputs if unaffected.is_config(name) else
             os.path.basename(name).startswith('Kconfig')
             or name.startswith('scripts/kconfig/')
-            or name == f'configs/{defconfig}'
             or name.endswith('.config')
-            or (name.startswith('configs/') and not name.endswith(('_defconfig', '.buildman')))
+            or (name.startswith('configs/') and not name.endswith('.buildman'))
             for name in names)
-        if not again and any(name.startswith('configs/') for name in names):
-            again = self._includes(defconfig)
+        if not again and any(unaffected.is_config(name) for name in names):
+            again = self._includes(inputs)
         return again, images
 
-    def _includes(self, defconfig: str) -> bool:
-        """Return whether a board's defconfig includes other ones"""
-        try:
-            with open(os.path.join(self._dirs.source, 'configs', defconfig), 'rb') as inf:
-                return b'#include' in inf.read()
-        except OSError:
-            return True
+    def _config_inputs(self) -> List[str]:
+        """Return the files in configs/ that the board is configured with: defconfig, fragments"""
+        assert self._job is not None
+        board = self._job.board
+        return [f'configs/{name}' for name in (
+            board.defconfig, *board.fragments, *self._settings.fragments)]
+
+    def _includes(self, inputs: Sequence[str]) -> bool:
+        """Return whether one of these includes other files
+
+        A fragment that is not there is elsewhere, below board/.
+        """
+        for num, name in enumerate(inputs):
+            try:
+                with open(os.path.join(self._dirs.source, name), 'rb') as inf:
+                    if _INCLUDE.search(inf.read()):
+                        return True
+            except OSError:
+                if not num:
+                    return True
+        return False
 
     # -- what is left over -------------------------------------------------
 
