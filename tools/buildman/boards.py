@@ -155,8 +155,11 @@ def _matches(rexp: Pattern[str], fields: Tuple[str, ...]) -> bool:
 
 def split_commas(words: Iterable[str]) -> List[str]:
     """Return the parts of words like 'a,b', without blanks, each once."""
-    parts = (part.strip() for word in words for part in word.split(','))
-    return list(dict.fromkeys(part for part in parts if part))
+    return list(dict.fromkeys(part for word in words for part in _parts(word)))
+
+
+def _parts(word: str) -> List[str]:
+    return [part for part in (part.strip() for part in word.split(',')) if part]
 
 
 def split_names(words: Iterable[str], extensions: Optional[Extensions]) -> List[str]:
@@ -164,7 +167,7 @@ def split_names(words: Iterable[str], extensions: Optional[Extensions]) -> List[
     if extensions is None:
         return split_commas(words)
     return list(dict.fromkeys(
-        name for word in words for name in extensions.join(split_commas([word]))))
+        name for word in words for name in extensions.join(_parts(word))))
 
 
 def compile_term(word: str) -> Pattern[str]:

@@ -53,7 +53,7 @@ _UNSET = re.compile(r'#\s*CONFIG_(\w+) is not set')
 
 
 # Symbol -> what .config has after the '=' -> targets
-_Values = Mapping[str, Mapping[str, List[str]]]
+Values = Dict[str, Dict[str, List[str]]]
 
 
 class Setting(NamedTuple):
@@ -141,7 +141,7 @@ class Extensions:
             out.append(name)
         return out
 
-    def apply(self, entries: Sequence[Entry], values: Optional[_Values],
+    def apply(self, entries: Sequence[Entry], values: Optional[Values],
               whole: bool = True) -> Tuple[List[Entry], List[str]]:
         """Return the boards that are added, by entry and then in the order of the others.
 
