@@ -69,8 +69,8 @@ class TreeCase(unittest.TestCase):
         boards_cache.write_cache(self.src, self.cache, TEXT, stamp)
 
     def kept(self) -> Optional[str]:
-        return boards_cache.read_cache(self.src, self.cache,
-                                       boards_cache.find_files(self.src))
+        found = boards_cache.read_cache(self.src, self.cache, boards_cache.find_files(self.src))
+        return found and found.text
 
     def reads(self) -> bool:
         """Tell whether files have to be read to know that nothing changed."""
@@ -110,7 +110,9 @@ class OthersTest(TreeCase):
 
     def borrow(self, cache: Optional[str], around: str = '') -> Optional[str]:
         around = around or os.path.dirname(os.path.dirname(self.cache))
-        return boards_cache.read_others(self.src, around, boards_cache.find_files(self.src), cache)
+        found = boards_cache.read_others(
+            self.src, around, boards_cache.find_files(self.src), cache)
+        return found and found.text
 
     def test_borrow(self) -> None:
         """The list of another branch is taken when it is right, and kept"""
@@ -121,7 +123,9 @@ class OthersTest(TreeCase):
         self.assertFalse(os.path.exists(mine))
         self.assertEqual(self.borrow(mine), TEXT)
         tree = boards_cache.find_files(self.src)
-        self.assertEqual(boards_cache.read_cache(self.src, mine, tree), TEXT)
+        found = boards_cache.read_cache(self.src, mine, tree)
+        assert found
+        self.assertEqual(found.text, TEXT)
         # The list of the current source lies in the folder itself
         self.assertEqual(self.borrow(None, os.path.dirname(mine)), TEXT)
         self.assertIsNone(self.borrow(None, os.path.join(self.src, 'none')))

@@ -189,6 +189,9 @@ class EvaluatorTest(unittest.TestCase):
                     names = [sym.name for sym in kconf.unique_defined_syms]
                     expect: Dict[str, str] = {
                         name: kconf.syms[name].str_value for name in names}
+                    lines: Dict[str, str] = {
+                        name: kconf.syms[name].config_string.partition('=')[2].rstrip()
+                        for name in names}
                     forest.rnd.shuffle(names)
                     # Quotes that do not close are an error before it comes to this
                     evaluator.assign([
@@ -198,6 +201,11 @@ class EvaluatorTest(unittest.TestCase):
                     found = {name: evaluator.text(name) for name in names}
                     wrong = {name: (found[name], expect[name])
                              for name in names if found[name] != expect[name]}
+                    # U-Boot's conf keeps a string as it was written, and what follows it too
+                    wrong.update({name: (got, lines[name]) for name in names
+                                  for got in (evaluator.setting(name),)
+                                  if got != lines[name] and '\\' not in lines[name]
+                                  and '" b' not in got})
                     if wrong:
                         self.fail('\n'.join([f'seed {seed}: {wrong}', text, *forest.lines]))
                     compared += len(names)

@@ -260,7 +260,7 @@ class ScanTest(KconfigCase):
     def test_includes(self) -> None:
         """#include works as in the C preprocessor, and later settings win."""
         self.write('configs/i/one.config', 'CONFIG_SYS_BOARD="inc"\nCONFIG_ARM=y\n'
-                                           '#include "two.config"\n')
+                                           '# include"two.config"\n')
         self.write('configs/i/two.config', 'CONFIG_SYS_VENDOR="two"\n')
         self.write('configs/i1_defconfig', 'CONFIG_SYS_VENDOR="first"\n'
                    '#include <configs/i/one.config>\nCONFIG_SYS_BOARD="last"\n'

@@ -76,14 +76,6 @@ class TestHelp(unittest.TestCase):
 class TestParse(unittest.TestCase):
     """What becomes of the words"""
 
-    def test_not_yet(self) -> None:
-        """A flag that does nothing yet says so; a build without it would mislead"""
-        for words, value in cmdline.NOT_YET:
-            for word in words:
-                with self.subTest(word=word), self.assertRaisesRegex(
-                        UsageError, f"'{word}' is not available"):
-                    cmdline.parse([word, 'x'] if value else [word])
-
     def test_mixed(self) -> None:
         """Terms may stand between flags"""
         args = cmdline.parse(['arm', '-b', 'topic', '&', 'acme', '-n'])

@@ -58,7 +58,8 @@ class TestRules(unittest.TestCase):
 
     def matters(self, name, how='M', includes=False):
         """Tell whether a change of one file matters to board a"""
-        return unaffected.matters({name: how}, NOTES, 'a', includes)
+        return unaffected.matters(
+            {name: how}, NOTES, ['configs/a_defconfig', 'configs/x.config'], includes)
 
     def test_read(self):
         """What was read matters, what surely was not does not"""
@@ -88,6 +89,14 @@ class TestRules(unittest.TestCase):
         self.assertFalse(self.matters('configs/b_defconfig'))
         self.assertTrue(self.matters('configs/b_defconfig', includes=True))
         self.assertTrue(self.matters('configs/deep/b_defconfig'))
+
+    def test_fragments(self):
+        """Those that the board is made with; a list of such boards is read by none of them"""
+        self.assertTrue(self.matters('configs/x.config'))
+        self.assertFalse(self.matters('configs/y.config'))
+        self.assertTrue(self.matters('configs/y.config', includes=True))
+        self.assertTrue(self.matters('board/acme/y.config'))
+        self.assertFalse(self.matters('configs/y.buildman', 'A'))
 
     def test_version_length(self):
         """A version text of another length makes an image of another size"""

@@ -51,6 +51,14 @@ class ExpectTest(unittest.TestCase):
         self.assertEqual(cost, weights.Cost(10, 3))
         self.assertEqual([cost.of(count) for count in (0, 1, 3)], [0, 10, 16])
 
+    def test_extended(self) -> None:
+        """A board of -X costs what the board costs that it extends, and the other way round"""
+        a, b = Board('a', 'arm', soc='s'), Board('b', 'arm', soc='s')
+        more = [Board(f'x,{name}', 'arm', soc='s', base=name) for name in 'ab']
+        self.assertEqual(firsts([record('a', 10), record('b', 30)], [a, b, *more]),
+                         {'a': 10, 'b': 30, 'x,a': 10, 'x,b': 30})
+        self.assertEqual(firsts([record('x,a', 10), record('b', 30)], [a, b, *more])['a'], 10)
+
     def test_only_one_kind(self) -> None:
         """A board of which one kind is known gets the other from its fellows"""
         got = weights.expect([record('a', 10), record('a', 2, MORE), record('b', 20),

@@ -301,6 +301,14 @@ class CommandTest(WorkerCase):
             worker.send_message(protocol.BuildBoard(board, arch, commits))
             self.assertEqual(board, worker.until('error')['board'])
             worker.until('board_done', board=board)
+        # What a board of -X is made of becomes words of make
+        for base, fragments in (('../anvil', ()), ('-x', ()), ('SHELL=x', ()),
+                                ('anvil', ('/tmp/x.config',)), ('anvil', ('-fx',)),
+                                ('anvil', ('quiet.config', ''))):
+            worker.send_message(protocol.BuildBoard('x,anvil', 'arm', (0,), base=base,
+                                                    fragments=fragments))
+            self.assertIn('is not a board', worker.until('error', board='x,anvil')['msg'])
+            worker.until('board_done', board='x,anvil')
 
     def test_board_before_prepare(self) -> None:
         """The same, from a boss that forgot a step."""

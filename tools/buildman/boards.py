@@ -8,6 +8,7 @@ import os
 from typing import Dict, Iterable, List, NamedTuple, Optional, Pattern, Sequence, Tuple
 
 from buildman import boards_cache, boardscan, git
+from buildman.boards_extend import Extensions
 from buildman.boards_file import (
     Entry,
     format_entries,
@@ -66,15 +67,35 @@ class BoardList:
         boards: the boards, in the order of boards.cfg
         entries: the same with what only this list needs
         kept: the list comes from a boards.cfg that is still right
+        settings: what they set the symbols to that load() was asked for; None:
+            not known, as there is no kconfiglib
+        extensions: what adds to the boards, see extended(); None: nothing
     """
 
-    def __init__(self, entries: Iterable[Entry], kept: bool = False) -> None:
+    def __init__(self, entries: Iterable[Entry], kept: bool = False,
+                 settings: Optional[boards_cache.Settings] = None,
+                 extensions: Optional[Extensions] = None) -> None:
         self.entries: Tuple[Entry, ...] = tuple(entries)
         self.kept = kept
+        self.settings = settings
+        self.extensions = extensions
         self.boards: Tuple[Board, ...] = tuple(entry.board for entry in self.entries)
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def extended(self, extensions: Extensions, whole: bool = True) -> Tuple[BoardList, List[str]]:
+        """Return the same boards and those of -X, and what is to be said about these.
+
+        Args:
+            extensions: the entries of the tree's .buildman files
+            whole: these are all boards of the tree
+
+        Raises:
+            BoardError: an entry cannot be carried out; names file and line
+        """
+        more, warnings = extensions.apply(self.entries, self.settings, whole)
+        return BoardList([*self.entries, *more], self.kept, self.settings, extensions), warnings
 
     def select(self, terms: Sequence[str] = (), exclude: Sequence[str] = (),
                names: Optional[Sequence[str]] = None) -> Selection:
@@ -92,7 +113,7 @@ class BoardList:
         """
         groups = parse_terms(terms)
         banned = [compile_term(word) for word in split_commas(exclude)]
-        named = None if names is None else split_commas(names)
+        named = None if names is None else split_names(names, self.extensions)
         wanted = frozenset(named or ())
         why: Dict[str, List[str]] = {'all': []}
         for label, _ in groups:
@@ -134,8 +155,19 @@ def _matches(rexp: Pattern[str], fields: Tuple[str, ...]) -> bool:
 
 def split_commas(words: Iterable[str]) -> List[str]:
     """Return the parts of words like 'a,b', without blanks, each once."""
-    parts = (part.strip() for word in words for part in word.split(','))
-    return list(dict.fromkeys(part for part in parts if part))
+    return list(dict.fromkeys(part for word in words for part in _parts(word)))
+
+
+def _parts(word: str) -> List[str]:
+    return [part for part in (part.strip() for part in word.split(',')) if part]
+
+
+def split_names(words: Iterable[str], extensions: Optional[Extensions]) -> List[str]:
+    """Return the targets in words like 'a,b', each once; those of -X as 'NAME,BASE'."""
+    if extensions is None:
+        return split_commas(words)
+    return list(dict.fromkeys(
+        name for word in words for name in extensions.join(_parts(word))))
 
 
 def compile_term(word: str) -> Pattern[str]:
@@ -178,15 +210,18 @@ def parse_terms(terms: Iterable[str]) -> List[Tuple[str, List[Pattern[str]]]]:
             for group in groups]
 
 
-def exact_names(terms: Sequence[str], names: Optional[Sequence[str]]) -> Optional[List[str]]:
+def exact_names(terms: Sequence[str], names: Optional[Sequence[str]],
+                extensions: Optional[Extensions] = None) -> Optional[List[str]]:
     """Return the targets that alone can be selected, None if any might be.
 
     A term is a regular expression over more than the target: 'sandbox' is a
-    board and an arch, so that only --boards without terms says it all.
+    board and an arch, so that only --boards without terms says it all. Of a
+    board of -X, this is the one that it extends.
     """
     if terms or names is None:
         return None
-    return split_commas(names)
+    return list(dict.fromkeys(
+        name.rpartition(',')[2] for name in split_names(names, extensions)))
 
 
 def describe_selection(selection: Selection, verbose: bool = False) -> List[str]:
@@ -278,12 +313,13 @@ def _only(boards: BoardList, wanted: Optional[Sequence[str]]) -> BoardList:
         return boards
     names = frozenset(wanted)
     return BoardList((entry for entry in boards.entries if entry.board.target in names),
-                     boards.kept)
+                     boards.kept, boards.settings)
 
 
 def load(source_dir: str, cache_file: Optional[str] = None,
          wanted: Optional[Sequence[str]] = None,
-         jobs: int = 0, around: str = '') -> Tuple[BoardList, List[str]]:
+         jobs: int = 0, around: str = '',
+         symbols: Sequence[str] = ()) -> Tuple[BoardList, List[str]]:
     """Return the boards of a tree and what is to be said about them.
 
     Args:
@@ -296,6 +332,8 @@ def load(source_dir: str, cache_file: Optional[str] = None,
         jobs: number of processes to use, 0 for one a processor
         around: folder with the output folders of other branches; one of their
             lists may be right for this tree
+        symbols: Kconfig symbols of which the values are wanted as well, without
+            CONFIG_; they are kept with the list
 
     Returns:
         the list, and the lines to print on stderr ('WARNING: no maintainers
@@ -310,26 +348,30 @@ def load(source_dir: str, cache_file: Optional[str] = None,
         return _from_tracked(source_dir, cache_file, wanted,
                              f'the tree has no {KCONFIGLIB_PATH}')
     tree = boards_cache.find_files(source_dir)
-    if cache_file:
-        text = boards_cache.read_cache(source_dir, cache_file, tree)
-        if text is not None:
-            return _only(BoardList(parse_entries(text, cache_file), True), wanted), []
-    if around:
-        text = boards_cache.read_others(source_dir, around, tree, cache_file)
-        if text is not None:
-            return _only(BoardList(parse_entries(text, cache_file or around), True), wanted), []
+    kept = boards_cache.read_cache(source_dir, cache_file, tree) if cache_file else None
+    if kept is None and around:
+        kept = boards_cache.read_others(source_dir, around, tree, cache_file)
+    if kept:
+        settings = kept.stamp.settings
+        if settings.keys() >= set(symbols):
+            return _only(BoardList(parse_entries(kept.text, cache_file or around), True,
+                                   settings), wanted), []
+        # The values of others may be wanted again, and those of other boards
+        symbols = list(dict.fromkeys([*settings, *symbols]))
+    scanned = None if kept else wanted
     try:
-        found = boardscan.scan(source_dir, wanted, jobs, tree)
+        found = boardscan.scan(source_dir, scanned, jobs, tree, symbols)
     except KconfigMissing as exc:
         return _from_tracked(source_dir, cache_file, wanted, str(exc))
-    warnings = found.warnings
-    if cache_file and wanted is None:
+    # All has been said when the list was made
+    warnings = [] if kept else found.warnings
+    if cache_file and scanned is None:
         try:
             boards_cache.write_cache(source_dir, cache_file,
                                      format_entries(found.entries), found.stamp)
         except SetupError as exc:
             warnings = [*warnings, f'WARNING: {exc}']
-    return BoardList(found.entries), warnings
+    return _only(BoardList(found.entries, settings=found.stamp.settings), wanted), warnings
 
 
 def write_board_list(path: str, boards: BoardList) -> None:

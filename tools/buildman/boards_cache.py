@@ -35,6 +35,9 @@ _OTHERS = 2
 
 _SUFFIX = '_defconfig'
 
+# Symbol -> value -> targets that set it to that
+Settings = Dict[str, Dict[str, List[str]]]
+
 
 class Found(NamedTuple):
     """What stat() says about a file: bytes, nanoseconds and number."""
@@ -143,12 +146,15 @@ class Stamp:
         files: path below the tree: what stat() said, digest ('' is never equal)
         started: when the files were looked at, in nanoseconds
         boards: digest of boards.cfg itself
+        settings: what the boards set some symbols to: symbol -> what .config has
+            after the '=' -> targets
     """
 
     def __init__(self, files: Dict[str, List[object]], started: int, boards: str):
         self.files = files
         self.started = started
         self.boards = boards
+        self.settings: Settings = {}
 
     @classmethod
     def make(cls, source_dir: str, tree: Tree, extra: Iterable[str]) -> 'Stamp':
@@ -198,7 +204,12 @@ class Stamp:
             files = {str(path): list(was) for path, was in data['files'].items()}
             if any(len(was) != 5 for was in files.values()):
                 return None
-            return cls(files, int(data['started']), str(data['boards']))
+            stamp = cls(files, int(data['started']), str(data['boards']))
+            # A list that was made without -X has none
+            stamp.settings = {
+                str(name): {str(text): targets.split(' ') for text, targets in values.items()}
+                for name, values in data.get('settings', {}).items()}
+            return stamp
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -210,7 +221,9 @@ class Stamp:
         """
         write_atomically(_stamp_path(cache_file), json.dumps(
             {'version': _VERSION, 'started': self.started, 'boards': self.boards,
-             'files': self.files}))
+             'files': self.files,
+             'settings': {name: {text: ' '.join(targets) for text, targets in values.items()}
+                          for name, values in self.settings.items()}}))
 
     def check(self, source_dir: str, tree: Tree) -> Optional[bool]:
         """Compare with a tree: True if equal, None if equal after reading files.
@@ -277,8 +290,8 @@ def _read_kept(source_dir: str, cache_file: str, tree: Tree) -> Optional[Kept]:
     return None if same is False else Kept(text, stamp, same is None)
 
 
-def read_cache(source_dir: str, cache_file: str, tree: Tree) -> Optional[str]:
-    """Return the text of a boards.cfg that is still right, else None."""
+def read_cache(source_dir: str, cache_file: str, tree: Tree) -> Optional[Kept]:
+    """Return a boards.cfg if it is still right, else None."""
     kept = _read_kept(source_dir, cache_file, tree)
     if kept is None:
         return None
@@ -286,12 +299,12 @@ def read_cache(source_dir: str, cache_file: str, tree: Tree) -> Optional[str]:
         # Without it, the next run reads those files once more
         with contextlib.suppress(SetupError):
             kept.stamp.write(cache_file)
-    return kept.text
+    return kept
 
 
 def read_others(source_dir: str, around: str, tree: Tree,
-                cache_file: Optional[str]) -> Optional[str]:
-    """Return the text of another branch's boards.cfg that is right for this tree, too.
+                cache_file: Optional[str]) -> Optional[Kept]:
+    """Return another branch's boards.cfg that is right for this tree, too.
 
     What counts is the content of the files that it was made from.
 
@@ -315,7 +328,7 @@ def read_others(source_dir: str, around: str, tree: Tree,
                 with contextlib.suppress(SetupError):
                     write_atomically(cache_file, kept.text)
                     kept.stamp.write(cache_file)
-            return kept.text
+            return kept
     return None
 
 

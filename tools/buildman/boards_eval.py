@@ -85,6 +85,7 @@ class Evaluator:
         self._live: Set[Any] = set()
         self._modes: Dict[Any, int] = {}
         self._picked: Dict[Any, Any] = {}
+        self._written: Dict[Any, str] = {}
         # What has been computed for it
         self._tri: Dict[Any, int] = {}
         self._vis: Dict[Any, int] = {}
@@ -110,7 +111,7 @@ class Evaluator:
                 last one of a name counts. What no Kconfig file defines, and
                 values of the wrong kind, are ignored, as make does.
         """
-        for store in (self._user, self._live, self._modes, self._picked,
+        for store in (self._user, self._live, self._modes, self._picked, self._written,
                       self._tri, self._vis, self._selection):
             store.clear()
         get = self.kconf.syms.get
@@ -132,6 +133,7 @@ class Evaluator:
             elif kind is self._string:
                 if len(text) >= 2 and text[0] == '"':
                     user[sym] = _unquote(text)
+                    self._written[sym] = text
             elif _is_number(text, self._base.get(kind, 0)):
                 user[sym] = text
         self._live.update(sym for sym, val in user.items() if val)
@@ -142,6 +144,26 @@ class Evaluator:
         if sym is None or not sym.nodes:
             return ''
         return self._text(sym)
+
+    def setting(self, name: str) -> str:
+        """Return what .config has after 'CONFIG_NAME=', '' if it has no such line.
+
+        Strings are in quotes. U-Boot's conf takes what is in them as it is when it
+        reads a defconfig, and writes it so: a backslash is never added or removed.
+        """
+        sym = self.kconf.syms.get(name)
+        if sym is None or not sym.nodes:
+            return ''
+        kind = sym.orig_type
+        if kind in self._bools:
+            return self._text(sym).replace('n', '')
+        visible = self._visible(sym)
+        if not kind or not (visible or self._default(sym)[1]):
+            return ''
+        if kind is not self._string:
+            return self._text(sym)
+        written = self._written.get(sym) if visible else None
+        return f'"{self._text(sym)}"' if written is None else written
 
     # Compiling the rules
 

@@ -75,11 +75,15 @@ def load_kconfiglib(source_dir: str) -> ModuleType:
     return module
 
 
-def parse(source_dir: str) -> 'Evaluator':
+def parse(source_dir: str, compiler: str = '') -> 'Evaluator':
     """Parse the Kconfig files of a tree.
 
     This changes the environment and the current folder, so it is meant for a
     process that does nothing else.
+
+    Args:
+        source_dir: top of the tree
+        compiler: what Kconfig asks what it can do; '' for none
 
     Raises:
         KconfigMissing: no kconfiglib
@@ -90,10 +94,10 @@ def parse(source_dir: str) -> 'Evaluator':
     for name in ('CONFIG_', 'KCONFIG_FUNCTIONS', 'KCONFIG_STRICT',
                  'KCONFIG_WARN_UNDEF', 'KCONFIG_WARN_UNDEF_ASSIGN'):
         os.environ.pop(name, None)
-    # The names that U-Boot's scripts/kconfig/Makefile exports. No compiler is
-    # named, since the boards of a tree must not depend on this machine's.
+    # The names that U-Boot's scripts/kconfig/Makefile exports. For the boards of a
+    # tree no compiler is named, since they must not depend on this machine's.
     os.environ.update(srctree='.', KCONFIG_OBJDIR='', UBOOTVERSION='',
-                      CC='', LD='', SRCARCH='..')
+                      CC=compiler, LD='', SRCARCH='..')
     sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION_LIMIT))
     # Nothing of the parsed tree is garbage: collecting costs a fifth of the time
     gc.disable()

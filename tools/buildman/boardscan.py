@@ -13,6 +13,7 @@ import functools
 import gc
 import os
 import re
+import shutil
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from buildman import boards_cache
@@ -34,7 +35,7 @@ _MAX_DEPTH = 20
 _LINE = re.compile(r'^(?:(?:\+?[A-Z]+:)?CONFIG_(\w+)=(.*)'
                    r'|# CONFIG_(\w+) is not set'
                    r'|([^#\s].*|[ \t\r\f\v]+[^#\s].*))', re.M)
-_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+(<[^>\n]+>|"[^"\n]+")[ \t]*\r?$',
+_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(<[^>\n]+>|"[^"\n]+")[ \t]*\r?$',
                       re.M)
 _STRING = re.compile(r'"(?:[^\\"]|\\.)*"')
 
@@ -51,7 +52,8 @@ class ScanResult(NamedTuple):
     Attributes:
         entries: the boards, in the order of boards.cfg
         warnings: lines about the maintainers, sorted
-        stamp: says which content the boards came from
+        stamp: says which content the boards came from, and has the settings that
+            were asked for
     """
 
     entries: List[Entry]
@@ -146,11 +148,17 @@ def _board_values(evaluator: Evaluator, path: str, seen: Set[str]) -> List[str]:
     return values
 
 
-def _share(evaluator: Evaluator, paths: Sequence[str]) -> Dict[str, Any]:
-    """Return the values for some defconfigs, and the files they include."""
+def _share(evaluator: Evaluator, paths: Sequence[str],
+           symbols: Sequence[str] = ()) -> Dict[str, Any]:
+    """Return the values for some defconfigs, what further symbols are, and the files included."""
     seen: Set[str] = set()
-    values = {path: _board_values(evaluator, path, seen) for path in paths}
-    return {'values': values, 'included': sorted(seen)}
+    values: Dict[str, List[str]] = {}
+    settings: Dict[str, Dict[str, str]] = {}
+    for path in paths:
+        values[path] = _board_values(evaluator, path, seen)
+        settings[path] = {name: text for name in symbols
+                          for text in (evaluator.setting(name),) if text}
+    return {'values': values, 'settings': settings, 'included': sorted(seen)}
 
 
 def _enabled_targets(evaluator: Evaluator, paths: Sequence[str]) -> Dict[str, Any]:
@@ -160,15 +168,16 @@ def _enabled_targets(evaluator: Evaluator, paths: Sequence[str]) -> Dict[str, An
     for path in paths:
         evaluator.assign(read_defconfig(path))
         values[path] = [name for name in names if evaluator.text(name) == 'y']
-    return {'values': values, 'included': []}
+    return {'values': values, 'settings': {}, 'included': []}
 
 
 def _evaluate(source_dir: str, paths: Sequence[str], jobs: int,
-              full: bool) -> Dict[str, Any]:
+              full: bool, symbols: Sequence[str]) -> Dict[str, Any]:
     """Parse Kconfig and evaluate defconfigs; runs in a process of its own."""
-    evaluator = parse(source_dir)
+    # Some settings are made only where the compiler is gcc, as it is in a build
+    evaluator = parse(source_dir, 'gcc' if symbols and shutil.which('gcc') else '')
     gc.freeze()         # else the collector copies all that is shared
-    work = _enabled_targets if full else _share
+    work = _enabled_targets if full else functools.partial(_share, symbols=symbols)
     count = max(1, min(jobs, len(paths) // _MIN_SHARE))
     children = [Child(functools.partial(work, evaluator, paths[num::count]))
                 for num in range(1, count)]
@@ -179,15 +188,18 @@ def _evaluate(source_dir: str, paths: Sequence[str], jobs: int,
         for child in children:
             child.stop()
     values: Dict[str, Any] = {}
+    settings: Dict[str, Dict[str, str]] = {}
     for answer in answers:
         values.update(answer['values'])
+        settings.update(answer['settings'])
     included = sorted({path for answer in answers for path in answer['included']})
-    return {'values': values, 'files': [*evaluator.files(), *included]}
+    return {'values': values, 'settings': settings, 'files': [*evaluator.files(), *included]}
 
 
-def _start(source_dir: str, paths: Sequence[str], jobs: int, full: bool) -> Child:
+def _start(source_dir: str, paths: Sequence[str], jobs: int, full: bool,
+           symbols: Sequence[str] = ()) -> Child:
     return Child(functools.partial(_evaluate, source_dir, paths,
-                                   jobs or processors(), full), new_group=True)
+                                   jobs or processors(), full, symbols), new_group=True)
 
 
 def _result(child: Child) -> Any:
@@ -218,7 +230,8 @@ def _owners(source_dir: str, tree: boards_cache.Tree, targets: Sequence[str]) ->
 
 
 def scan(source_dir: str, wanted: Optional[Iterable[str]] = None, jobs: int = 0,
-         tree: Optional[boards_cache.Tree] = None) -> ScanResult:
+         tree: Optional[boards_cache.Tree] = None,
+         symbols: Sequence[str] = ()) -> ScanResult:
     """Find the boards of a tree.
 
     Args:
@@ -227,6 +240,7 @@ def scan(source_dir: str, wanted: Optional[Iterable[str]] = None, jobs: int = 0,
             exist are left out
         jobs: number of processes, 0 for one a processor
         tree: the files of the tree, if they are known already
+        symbols: further symbols of which the values are wanted, without CONFIG_
 
     Raises:
         KconfigMissing: there is no kconfiglib for this tree
@@ -239,13 +253,16 @@ def scan(source_dir: str, wanted: Optional[Iterable[str]] = None, jobs: int = 0,
     if wanted is not None:
         found = {target: found[target] for target in wanted if target in found}
     targets = sorted(found)
-    with _start(source_dir, [found[name] for name in targets], jobs, False) as child:
+    with _start(source_dir, [found[name] for name in targets], jobs, False, symbols) as child:
         owners = _owners(source_dir, tree, targets)
         stamp = boards_cache.Stamp.make(source_dir, tree, [KCONFIGLIB_PATH])
         answer = _result(child)
     stamp.add(source_dir, answer['files'])
+    stamp.settings = {name: {} for name in symbols}
     entries = []
     for target in targets:
+        for name, text in answer['settings'][found[target]].items():
+            stamp.settings[name].setdefault(text, []).append(target)
         arch, cpu, board, vendor, soc, config = answer['values'][found[target]]
         owner = owners.find(target)
         entries.append(Entry(Board(

@@ -10,12 +10,6 @@ from typing import List, NoReturn, Optional, Sequence
 from buildman import __version__
 from buildman.errors import UsageError
 
-# Flags of upstream's that are known, so that nobody is left to wonder, but not
-# there yet: (words for argparse, whether it takes a value)
-NOT_YET = (
-    (('-X', '--extend'), False),
-)
-
 # Long flags and spellings that upstream does not have. They must not make a prefix
 # ambiguous that scripts use with upstream.
 _ONLY_OURS = frozenset((
@@ -61,14 +55,6 @@ class _Parser(argparse.ArgumentParser):
         return found[0] + equals + value if found else word
 
 
-class _NotYet(argparse.Action):
-    """A flag that is known but does nothing yet: said, not ignored"""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
-                 values: object, option_string: Optional[str] = None) -> None:
-        raise UsageError(f"'{option_string}' is not available in this version")
-
-
 def _count(text: str) -> int:
     """Parse a number that may not be negative"""
     try:
@@ -110,6 +96,9 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
                        help='build just these boards, by exact name; may be repeated')
     group.add_argument('-x', '--exclude', action='append', metavar='A,B',
                        help='leave out boards that match; may be repeated')
+    group.add_argument('-X', '--extend', action='store_true',
+                       help="build the boards that configs/*.buildman adds, too: 'NAME,BASE', "
+                            'a board with fragments on top of its defconfig')
     group.add_argument('-b', '--branch', metavar='BRANCH',
                        help='build each commit of a branch from its upstream on, or of a '
                             'range A..B; without it, the source as it is in the folder')
@@ -324,8 +313,6 @@ def make_parser() -> _Parser:
                        help='show a full traceback on errors')
     group.add_argument('--demo', nargs='?', const='', metavar='DIR',
                        help='build a small sample tree in a temporary folder (or DIR)')
-    for words, _ in NOT_YET:
-        parser.add_argument(*words, action=_NotYet, nargs=0, help=argparse.SUPPRESS)
     return parser
 
 
@@ -336,8 +323,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         argv: without the name of the program
 
     Raises:
-        UsageError: a flag is unknown or ambiguous, lacks its value, needs another
-            one or is not there yet
+        UsageError: a flag is unknown or ambiguous, lacks its value, or needs another
+            one
         SystemExit: --help or --version was given
     """
     parser = make_parser()

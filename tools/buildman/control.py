@@ -41,6 +41,7 @@ from buildman import (
     toolchain,
     weights,
 )
+from buildman.boards_extend import read_extensions
 from buildman.builder import Builder, Report, exit_status
 from buildman.errors import (
     EXIT_OK,
@@ -140,7 +141,7 @@ def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards
     Raises:
         BoardError: the list cannot be made, or nothing matches
     """
-    names = split_names(args.boards)
+    names = args.boards if split_names(args.boards) else None
     if args.boards and not names:
         # A variable of a script that is not set, say: it did not mean all boards
         raise BoardError('No matching boards found: --boards names none')
@@ -152,16 +153,21 @@ def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards
     cache: Optional[str] = os.path.join(places.base, 'boards.cfg')
     if (args.dry_run or args.print_arch or args.print_prefix) and not os.path.isdir(places.base):
         cache = None
+    extensions = read_extensions(places.source) if args.extend else None
+    wanted = boards.exact_names(args.terms, names, extensions)
     try:
         found, warnings = boards.load(
-            places.source, cache, boards.exact_names(args.terms, names or None),
-            around=output_folder(args))
+            places.source, cache, wanted, around=output_folder(args),
+            symbols=extensions.symbols if extensions else ())
     except OSError as exc:
         raise SetupError(f"cannot make the list of boards '{cache}': {exc.strerror} "
                          '(choose another output folder with -o)') from exc
+    if extensions:
+        found, more = found.extended(extensions, whole=wanted is None)
+        warnings = [*warnings, *more]
     for text in warnings:
         print(text, file=err)
-    selection = found.select(args.terms, exclude, names or None)
+    selection = found.select(args.terms, exclude, names)
     for text in selection.warnings:
         print(text, file=err)
     if not selection.boards:

@@ -173,6 +173,7 @@ class BuildBoard(Command):
         make_args: extra words for make
         toolchain: the fields of the `Toolchain` to use, on that machine;
             empty when `configure` told it by arch
+        base, fragments: of a board of -X, see `Board`
     """
 
     board: str = _need(TEXT)
@@ -180,6 +181,8 @@ class BuildBoard(Command):
     commits: Optional[Tuple[int, ...]] = _extra(COUNTS, None)
     make_args: Tuple[str, ...] = _extra(STRINGS, ())
     toolchain: Mapping[str, str] = _extra(STRING_MAP, factory=dict)
+    base: str = _extra(TEXT, '')
+    fragments: Tuple[str, ...] = _extra(STRINGS, ())
 
 
 def fill(cls: Type[Any], obj: Mapping[str, Any]) -> Any:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import time
 from typing import Collection, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
@@ -48,6 +49,9 @@ TIMED_OUT = 124
 
 # A commit that changes no more sources than this leaves little to compile
 SMALL = 8
+
+# As the preprocessor takes it, with or without blanks
+_INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*[<"]', re.MULTILINE)
 
 # What binutils need of the environment
 _TOOL_ENV = ('PATH', 'HOME', 'LC_ALL', 'LANG', 'LD_LIBRARY_PATH', 'TMPDIR')
@@ -195,7 +199,7 @@ class MakeJob:
         self._prefix = buildenv.cross_prefix(job.toolchain)
         words = buildenv.make_arguments(
             job.toolchain, self._settings, job.make_args, jobs=self._jobs)
-        self._make.start_board(job.board.target, self._folder.path, self._out_arg, words, env)
+        self._make.start_board(job.board, self._folder.path, self._out_arg, words, env)
         self._host_words = buildenv.host_words(words, env)
 
     def end_board(self) -> None:
@@ -340,9 +344,9 @@ class MakeJob:
                 self._last = None
                 return True
         assert self._job is not None and self._commits is not None and self._prev is not None
-        target = self._job.board.target
+        inputs = self._config_inputs()
         old, new = self._commits[self._prev].hash, self._commits[upto].hash
-        return unaffected.matters(changes, self._notes, target, self._includes(target)) or (
+        return unaffected.matters(changes, self._notes, inputs, self._includes(inputs)) or (
             not self._same_length(old, new))
 
     def _same_length(self, old: str, new: str) -> bool:
@@ -453,30 +457,43 @@ class MakeJob:
         if names is None:
             return False, False
         assert self._job is not None
-        target = self._job.board.target
+        inputs = self._config_inputs()
         images = any(('/' not in name and name.endswith(('Makefile', '.mk', 'Kbuild')))
                      or name.startswith('scripts/') for name in names)
         if not self._settings.kconfig_check:
             return False, images
         again = any(
+            name in inputs if unaffected.is_config(name) else
             os.path.basename(name).startswith('Kconfig')
             or name.startswith('scripts/kconfig/')
-            or name == f'configs/{target}_defconfig'
             or name.endswith('.config')
-            or (name.startswith('configs/') and not name.endswith('_defconfig'))
+            or (name.startswith('configs/') and not name.endswith('.buildman'))
             for name in names)
-        if not again and any(name.startswith('configs/') for name in names):
-            again = self._includes(target)
+        if not again and any(unaffected.is_config(name) for name in names):
+            again = self._includes(inputs)
         return again, images
 
-    def _includes(self, target: str) -> bool:
-        """Return whether a board's defconfig includes other ones"""
-        try:
-            with open(os.path.join(self._dirs.source, 'configs', f'{target}_defconfig'),
-                      'rb') as inf:
-                return b'#include' in inf.read()
-        except OSError:
-            return True
+    def _config_inputs(self) -> List[str]:
+        """Return the files in configs/ that the board is configured with: defconfig, fragments"""
+        assert self._job is not None
+        board = self._job.board
+        return [f'configs/{name}' for name in (
+            board.defconfig, *board.fragments, *self._settings.fragments)]
+
+    def _includes(self, inputs: Sequence[str]) -> bool:
+        """Return whether one of these includes other files
+
+        A fragment that is not there is elsewhere, below board/.
+        """
+        for num, name in enumerate(inputs):
+            try:
+                with open(os.path.join(self._dirs.source, name), 'rb') as inf:
+                    if _INCLUDE.search(inf.read()):
+                        return True
+            except OSError:
+                if not num:
+                    return True
+        return False
 
     # -- what is left over -------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from buildman import buildenv
 from buildman.jobserver import JobServer
-from buildman.plan import Settings
+from buildman.plan import Board, Settings
 from buildman.process import ProcessGroups
 from buildman.shareddtc import SharedDtc
 
@@ -49,6 +49,7 @@ class MakeRunner:
         self._groups = groups
         self._jobs = jobs
         self._target = ''
+        self._config: List[str] = []
         self._build_dir = ''
         self._out_arg: List[str] = []
         self._words: List[str] = []
@@ -58,18 +59,19 @@ class MakeRunner:
         self.dtc: Optional[SharedDtc] = None
         self.env: Dict[str, str] = {}
 
-    def start_board(self, target: str, build_dir: str, out_arg: Sequence[str],
+    def start_board(self, board: Board, build_dir: str, out_arg: Sequence[str],
                     words: Sequence[str], env: Mapping[str, str]) -> None:
         """Take up a board.
 
         Args:
-            target: the board
+            board: the board
             build_dir: folder that the build goes into
             out_arg: what tells make of that folder
             words: what each make is told besides that and its targets
             env: environment for make
         """
-        self._target = target
+        self._target = board.target
+        self._config = [board.defconfig, *board.fragments, *self._settings.fragments]
         self._build_dir = build_dir
         self._out_arg = list(out_arg)
         self._words = list(words)
@@ -92,7 +94,7 @@ class MakeRunner:
 
     def _config_targets(self) -> List[str]:
         """Return what make is told in order to configure the board"""
-        return [f'{self._target}_defconfig', *self._settings.fragments]
+        return self._config
 
     def _build_targets(self) -> List[str]:
         """Return what make is told in order to build"""

@@ -22,6 +22,10 @@ class Board:
             the board has none
         status: 'Active' or 'Orphan', from MAINTAINERS; '-' when unknown
         maintainers: 'Name <mail>' each, in the order of MAINTAINERS
+        base: for a board of -X, the board that it extends; its target is then
+            'NAME,BASE'. '' for all others
+        fragments: what is applied on top of the defconfig of `base`, e.g.
+            'acpi.config'
     """
 
     target: str
@@ -32,6 +36,13 @@ class Board:
     soc: str = ''
     status: str = 'Active'
     maintainers: Tuple[str, ...] = ()
+    base: str = ''
+    fragments: Tuple[str, ...] = ()
+
+    @property
+    def defconfig(self) -> str:
+        """Name of the file in configs/ that it is configured with."""
+        return f'{self.base or self.target}_defconfig'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -397,7 +397,8 @@ class RemoteMachine:
         words = tuple(marks.get(word, word) for word in job.make_args)
         self._send(protocol.BuildBoard(
             target, job.board.arch, job.commits, words,
-            {key: str(val) for key, val in dataclasses.asdict(tool).items()}))
+            {key: str(val) for key, val in dataclasses.asdict(tool).items()},
+            job.board.base, job.board.fragments))
 
     def cancel(self, target: str) -> None:
         """Drop a board there."""

@@ -61,7 +61,8 @@ SYMBOL_TYPES = frozenset((b't', b'T', b'd', b'D', b'b', b'B', b'r'))
 # Entries of OUT/BRANCH that are not a commit's results
 _OWN_NAMES = re.compile(r'boards\.cfg$|current$|joblog$|worker-.*\.log$|\.')
 _COMMIT_FOLDER = re.compile(r'\d+_g([0-9a-f]{7,64})_')
-_BOARD_NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.+-]*$')
+# With -X, 'NAME,BASE'
+_BOARD_NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:,[A-Za-z0-9_.+-]+)?$')
 
 # The box that U-Boot's Makefile draws around a migration warning
 _BOX_TOP = '===================== WARNING ======================\n'

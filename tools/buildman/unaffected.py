@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Dict, FrozenSet, Iterable, List, Mapping, Optional, Set
+from typing import Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Set
 
 # Sources whose readers are all noted, in groups of endings: a group counts as
 # understood only when the notes name a file of it at all
@@ -23,8 +23,11 @@ _GROUP_OF: Dict[str, int] = {end: num for num, ends in enumerate(_GROUPS) for en
 
 # What no build reads
 _NEVER_READ = re.compile(
-    r'doc/.*|test/py/.*|\.github/.*|\.(?:gitlab-ci|azure-pipelines|readthedocs)\.yml|\.mailmap'
+    r'doc/.*|test/py/.*|configs/[^/]+\.buildman|\.github/.*|\.(?:gitlab-ci|azure-pipelines|readthedocs)\.yml|\.mailmap'
     r'|(?:.*/)?(?:MAINTAINERS|README(?:\.[\w.-]+)?|\.gitignore)|\.checkpatch\.conf')
+
+# What a board is configured with; a fragment in another folder may be anybody's
+_CONFIG = re.compile(r'configs/[^/]+(?:_defconfig|\.config)')
 
 # A word of a list of files that were read; $(wildcard …) names options, not files
 _WORD = re.compile(r'(?<![\w$(./-])(\.{0,2}/?[\w+.,@%-][\w+./,@%-]*)(?=[\s\\]|$)')
@@ -95,14 +98,21 @@ def _read_words(path: str) -> List[str]:
     return _WORD.findall(text[start:]) if start >= 0 else []
 
 
-def matters(changes: Mapping[str, str], notes: Notes, target: str, includes: bool) -> bool:
+def is_config(name: str) -> bool:
+    """Tell whether a file is a defconfig or fragment in configs/: read by the boards that name it.
+    """
+    return bool(_CONFIG.fullmatch(name))
+
+
+def matters(changes: Mapping[str, str], notes: Notes, inputs: Sequence[str],
+            includes: bool) -> bool:
     """Tell whether a change of the source may change the result of a board.
 
     Args:
         changes: file -> how it changed, as a letter of `git diff --name-status`
         notes: what the last build read
-        target: the board
-        includes: its defconfig includes others
+        inputs: files in configs/ that the board is configured with
+        includes: one of these includes others
 
     Returns:
         False only when the result is surely the same
@@ -110,8 +120,8 @@ def matters(changes: Mapping[str, str], notes: Notes, target: str, includes: boo
     for name, how in changes.items():
         if _NEVER_READ.fullmatch(name):
             continue
-        if re.fullmatch(r'configs/[^/]+_defconfig', name):
-            if includes or name == f'configs/{target}_defconfig':
+        if is_config(name):
+            if includes or name in inputs:
                 return True
             continue
         # Host programs may be those of another build (--shared-dtc), which notes

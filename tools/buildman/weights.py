@@ -134,7 +134,7 @@ def _complete(costs: Dict[str, Cost], boards: Sequence[Board]) -> Dict[str, Cost
     """Add the boards of which nothing is known: they are like their relatives"""
     if not costs:
         return {}
-    levels: List[Dict[Tuple[str, ...], List[Cost]]] = [{}, {}, {}, {}]
+    levels: List[Dict[Tuple[str, ...], List[Cost]]] = [{}, {}, {}, {}, {}]
     for board in boards:
         if board.target in costs:
             for level, key in zip(levels, _relations(board)):
@@ -151,6 +151,7 @@ def _complete(costs: Dict[str, Cost], boards: Sequence[Board]) -> Dict[str, Cost
 
 def _relations(board: Board) -> List[Tuple[str, ...]]:
     """Return what a board has in common with others, the closest first"""
-    return [(board.arch, 'soc', board.soc or board.target),
+    return [(board.arch, 'base', board.base or board.target),
+            (board.arch, 'soc', board.soc or board.target),
             (board.arch, 'vendor', board.vendor or board.target),
             (board.arch,), ()]

@@ -364,12 +364,15 @@ class Worker:
         try:
             if not self._engine or self._commits is None:
                 raise ValueError('build_prepare comes first')
-            if '/' in msg.board or msg.board.startswith(('.', '-')) or not msg.board:
-                raise ValueError(f'{msg.board!r} is not a board')
+            for name in (msg.board, *([msg.base] if msg.base else []), *msg.fragments):
+                # They become folders and words of make
+                if not name or '/' in name or '=' in name or name.startswith(('.', '-')):
+                    raise ValueError(f'{name!r} is not a board, or what one is made of')
             if set(upto) - set(every):
                 raise ValueError(f'there are only {len(every)} commits')
             words = tuple(self._blobs.resolve(word) for word in msg.make_args)
-            job = BoardJob(Board(msg.board, msg.arch), upto, self._choose(msg), words)
+            board = Board(msg.board, msg.arch, base=msg.base, fragments=msg.fragments)
+            job = BoardJob(board, upto, self._choose(msg), words)
         except ValueError as exc:
             self._not_built(msg.board, upto, str(exc))
             return
