@@ -24,7 +24,8 @@ COMMAND = os.path.join(PACKAGE, 'buildman')
 # the longest one that fits counts
 ROOMS = (
     ('plan', 'outcome', 'events', 'errors', 'bsettings', 'boards', 'boardscan', 'commits',
-     'toolchain', 'compilers', 'buildenv', 'git', 'seed', 'steps', 'watch', 'worktree'),
+     'toolchain', 'compilers', 'buildenv', 'processors', 'git', 'seed', 'steps', 'watch',
+     'worktree'),
     ('engine', 'makejob', 'makerun', 'messages', 'buildfolder', 'collect', 'jobserver',
      'process', 'ccache', 'shareddtc'),
     ('results', 'resultreader', 'durations', 'summary', 'status', 'listing', 'limit',

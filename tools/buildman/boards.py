@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from typing import Dict, Iterable, List, NamedTuple, Optional, Pattern, Sequence, Tuple
 
-from buildman import boards_cache, boardscan, git
+from buildman import boards_cache, boards_private, git
 from buildman.boards_file import (
     Entry,
     format_entries,
@@ -277,7 +278,8 @@ def _only(boards: BoardList, wanted: Optional[Sequence[str]]) -> BoardList:
 
 def load(source_dir: str, cache_file: Optional[str] = None,
          wanted: Optional[Sequence[str]] = None,
-         jobs: int = 0, around: str = '') -> Tuple[BoardList, List[str]]:
+         jobs: int = 0, around: str = '', private: str = '',
+         keep_all: bool = False) -> Tuple[BoardList, List[str]]:
     """Return the boards of a tree and what is to be said about them.
 
     Args:
@@ -290,6 +292,10 @@ def load(source_dir: str, cache_file: Optional[str] = None,
         jobs: number of processes to use, 0 for one a processor
         around: folder with the output folders of other branches; one of their
             lists may be right for this tree
+        private: a further boards.cfg to use and to write, see boards_private;
+            one of those beside it may be right, too. '': none
+        keep_all: though only some are wanted, look for all, so that the list
+            in `private` can be kept for later runs
 
     Returns:
         the list, and the lines to print on stderr ('WARNING: no maintainers
@@ -304,26 +310,60 @@ def load(source_dir: str, cache_file: Optional[str] = None,
         return _from_tracked(source_dir, cache_file, wanted,
                              f'the tree has no {KCONFIGLIB_PATH}')
     tree = boards_cache.find_files(source_dir)
-    if cache_file:
-        text = boards_cache.read_cache(source_dir, cache_file, tree)
-        if text is not None:
-            return _only(BoardList(parse_entries(text, cache_file), True), wanted), []
-    if around:
-        text = boards_cache.read_others(source_dir, around, tree, cache_file)
-        if text is not None:
-            return _only(BoardList(parse_entries(text, cache_file or around), True), wanted), []
+    text = _kept_text(source_dir, tree, cache_file, around, private)
+    if text is not None:
+        name = cache_file or private or around
+        return _only(BoardList(parse_entries(text, name), True), wanted), []
+    # Most runs find a list, and then do without what makes one
+    from buildman import boardscan
+    look_for = None if private and keep_all else wanted
+    found: Optional[boardscan.ScanResult] = None
     try:
-        found = boardscan.scan(source_dir, wanted, jobs, tree)
+        if look_for is not wanted:
+            # A fault may be that of a board that is not wanted
+            with contextlib.suppress(BoardError):
+                found = boardscan.scan(source_dir, None, jobs, tree)
+        if not found:
+            look_for = wanted
+            found = boardscan.scan(source_dir, wanted, jobs, tree)
     except KconfigMissing as exc:
         return _from_tracked(source_dir, cache_file, wanted, str(exc))
     warnings = found.warnings
-    if cache_file and wanted is None:
+    if cache_file and look_for is None:
         try:
             boards_cache.write_cache(source_dir, cache_file,
                                      format_entries(found.entries), found.stamp)
         except SetupError as exc:
             warnings = [*warnings, f'WARNING: {exc}']
-    return BoardList(found.entries), warnings
+    if private and look_for is None:
+        with contextlib.suppress(SetupError):
+            boards_cache.write_cache(source_dir, private,
+                                     format_entries(found.entries), found.stamp)
+            boards_private.remove_old(private)
+    return _only(BoardList(found.entries), wanted), warnings
+
+
+def _kept_text(source_dir: str, tree: boards_cache.Tree, cache_file: Optional[str],
+               around: str, private: str) -> Optional[str]:
+    """Return the text of a boards.cfg that is right for a tree, None if none is"""
+    text = None
+    if cache_file:
+        text = boards_cache.read_cache(source_dir, cache_file, tree)
+    if text is None and private:
+        text = boards_cache.read_cache(source_dir, private, tree, cache_file)
+        if text is not None:
+            boards_private.note_use(private)
+    if text is None and around:
+        text = boards_cache.read_others(source_dir, around, tree, cache_file)
+    if text is None and private:
+        # The same source at another path, e.g. a new clone for each CI job
+        lists = os.path.dirname(os.path.dirname(private))
+        text = boards_cache.read_others(source_dir, lists, tree, private)
+        if text is not None:
+            boards_private.remove_old(private)
+            if cache_file:
+                boards_cache.read_cache(source_dir, private, tree, cache_file)
+    return text
 
 
 def write_board_list(path: str, boards: BoardList) -> None:
@@ -341,6 +381,7 @@ def maintainer_check(source_dir: str) -> List[str]:
     Raises:
         BoardError: a file cannot be read
     """
+    from buildman import boardscan
     return boardscan.check_owners(source_dir)
 
 
@@ -353,6 +394,7 @@ def full_check(source_dir: str, jobs: int = 0) -> List[str]:
     Raises:
         BoardError: a file cannot be read or is wrong, or there is no kconfiglib
     """
+    from buildman import boardscan
     if not _can_parse(source_dir):
         raise BoardError(f'{source_dir}: this check needs Kconfig and kconfiglib; '
                          "try 'pip install kconfiglib'")
