@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-from typing import Dict, Iterable, List, NamedTuple, Optional, Pattern, Sequence, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from buildman import boards_cache, boards_private, git
 from buildman.boards_file import (
@@ -19,6 +19,7 @@ from buildman.boards_file import (
 )
 from buildman.boards_kconfig import KCONFIGLIB_PATH, KconfigMissing, find_kconfiglib
 from buildman.boards_owners import compile_regex
+from buildman.boards_terms import Chooser, PlainWord, Term, is_plain, matches
 from buildman.errors import BoardError, SetupError, UsageError
 from buildman.plan import Board
 
@@ -99,18 +100,18 @@ class BoardList:
         for label, _ in groups:
             why.setdefault(label, [])
         chosen: List[Board] = []
+        chooser = Chooser(groups)
         for entry in self.entries:
             fields = _fields(entry)
-            if any(_matches(rexp, fields) for rexp in banned):
+            if any(matches(rexp, fields) for rexp in banned):
                 continue
             label = ''
             if groups:
-                for label, rexps in groups:
-                    if all(_matches(rexp, fields) for rexp in rexps):
-                        why[label].append(entry.board.target)
-                        break
-                else:
+                found = chooser.first(fields)
+                if found is None:
                     continue
+                label = found
+                why[label].append(entry.board.target)
             elif named is not None and entry.board.target not in wanted:
                 continue
             if label != 'all':
@@ -129,29 +130,27 @@ def _fields(entry: Entry) -> Tuple[str, ...]:
             board.soc, entry.config)
 
 
-def _matches(rexp: Pattern[str], fields: Tuple[str, ...]) -> bool:
-    return any(rexp.match(field) for field in fields)
-
-
 def split_commas(words: Iterable[str]) -> List[str]:
     """Return the parts of words like 'a,b', without blanks, each once."""
     parts = (part.strip() for word in words for part in word.split(','))
     return list(dict.fromkeys(part for part in parts if part))
 
 
-def compile_term(word: str) -> Pattern[str]:
+def compile_term(word: str) -> Term:
     """Return the regular expression that a word is.
 
     Raises:
         UsageError: it is none
     """
+    if is_plain(word):
+        return PlainWord(word)
     try:
         return compile_regex(word)
     except ValueError as exc:
         raise UsageError(f"'{word}' is not a regular expression: {exc}") from exc
 
 
-def parse_terms(terms: Iterable[str]) -> List[Tuple[str, List[Pattern[str]]]]:
+def parse_terms(terms: Iterable[str]) -> List[Tuple[str, List[Term]]]:
     """Return the alternatives that the words of a command line make.
 
     Words are alternatives; those with '&' between them, glued or not, must all
