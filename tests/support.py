@@ -80,7 +80,7 @@ TIMEOUT = 240
 
 # What differs from machine to machine in the environment that a build notes
 LOCAL_ENV = ('HOME', 'PATH', 'PWD', 'OLDPWD', 'SHLVL', '_', 'MAKEFLAGS', 'TMPDIR',
-             'SAMPLE_KNOBS', MARK)
+             'SAMPLE_KNOBS', 'XDG_CACHE_HOME', MARK)
 
 
 def command() -> List[str]:
@@ -444,6 +444,8 @@ class SampleCase(unittest.TestCase):
         every user."""
         env = dict(os.environ, LC_ALL='C.UTF-8')
         env[MARK] = self.marker
+        # No list of boards of another test, and none left in the user's own
+        env['XDG_CACHE_HOME'] = f'{self.tmp}.cache'
         for name in ('MAKEFLAGS', 'MFLAGS', 'CROSS_COMPILE', 'SOURCE_DATE_EPOCH'):
             env.pop(name, None)
         env.update(extra or {})

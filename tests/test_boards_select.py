@@ -68,6 +68,27 @@ class SelectTest(unittest.TestCase):
         self.assertEqual(self.why('riscv64|mips'), 'riscv64|mips: m1 m2 r1')
         self.assertEqual(self.why('riscv'), 'riscv: r2 r1')
 
+    def test_many_terms(self) -> None:
+        """Plain words are looked up: with others between them, the first still counts"""
+        rnd = random.Random(1)
+        words = ('a', 'a1', 'arm', 'm', 'mips', 'n1', 'zz-ven', 'riscv64', '.2', 'r[12]',
+                 'b & btwo', 'm2 & zz', 'nope', '(?i)S', 'generic')
+        for _ in range(300):
+            terms = rnd.sample(words, rnd.randrange(1, 6))
+            got = LIST.select(terms)
+            expect: Dict[str, List[str]] = {}
+            for item in LIST.entries:
+                board = item.board
+                fields = [board.target, board.arch.strip('-'), board.cpu, board.board_name,
+                          board.vendor, board.soc, item.config]
+                for term in terms:
+                    if all(any(re.match(part, field) for field in fields)
+                           for part in term.split(' & ')):
+                        expect.setdefault(term.replace(' ', ''), []).append(board.target)
+                        break
+            self.assertEqual({term: names for term, names in got.why.items()
+                              if names and term != 'all'}, expect, terms)
+
     def test_no_match(self) -> None:
         """Case counts, the middle of a field does not, '-' stands for nothing."""
         for term in ('one', 'A1', '-', 'nope', 'all', 'a1,arm'):

@@ -23,15 +23,15 @@ COMMAND = os.path.join(PACKAGE, 'buildman')
 # The rooms of HACKING.rst from the bottom up, as the beginnings of module names;
 # the longest one that fits counts
 ROOMS = (
-    ('plan', 'outcome', 'events', 'errors', 'bsettings', 'boards', 'boardscan', 'commits',
-     'configcheck', 'toolchain', 'compilers', 'buildenv', 'git', 'seed', 'steps', 'watch',
-     'origin', 'envscan', 'localversion', 'worktree'),
+    ('plan', 'outcome', 'events', 'errors', 'bsettings', 'oneshot', 'boards', 'boardscan',
+     'commits', 'configcheck', 'toolchain', 'compilers', 'buildenv', 'processors', 'git', 'seed',
+     'steps', 'watch', 'origin', 'envscan', 'localversion', 'worktree'),
     ('engine', 'makejob', 'makerun', 'messages', 'buildfolder', 'collect', 'jobserver',
      'process', 'ccache', 'shareddtc'),
     ('results', 'resultreader', 'durations', 'summary', 'status', 'listing', 'limit',
      'aftermath'),
     ('local', 'scheduler', 'ledger', 'forecast', 'weights', 'builder'),
-    ('oneshot', 'ssh', 'channel', 'protocol', 'kinds', 'wire', 'running', 'lock', 'farside',
+    ('ssh', 'channel', 'protocol', 'kinds', 'wire', 'running', 'lock', 'farside',
      'machine', 'scripts', 'source', 'history', 'tempdirs', 'blobs', 'shipment', 'worker', 'sender',
      'remote', 'receiver', 'connection', 'boss', 'pool', 'hosts', 'inbox', 'joblog', 'dist'),
     ('main', 'signals', 'cmdline', 'control', 'places', 'demo', 'sample', 'selftest'),

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-from typing import Dict, Iterable, List, NamedTuple, Optional, Pattern, Sequence, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from buildman import boards_cache, boardscan, git
+from buildman import boards_cache, boards_private, git
 from buildman.boards_extend import Extensions
 from buildman.boards_file import (
     Entry,
@@ -19,6 +20,7 @@ from buildman.boards_file import (
 )
 from buildman.boards_kconfig import KCONFIGLIB_PATH, KconfigMissing, find_kconfiglib
 from buildman.boards_owners import compile_regex
+from buildman.boards_terms import Chooser, PlainWord, Term, is_plain, matches
 from buildman.errors import BoardError, SetupError, UsageError
 from buildman.plan import Board
 
@@ -119,18 +121,18 @@ class BoardList:
         for label, _ in groups:
             why.setdefault(label, [])
         chosen: List[Board] = []
+        chooser = Chooser(groups)
         for entry in self.entries:
             fields = _fields(entry)
-            if any(_matches(rexp, fields) for rexp in banned):
+            if any(matches(rexp, fields) for rexp in banned):
                 continue
             label = ''
             if groups:
-                for label, rexps in groups:
-                    if all(_matches(rexp, fields) for rexp in rexps):
-                        why[label].append(entry.board.target)
-                        break
-                else:
+                found = chooser.first(fields)
+                if found is None:
                     continue
+                label = found
+                why[label].append(entry.board.target)
             elif named is not None and entry.board.target not in wanted:
                 continue
             if label != 'all':
@@ -147,10 +149,6 @@ def _fields(entry: Entry) -> Tuple[str, ...]:
     arch = '' if board.arch == '-' else board.arch
     return (board.target, arch, board.cpu, board.board_name, board.vendor,
             board.soc, entry.config)
-
-
-def _matches(rexp: Pattern[str], fields: Tuple[str, ...]) -> bool:
-    return any(rexp.match(field) for field in fields)
 
 
 def split_commas(words: Iterable[str]) -> List[str]:
@@ -170,19 +168,21 @@ def split_names(words: Iterable[str], extensions: Optional[Extensions]) -> List[
         name for word in words for name in extensions.join(_parts(word))))
 
 
-def compile_term(word: str) -> Pattern[str]:
+def compile_term(word: str) -> Term:
     """Return the regular expression that a word is.
 
     Raises:
         UsageError: it is none
     """
+    if is_plain(word):
+        return PlainWord(word)
     try:
         return compile_regex(word)
     except ValueError as exc:
         raise UsageError(f"'{word}' is not a regular expression: {exc}") from exc
 
 
-def parse_terms(terms: Iterable[str]) -> List[Tuple[str, List[Pattern[str]]]]:
+def parse_terms(terms: Iterable[str]) -> List[Tuple[str, List[Term]]]:
     """Return the alternatives that the words of a command line make.
 
     Words are alternatives; those with '&' between them, glued or not, must all
@@ -318,7 +318,7 @@ def _only(boards: BoardList, wanted: Optional[Sequence[str]]) -> BoardList:
 
 def load(source_dir: str, cache_file: Optional[str] = None,
          wanted: Optional[Sequence[str]] = None,
-         jobs: int = 0, around: str = '',
+         jobs: int = 0, around: str = '', private: str = '', keep_all: bool = False,
          symbols: Sequence[str] = ()) -> Tuple[BoardList, List[str]]:
     """Return the boards of a tree and what is to be said about them.
 
@@ -332,6 +332,10 @@ def load(source_dir: str, cache_file: Optional[str] = None,
         jobs: number of processes to use, 0 for one a processor
         around: folder with the output folders of other branches; one of their
             lists may be right for this tree
+        private: a further boards.cfg to use and to write, see boards_private;
+            one of those beside it may be right, too. '': none
+        keep_all: though only some are wanted, look for all, so that the list
+            in `private` can be kept for later runs
         symbols: Kconfig symbols of which the values are wanted as well, without
             CONFIG_; they are kept with the list
 
@@ -348,30 +352,63 @@ def load(source_dir: str, cache_file: Optional[str] = None,
         return _from_tracked(source_dir, cache_file, wanted,
                              f'the tree has no {KCONFIGLIB_PATH}')
     tree = boards_cache.find_files(source_dir)
-    kept = boards_cache.read_cache(source_dir, cache_file, tree) if cache_file else None
-    if kept is None and around:
-        kept = boards_cache.read_others(source_dir, around, tree, cache_file)
+    kept = _kept(source_dir, tree, cache_file, around, private)
     if kept:
         settings = kept.stamp.settings
         if settings.keys() >= set(symbols):
-            return _only(BoardList(parse_entries(kept.text, cache_file or around), True,
-                                   settings), wanted), []
+            name = cache_file or private or around
+            return _only(BoardList(parse_entries(kept.text, name), True, settings), wanted), []
         # The values of others may be wanted again, and those of other boards
         symbols = list(dict.fromkeys([*settings, *symbols]))
-    scanned = None if kept else wanted
+    # Most runs find a list, and then do without what makes one
+    from buildman import boardscan
+    look_for = None if kept or (private and keep_all) else wanted
+    found: Optional[boardscan.ScanResult] = None
     try:
-        found = boardscan.scan(source_dir, scanned, jobs, tree, symbols)
+        if look_for is not wanted:
+            # A fault may be that of a board that is not wanted
+            with contextlib.suppress(BoardError):
+                found = boardscan.scan(source_dir, None, jobs, tree, symbols)
+        if not found:
+            look_for = wanted
+            found = boardscan.scan(source_dir, wanted, jobs, tree, symbols)
     except KconfigMissing as exc:
         return _from_tracked(source_dir, cache_file, wanted, str(exc))
     # All has been said when the list was made
     warnings = [] if kept else found.warnings
-    if cache_file and scanned is None:
+    if cache_file and look_for is None:
         try:
             boards_cache.write_cache(source_dir, cache_file,
                                      format_entries(found.entries), found.stamp)
         except SetupError as exc:
             warnings = [*warnings, f'WARNING: {exc}']
+    if private and look_for is None:
+        with contextlib.suppress(SetupError):
+            boards_cache.write_cache(source_dir, private,
+                                     format_entries(found.entries), found.stamp)
+            boards_private.remove_old(private)
     return _only(BoardList(found.entries, settings=found.stamp.settings), wanted), warnings
+
+
+def _kept(source_dir: str, tree: boards_cache.Tree, cache_file: Optional[str],
+          around: str, private: str) -> Optional[boards_cache.Kept]:
+    """Return a boards.cfg that is right for a tree, None if none is"""
+    kept = boards_cache.read_cache(source_dir, cache_file, tree) if cache_file else None
+    if kept is None and private:
+        kept = boards_cache.read_cache(source_dir, private, tree, cache_file)
+        if kept is not None:
+            boards_private.note_use(private)
+    if kept is None and around:
+        kept = boards_cache.read_others(source_dir, around, tree, cache_file)
+    if kept is None and private:
+        # The same source at another path, e.g. a new clone for each CI job
+        lists = os.path.dirname(os.path.dirname(private))
+        kept = boards_cache.read_others(source_dir, lists, tree, private)
+        if kept is not None:
+            boards_private.remove_old(private)
+            if cache_file:
+                boards_cache.read_cache(source_dir, private, tree, cache_file)
+    return kept
 
 
 def write_board_list(path: str, boards: BoardList) -> None:
@@ -389,6 +426,7 @@ def maintainer_check(source_dir: str) -> List[str]:
     Raises:
         BoardError: a file cannot be read
     """
+    from buildman import boardscan
     return boardscan.check_owners(source_dir)
 
 
@@ -401,6 +439,7 @@ def full_check(source_dir: str, jobs: int = 0) -> List[str]:
     Raises:
         BoardError: a file cannot be read or is wrong, or there is no kconfiglib
     """
+    from buildman import boardscan
     if not _can_parse(source_dir):
         raise BoardError(f'{source_dir}: this check needs Kconfig and kconfiglib; '
                          "try 'pip install kconfiglib'")

@@ -290,8 +290,16 @@ def _read_kept(source_dir: str, cache_file: str, tree: Tree) -> Optional[Kept]:
     return None if same is False else Kept(text, stamp, same is None)
 
 
-def read_cache(source_dir: str, cache_file: str, tree: Tree) -> Optional[Kept]:
-    """Return a boards.cfg if it is still right, else None."""
+def read_cache(source_dir: str, cache_file: str, tree: Tree,
+               copy_to: Optional[str] = None) -> Optional[Kept]:
+    """Return a boards.cfg that is still right, else None.
+
+    Args:
+        source_dir: top of the tree
+        cache_file: the boards.cfg
+        tree: the files of now
+        copy_to: keep it there as well, if possible; None: nowhere
+    """
     kept = _read_kept(source_dir, cache_file, tree)
     if kept is None:
         return None
@@ -299,7 +307,19 @@ def read_cache(source_dir: str, cache_file: str, tree: Tree) -> Optional[Kept]:
         # Without it, the next run reads those files once more
         with contextlib.suppress(SetupError):
             kept.stamp.write(cache_file)
+    if copy_to:
+        copy_cache(copy_to, kept.text, kept.stamp)
     return kept
+
+
+def copy_cache(cache_file: str, text: str, stamp: Stamp) -> None:
+    """Keep a boards.cfg and its stamp in one more place, if that is possible.
+
+    If it is not, the next run looks for another list again.
+    """
+    with contextlib.suppress(SetupError):
+        write_atomically(cache_file, text)
+        stamp.write(cache_file)
 
 
 def read_others(source_dir: str, around: str, tree: Tree,
@@ -324,10 +344,7 @@ def read_others(source_dir: str, around: str, tree: Tree,
         kept = None if path == cache_file else _read_kept(source_dir, path, tree)
         if kept:
             if cache_file:
-                # If it cannot be, the next run looks here again
-                with contextlib.suppress(SetupError):
-                    write_atomically(cache_file, kept.text)
-                    kept.stamp.write(cache_file)
+                copy_cache(cache_file, kept.text, kept.stamp)
             return kept
     return None
 

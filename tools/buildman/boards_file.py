@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from typing import Iterable, List, NamedTuple, Tuple
 
 from buildman.errors import BoardError, SetupError
@@ -138,6 +137,7 @@ def write_atomically(path: str, text: str) -> None:
             with open(path, 'w', encoding='utf-8') as outf:
                 outf.write(text)
             return
+        import tempfile
         os.makedirs(folder or '.', exist_ok=True)
         fdesc, temp = tempfile.mkstemp(prefix=f'.{name}.', dir=folder or '.')
         with open(fdesc, 'w', encoding='utf-8') as outf:

@@ -9,10 +9,12 @@ import importlib.util
 import os
 import sys
 from types import ModuleType
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
-from buildman.boards_eval import Evaluator
 from buildman.errors import BoardError
+
+if TYPE_CHECKING:
+    from buildman.boards_eval import Evaluator
 
 # Where U-Boot trees keep their copy of kconfiglib (in 2023.01 and others)
 KCONFIGLIB_PATH = 'tools/buildman/kconfiglib.py'
@@ -89,6 +91,8 @@ def parse(source_dir: str, compiler: str = '') -> 'Evaluator':
         KconfigMissing: no kconfiglib
         BoardError: a Kconfig file is wrong or missing; names file and line
     """
+    # A list that is kept needs no evaluation
+    from buildman.boards_eval import Evaluator
     lib = load_kconfiglib(source_dir)
     os.chdir(source_dir)
     for name in ('CONFIG_', 'KCONFIG_FUNCTIONS', 'KCONFIG_STRICT',

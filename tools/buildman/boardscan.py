@@ -24,6 +24,7 @@ from buildman.boards_kconfig import KCONFIGLIB_PATH, KconfigMissing, parse
 from buildman.boards_owners import Owners, decode
 from buildman.errors import BoardError
 from buildman.plan import Board
+from buildman.processors import cpu_count
 
 # A process is not worth starting for fewer defconfigs (20 ms of work)
 _MIN_SHARE = 100
@@ -59,14 +60,6 @@ class ScanResult(NamedTuple):
     entries: List[Entry]
     warnings: List[str]
     stamp: boards_cache.Stamp
-
-
-def processors() -> int:
-    """Return the number of processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def read_defconfig(path: str, seen: Optional[Set[str]] = None,
@@ -199,7 +192,7 @@ def _evaluate(source_dir: str, paths: Sequence[str], jobs: int,
 def _start(source_dir: str, paths: Sequence[str], jobs: int, full: bool,
            symbols: Sequence[str] = ()) -> Child:
     return Child(functools.partial(_evaluate, source_dir, paths,
-                                   jobs or processors(), full, symbols), new_group=True)
+                                   jobs or cpu_count(), full, symbols), new_group=True)
 
 
 def _result(child: Child) -> Any:

@@ -213,8 +213,9 @@ class RemoteWorker(Connection):
         try:
             command.run_pipe([argv], capture=True, capture_stderr=True, raise_on_error=True,
                              cwd=local_git_dir)
-        except command.CommandExc as exc:
-            said = getattr(exc.result, 'stderr', '')
+        except Exception as exc:
+            # In a U-Boot tree the library is the tree's own, older ones of which raise this
+            said = getattr(getattr(exc, 'result', None), 'stderr', '')
             lines = said.strip().splitlines() if isinstance(said, str) else []
             why = lines[-1] if lines else str(exc)
             raise BossError(f'git push to {self.hostname} failed: {why}') from exc

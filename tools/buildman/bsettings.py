@@ -12,7 +12,6 @@ from __future__ import annotations
 import configparser
 import os
 import re
-import tempfile
 from typing import Dict, FrozenSet, List, Optional, Tuple
 
 from buildman.errors import SetupError, UsageError
@@ -320,6 +319,7 @@ def _write(path: str, text: str) -> None:
     tmp = ''
     try:
         mode = os.stat(path).st_mode & 0o7777 if os.path.exists(path) else 0o644
+        import tempfile
         fd, tmp = tempfile.mkstemp(prefix=f'{base}.', dir=folder)
         with os.fdopen(fd, 'w', encoding='utf-8') as outf:
             outf.write(text)

@@ -7,7 +7,6 @@ import argparse
 import dataclasses
 import functools
 import os
-import queue
 import re
 import shutil
 import sys
@@ -27,22 +26,15 @@ from typing import (
 
 from buildman import (
     boards,
+    boards_private,
     bsettings,
     buildenv,
     commits,
-    compilers,
     configcheck,
-    durations,
-    engine,
-    envscan,
-    limit,
     listing,
     signals,
-    toolchain,
-    weights,
 )
 from buildman.boards_extend import read_extensions
-from buildman.builder import Builder, Report, exit_status
 from buildman.errors import (
     EXIT_OK,
     BoardError,
@@ -50,15 +42,23 @@ from buildman.errors import (
     SetupError,
     UsageError,
 )
-from buildman.events import Event
-from buildman.local import LocalWorker, Worker
 from buildman.places import Places, check_disk, find_places, output_folder, work_area
 from buildman.plan import Board, Commit, Plan, Settings
-from buildman.results import OutputLock, ResultTree
-from buildman.status import Status
+from buildman.processors import cpu_count
 
+# The rest is loaded by the functions that need it: lists, dry runs and summaries,
+# which scripts do in a row, begin in half of the time without what builds
 if TYPE_CHECKING:
+    import queue
+
+    from buildman.builder import Builder, Report
+    from buildman.compilers import Choice
     from buildman.dist import Fleet
+    from buildman.durations import Recorder
+    from buildman.events import Event
+    from buildman.local import LocalWorker, Worker
+    from buildman.results import ResultTree
+    from buildman.status import Status
 
 # Board -> commits (indexes) that could not be built, and why
 Missing = Mapping[str, Tuple[Tuple[int, ...], str]]
@@ -151,13 +151,16 @@ def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> boards
     for name in exclude:
         boards.compile_term(name)
     cache: Optional[str] = os.path.join(places.base, 'boards.cfg')
-    if (args.dry_run or args.print_arch or args.print_prefix) and not os.path.isdir(places.base):
+    # Runs that build nothing come in rows: each but the first is to be quick
+    builds_nothing = args.dry_run or args.print_arch or args.print_prefix
+    if builds_nothing and not os.path.isdir(places.base):
         cache = None
     extensions = read_extensions(places.source) if args.extend else None
     wanted = boards.exact_names(args.terms, names, extensions)
     try:
         found, warnings = boards.load(
             places.source, cache, wanted, around=output_folder(args),
+            private=boards_private.list_path(places.source), keep_all=builds_nothing,
             symbols=extensions.symbols if extensions else ())
     except OSError as exc:
         raise SetupError(f"cannot make the list of boards '{cache}': {exc.strerror} "
@@ -203,7 +206,7 @@ def describe(args: argparse.Namespace, series: Optional[commits.Series],
 
 def thread_counts(args: argparse.Namespace, board_count: int) -> Tuple[int, int]:
     """Return (boards to build at once, jobs that each make gets on average)."""
-    cpus = engine.cpu_count()
+    cpus = cpu_count()
     threads = args.threads if args.threads is not None else min(cpus, board_count)
     threads = max(1, threads)
     if args.work_in_output:
@@ -278,9 +281,9 @@ def run(args: argparse.Namespace) -> int:
         listing.dry_run(describe(args, series, selection.boards), places.shown, series,
                         selection, args.verbose, out)
         if args.dist:
+            from buildman import compilers, dist
             local = compilers.local_toolchains(args.override_toolchain or '', selection.boards)
             threads, _ = thread_counts(args, len(selection.boards))
-            from buildman import dist
             for line in dist.describe_shares(args, selection.boards, threads, local):
                 print(line, file=out)
         return EXIT_OK
@@ -303,10 +306,11 @@ def show_summary(args: argparse.Namespace, places: Places,
     Returns:
         exit status
     """
+    from buildman import summary_show
+    from buildman.results import ResultTree
     tree = ResultTree(places.base, series.commits if series else None, args.work_in_output,
                       not args.no_subdirs)
     threads, jobs = thread_counts(args, len(selected))
-    from buildman import summary_show
     return summary_show.show_summary(summary_show.SummaryRequest(
         folder=places.base if series else tree.commit_dir(0),
         commits=series.commits if series else None, boards=tuple(selected),
@@ -339,7 +343,7 @@ def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
     Returns:
         exit status
     """
-    from buildman import dist
+    from buildman import compilers, dist
     if args.kill_workers:
         return dist.kill_workers(args)
     if args.clean_workers:
@@ -372,6 +376,9 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
     Returns:
         exit status, and what has no result
     """
+    from buildman import compilers, limit, toolchain
+    from buildman.builder import exit_status
+    from buildman.results import OutputLock, ResultTree
     if not args.no_local:
         check_programs(settings)
     chains = toolchain.Toolchains(args.override_toolchain or '')
@@ -410,6 +417,7 @@ def make_status(args: argparse.Namespace, selected: Sequence[Board],
     The current source is built by somebody who waits for the errors; those of
     a branch are told as they come with -v.
     """
+    from buildman.status import Status
     teller = None
     if args.verbose or commit_list is None:
         from buildman.summary_show import ResultTeller
@@ -433,6 +441,10 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
     Returns:
         what could not be built
     """
+    import queue
+
+    from buildman import durations, envscan
+    from buildman.builder import Builder
     signals.watch()
     events: 'queue.Queue[Event]' = queue.Queue()
     status.start(len(plan.jobs) * plan.commit_count)
@@ -441,7 +453,7 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
                       weigh=functools.partial(weigh_boards, tree.base_dir,
                                               output_folder(args), plan),
                       unbuildable=unbuildable)
-    recorder: Optional[durations.Recorder] = None
+    recorder: Optional[Recorder] = None
     try:
         builder.tell_unbuildable()
         if not builder.nothing_to_do:
@@ -499,6 +511,7 @@ def weigh_boards(base: str, around: str, plan: Plan,
     Returns:
         board to the cost of all its commits, and of the first of them
     """
+    from buildman import durations, weights
     costs = weights.expect(durations.read_all(base, around, todo),
                            [job.board for job in plan.jobs])
     return {target: (costs[target].of(count), costs[target].first)
@@ -510,8 +523,10 @@ def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree
                       archs: Sequence[str], inputs: FrozenSet[str],
                       fleet: Optional[Fleet]) -> LocalWorker:
     """Return this machine as a worker"""
+    from buildman import engine
+    from buildman.local import LocalWorker
     threads, _ = thread_counts(args, len(plan.jobs))
-    cpus = engine.cpu_count()
+    cpus = cpu_count()
     # One board more than there are processors, unless the user has a say in it: the
     # steps of a build that have one job only then leave nobody idle, as there are
     # jobs of another board. How many run at once is for the job server.
@@ -527,9 +542,10 @@ def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree
                        fleet.speed if fleet else 1.0)
 
 
-def tell_unbuilt(report: Report, choice: compilers.Choice, plan: Plan, status: Status,
+def tell_unbuilt(report: Report, choice: Choice, plan: Plan, status: Status,
                  is_distributed: bool) -> None:
     """Name the boards that were not built, and why."""
+    from buildman import compilers
     reasons = [(job.board.target, report.lacking[job.board.target],
                 compilers.why_nobody(choice, job.board.arch, is_distributed))
                for job in plan.jobs if job.board.target in report.lacking]

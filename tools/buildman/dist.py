@@ -41,7 +41,6 @@ from buildman.plan import Board, Plan, Toolchain
 from buildman.remote import RemoteMachine
 from buildman.results import ResultTree
 from buildman.shipment import Shipment
-from u_boot_pylib import command
 
 # Seconds for a machine to download toolchains
 FETCH_TIME = 3600.0
@@ -261,7 +260,6 @@ class Fleet:
         for mach in ending:
             mach.abandon()
         oneshot.stop_all()
-        command.end_all()
         deadline = time.monotonic() + ABANDON_TIME
         for mach in ending:
             mach.join(max(0.0, deadline - time.monotonic()))

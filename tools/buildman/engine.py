@@ -26,18 +26,11 @@ from buildman.makejob import MakeJob, SlotDirs
 from buildman.origin import Origin
 from buildman.plan import BoardJob, Commit, Settings
 from buildman.process import ProcessGroups
+from buildman.processors import cpu_count
 from buildman.seed import Seed, remove_leftovers
 from buildman.steps import Steps
 from buildman.watch import Watches
 from buildman.worktree import ChangedFiles, SlotSource
-
-
-def cpu_count() -> int:
-    """Return the number of processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True)

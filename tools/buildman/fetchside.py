@@ -14,9 +14,8 @@ from buildman import bsettings, toolchain_fetch
 from buildman.errors import BuildmanError
 
 # What has to be sent, each before those that import it
-MODULES = ('errors', 'plan', 'bsettings', 'buildenv', 'u_boot_pylib.command',
-           'u_boot_pylib.terminal', 'toolchain', 'toolchain_unpack', 'toolchain_fetch',
-           'fetchside')
+MODULES = ('errors', 'plan', 'bsettings', 'buildenv', 'oneshot', 'toolchain',
+           'toolchain_unpack', 'toolchain_fetch', 'fetchside')
 
 
 def main(args: Optional[List[str]] = None) -> int:

@@ -7,7 +7,7 @@ import argparse
 import os
 from typing import Optional, Sequence, TextIO
 
-from buildman import boards, bsettings, buildenv, commits, toolchain
+from buildman import boards, bsettings, buildenv, commits
 from buildman.errors import EXIT_OK, SetupError
 from buildman.plan import Board
 
@@ -65,6 +65,7 @@ def board_values(args: argparse.Namespace, selected: Sequence[Board], out: TextI
     if args.print_arch:
         print(buildenv.print_arch_text([board.arch for board in selected]), file=out)
     else:
+        from buildman import toolchain
         chains = toolchain.Toolchains(args.override_toolchain or '')
         chains.scan()
         print(buildenv.print_prefix_text([chains.select(board.arch) for board in selected]),
@@ -74,6 +75,7 @@ def board_values(args: argparse.Namespace, selected: Sequence[Board], out: TextI
 
 def toolchains(args: argparse.Namespace, out: TextIO) -> int:
     """List the toolchains (--list-tool-chains)."""
+    from buildman import toolchain
     chains = toolchain.Toolchains(args.override_toolchain or '')
     for line in chains.list_lines(args.verbose):
         print(line, file=out)

@@ -10,7 +10,6 @@ import io
 import os
 import signal
 import sys
-import traceback
 from typing import NoReturn, Sequence
 
 from buildman import cmdline, control, git, signals
@@ -43,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         return _run(args)
     except BuildmanError as exc:
         if debug:
-            traceback.print_exc()
+            _print_traceback()
         # It may speak of what a commit or a file holds
         print(f'buildman: {plain(str(exc))}', file=sys.stderr)
         return exc.status
@@ -62,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
         # The only catch-all: a defect of ours, or a machine in a state that
         # nobody thought of (no memory, no threads)
         if debug:
-            traceback.print_exc()
+            _print_traceback()
         print(f'buildman: unexpected {type(exc).__name__}: {exc} (-D shows where)',
               file=sys.stderr)
         return EXIT_USAGE
@@ -79,6 +78,11 @@ def show_all() -> None:
                 stream.errors == 'strict' or (stream.errors == 'surrogateescape'
                                               and codecs.lookup(stream.encoding).name != 'utf-8')):
             stream.reconfigure(errors='replace')
+
+
+def _print_traceback() -> None:
+    import traceback
+    traceback.print_exc()
 
 
 def _run(args: argparse.Namespace) -> int:

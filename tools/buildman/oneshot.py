@@ -15,7 +15,7 @@ import signal
 import subprocess
 import threading
 import time
-from typing import IO, Dict, Sequence, Set, Tuple
+from typing import IO, Dict, Mapping, Optional, Sequence, Set, Tuple
 
 MAX_OUTPUT = 16 << 20           # bytes of an answer that are read
 GRACE = 0.3                     # seconds for output after the process has ended
@@ -42,14 +42,16 @@ class _Running:
         self._procs: Set['subprocess.Popen[bytes]'] = set()
         self.stopped = threading.Event()
 
-    def start(self, argv: Sequence[str], stdin: bool) -> 'subprocess.Popen[bytes]':
+    def start(self, argv: Sequence[str], stdin: bool,
+              env: Optional[Mapping[str, str]]) -> 'subprocess.Popen[bytes]':
         """Start a process in a group of its own."""
         with self._lock:
             if self.stopped.is_set():
                 raise Stopped
             proc = subprocess.Popen(
                 argv, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env,
+                start_new_session=True)
             self._procs.add(proc)
         return proc
 
@@ -121,7 +123,8 @@ def wait_stopped(seconds: float) -> bool:
     return _RUNNING.stopped.wait(seconds)
 
 
-def run(argv: Sequence[str], timeout: float, stdin: bytes = b'') -> Answer:
+def run(argv: Sequence[str], timeout: float, stdin: bytes = b'',
+        env: Optional[Mapping[str, str]] = None) -> Answer:
     """Run a command to its end, or kill its whole group when the time is over.
 
     A grandchild that keeps the output open (a ControlPersist master, say) does
@@ -131,11 +134,13 @@ def run(argv: Sequence[str], timeout: float, stdin: bytes = b'') -> Answer:
         argv: the command
         timeout: seconds
         stdin: what it reads
+        env: whole environment; None for ours
     Raises:
         subprocess.TimeoutExpired: it did not end, or printed without end
         OSError: it cannot be started
+        Stopped: stop_all() was called
     """
-    proc = _RUNNING.start(argv, bool(stdin))
+    proc = _RUNNING.start(argv, bool(stdin), env)
     try:
         out, err = _communicate(proc, timeout, memoryview(stdin))
         code = proc.poll()

@@ -6,15 +6,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import hashlib
 import os
 import re
 import stat
-import tempfile
 
 from buildman import commits
 from buildman.errors import SetupError, UsageError
-from buildman.results import WORK_DIR
 
 # Make and the scripts of U-Boot cannot work in a folder with these in its name
 _UNFIT = re.compile(r'[\s:#$%&\'"`()<>|;*?!\[\]{}\\]')
@@ -92,6 +89,7 @@ def check_disk(base: str) -> None:
     Raises:
         SetupError: it cannot
     """
+    from buildman.results import WORK_DIR
     probe = os.path.join(base, WORK_DIR, 'probe')
     try:
         os.makedirs(os.path.dirname(probe), exist_ok=True)
@@ -115,9 +113,12 @@ def work_area(base: str) -> str:
     Raises:
         SetupError: it must be elsewhere and cannot
     """
+    from buildman.results import WORK_DIR
     inside = os.path.join(base, WORK_DIR)
     if not _UNFIT.search(inside):
         return inside
+    import hashlib
+    import tempfile
     name = hashlib.sha256(os.fsencode(base)).hexdigest()[:12]
     folder = os.path.join(tempfile.gettempdir(), f'buildman-work-{os.getuid()}-{name}')
     try:

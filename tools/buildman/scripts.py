@@ -127,10 +127,10 @@ def survey_script(work_dir: str, owner: lock.Owner, spec: Mapping[str, object],
 # What `worker` imports, each before those that import it; a test holds the two together
 WORKER_MODULES = (
     'errors', 'plan', 'outcome', 'events', *LOCK_MODULES, 'messages', 'wire', 'kinds', 'protocol',
-    'channel', 'jobserver', 'process', 'git', 'seed', 'steps', 'watch', 'origin', 'localversion',
-    'worktree', 'envscan', 'buildenv', 'ccache', 'collect', 'dwarflines', 'footprint',
-    'buildfolder', 'unaffected', 'shareddtc', 'makerun', 'makejob', 'engine', 'blobs', 'sender',
-    'worker')
+    'channel', 'jobserver', 'process', 'processors', 'git', 'seed', 'steps', 'watch', 'origin',
+    'localversion', 'worktree', 'envscan', 'buildenv', 'ccache', 'collect', 'dwarflines',
+    'footprint', 'buildfolder', 'unaffected', 'shareddtc', 'makerun', 'makejob', 'engine', 'blobs',
+    'sender', 'worker')
 
 
 def worker_script(work_dir: str, run: str, heartbeat: float = 0.0) -> str:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -37,7 +38,6 @@ from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 from buildman import git, history, lock, oneshot, ssh, tempdirs
 from buildman.errors import GitError
 from buildman.origin import Past, Standing
-from u_boot_pylib import command
 
 PUSH_REF = 'refs/buildman/push'
 # Fixed, so that the same content has the same hash
@@ -382,15 +382,19 @@ def push(plan: PushPlan, name: str, transport: ssh.Transport, git_dir: str,
     repo = plan.repository(name, have)
     config = [word for key, val in transport.git_config().items()
               for word in ('-c', f'{key}={val}')]
-    argv = ['git', *config, 'push', '--quiet', transport.push_url(git_dir), plan.refspec]
+    argv = ['git', '-C', repo, *config, 'push', '--quiet', transport.push_url(git_dir),
+            plan.refspec]
 
     def attempt() -> str:
-        result = command.run_pipe([argv], capture=True, capture_stderr=True,
-                                  raise_on_error=False, cwd=repo)
-        if result.return_code:
-            raise ssh.explain(transport.hostname,
-                              oneshot.Answer(result.stdout, result.stderr, result.return_code),
-                              'git push')
+        try:
+            # How long it takes is for the network; a cut one ends ssh
+            answer = oneshot.run(argv, math.inf)
+        except oneshot.Stopped:
+            raise ssh.RemoteError(transport.hostname, 'stopped', 'stopped') from None
+        if oneshot.stopped():
+            raise ssh.RemoteError(transport.hostname, 'stopped', 'stopped')
+        if answer.returncode:
+            raise ssh.explain(transport.hostname, answer, 'git push')
         return ''
 
     ssh.with_retries(attempt, delays)

@@ -12,13 +12,17 @@ import glob
 import os
 import shlex
 import shutil
-from typing import Dict, List, Optional, Sequence, Tuple
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
 
-from buildman import bsettings
-from buildman.buildenv import SANDBOX
+from buildman import bsettings, oneshot
+from buildman.buildenv import SANDBOX, make_environment
 from buildman.errors import ToolchainError as ToolchainError
-from buildman.plan import Toolchain
-from u_boot_pylib import command, terminal
+from buildman.plan import Settings, Toolchain
+
+if TYPE_CHECKING:
+    from u_boot_pylib import terminal
 
 # Lower is better. First those that [toolchain-prefix] names: by the path of the
 # compiler, by a prefix with its folder, by a prefix on PATH
@@ -117,13 +121,18 @@ def other_names(arch: str) -> Sequence[str]:
 def test_compiler(path: str) -> _Test:
     """Find out whether a compiler runs: it is asked for its version."""
     try:
-        result = command.run_pipe([[path, '--version']], capture=True, capture_stderr=True,
-                                  env={**os.environ, 'LC_ALL': 'C'}, stdin_data=b'',
-                                  timeout=TEST_TIMEOUT)
-        return _Test(True, result.stdout)
-    except command.CommandExc as exc:
-        text = str(exc).split("': ", 1)[-1]
-        return _Test(False, exc.result.stdout, text)
+        answer = oneshot.run([path, '--version'], TEST_TIMEOUT,
+                             env={**os.environ, 'LC_ALL': 'C'})
+    except subprocess.TimeoutExpired:
+        return _Test(False, '', f'still running after {TEST_TIMEOUT:g} seconds')
+    except OSError as exc:
+        return _Test(False, '', f'{exc.strerror or exc}: {exc.filename or path}')
+    if not answer.returncode:
+        return _Test(True, answer.stdout)
+    said = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
+    how = (f'exit status {answer.returncode}' if answer.returncode > 0
+           else f'ended by signal {-answer.returncode}')
+    return _Test(False, answer.stdout, said[-1] if said else how)
 
 
 def _executables(folder: str, wanted: str) -> List[str]:
@@ -409,10 +418,10 @@ class Toolchains:
             verbose: tell what was looked at, and what was preferred to what
             col: colours for the heading
         """
-        col = col or terminal.Color(terminal.COLOUR_NEVER)
         chosen = self.available()
+        heading = f'List of available toolchains ({len(chosen)}):'
         lines = self._scan_lines() if verbose else [f'Error: {text}' for text in self.errors]
-        lines.append(col.build(col.BLUE, f'List of available toolchains ({len(chosen)}):'))
+        lines.append(col.build(col.BLUE, heading) if col else heading)
         lines += [f'{arch:<10}: {gcc}' for arch, gcc in chosen.items()] or ['None']
         return [*lines, '']
 
@@ -441,3 +450,47 @@ class Toolchains:
                 else:
                     best[cand.arch] = cand.priority
         return lines
+
+    # -- for other programs of a U-Boot tree -------------------------------
+
+    # tools/qconfig.py (before 2023.10 tools/moveconfig.py) finds the compilers of a
+    # tree's boards with these, and the names are as it spells them
+
+    def GetSettings(self) -> None:
+        """Do nothing: the configuration is read by Scan()."""
+
+    def Scan(self, verbose: bool = False) -> None:
+        """Look for compilers; what is wrong with the configuration is told on stderr.
+
+        Args:
+            verbose: tell where
+        """
+        self._scan()
+        for place in self._places if verbose else ():
+            print('\n'.join(place.lines))
+        for text in (*self.errors, *self.warnings):
+            print(f'Warning: {text}', file=sys.stderr)
+
+    def Select(self, arch: str) -> 'CallersToolchain':
+        """Return the compiler for an arch.
+
+        Raises:
+            ValueError: there is none
+        """
+        try:
+            chosen = self.select(arch)
+        except ToolchainError as exc:
+            raise ValueError(str(exc)) from exc
+        return CallersToolchain(**dataclasses.asdict(chosen))
+
+
+class CallersToolchain(Toolchain):
+    """A compiler for programs that start a make themselves."""
+
+    def MakeEnvironment(self, full_path: bool = False) -> Dict[str, str]:
+        """Return the environment for a make that uses this compiler.
+
+        Args:
+            full_path: name its folder in CROSS_COMPILE instead of PATH
+        """
+        return make_environment(self, Settings(full_path=full_path), os.environ)

@@ -29,9 +29,10 @@ from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NoReturn, Opti
 
 from buildman import blobs, buildenv, envscan, events, git, lock, origin, protocol, sender
 from buildman.channel import Channel, ChannelError
-from buildman.engine import Engine, EngineConfig, clean_env, cpu_count
+from buildman.engine import Engine, EngineConfig, clean_env
 from buildman.errors import BuildmanError
 from buildman.plan import Board, BoardJob, Commit, Settings, Toolchain
+from buildman.processors import cpu_count
 from buildman.protocol import RESPONSE_PREFIX
 
 __all__ = ['RESPONSE_PREFIX', 'Worker', 'main']

@@ -10,6 +10,8 @@ from typing import IO, Iterator, Optional, Tuple
 
 # When text is coloured: if the stream is a terminal, always, or never
 COLOUR_IF_TERMINAL, COLOUR_ALWAYS, COLOUR_NEVER = range(3)
+# As U-Boot's tools spell them
+COLOR_IF_TERMINAL, COLOR_ALWAYS, COLOR_NEVER = range(3)
 
 
 @contextlib.contextmanager
