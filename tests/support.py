@@ -80,7 +80,9 @@ TIMEOUT = 240
 
 # What differs from machine to machine in the environment that a build notes
 LOCAL_ENV = ('HOME', 'PATH', 'PWD', 'OLDPWD', 'SHLVL', '_', 'MAKEFLAGS', 'TMPDIR',
-             'SAMPLE_KNOBS', 'XDG_CACHE_HOME', MARK)
+             'XDG_CACHE_HOME', MARK,
+             # How tests steer the Makefiles of their trees
+             'SAMPLE_KNOBS', 'BUILT', 'MEET', 'WAIT')
 
 
 def command() -> List[str]:

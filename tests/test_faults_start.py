@@ -187,7 +187,6 @@ class TestDoor(DistCase):
                  '[machines]\nx\n[machine:x]\nwork_dir = ~other/x\n',
                  f'[machines]\nx\n[machine:x]\nssh_options = touch {touched}\n',
                  '[machines]\nx\n[machine:x]\nmax_boards = -3\n',
-                 '[machines]\nx\n[machine:x]\nno_such_key = 1\n',
                  '[machines]\nx\n[distributed]\nheartbeat = often\n']
         for text in cases:
             with self.subTest(text):
