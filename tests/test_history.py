@@ -29,8 +29,8 @@ NEW = os.path.join(sample_files.DATA, 'setlocalversion.twelve')
 
 # What is taken into account whatever a script asks, and what follows from it
 QUESTIONS = (['describe'], ['describe', '--tags'], ['describe', '--match=v*'],
-             ['describe', '--exact-match'],
-             ['describe', '--long', '--tags', '--first-parent'], ['rev-parse', '--short', 'HEAD'])
+             ['describe', '--exact-match'], ['describe', '--long', '--tags'],
+             ['rev-parse', '--short', 'HEAD'])
 # What the newer script asks besides
 OF_NEW = (['describe', '--match=v1.3'],)
 
