@@ -102,6 +102,8 @@ class TestExtend(DistCase):
         for folder in folders:
             self.assertEqual(sorted(os.listdir(folder)),
                              ['all,sandbox', 'anvil', 'fast,anvil', 'fast,rocket'])
+        # A list of all boards is kept, whatever is selected; those of -X are not in it
+        self.run_buildman('-b', 'feature', '-o', self.built, '-X', '-n', 'fast')
         self.assertNotIn('fast', read(top, 'boards.cfg'))
         self.assertIn('late.config', read(folders[0], 'fast,anvil', 'err'))
         last = folders[3]

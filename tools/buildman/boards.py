@@ -351,6 +351,10 @@ def load(source_dir: str, cache_file: Optional[str] = None,
     if not _can_parse(source_dir):
         return _from_tracked(source_dir, cache_file, wanted,
                              f'the tree has no {KCONFIGLIB_PATH}')
+    if cache_file and os.path.realpath(cache_file) == os.path.realpath(
+            os.path.join(source_dir, TRACKED)) and _tracked_list(source_dir):
+        # It is part of the source, which a build in there must not change (-wi)
+        cache_file = None
     tree = boards_cache.find_files(source_dir)
     kept = _kept(source_dir, tree, cache_file, around, private)
     if kept:
