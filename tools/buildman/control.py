@@ -281,10 +281,11 @@ def run(args: argparse.Namespace) -> int:
         listing.dry_run(describe(args, series, selection.boards), places.shown, series,
                         selection, args.verbose, out)
         if args.dist:
-            from buildman import compilers, dist
+            from buildman import compilers
+            from buildman.dist import describe_shares
             local = compilers.local_toolchains(args.override_toolchain or '', selection.boards)
             threads, _ = thread_counts(args, len(selection.boards))
-            for line in dist.describe_shares(args, selection.boards, threads, local):
+            for line in describe_shares(args, selection.boards, threads, local):
                 print(line, file=out)
         return EXIT_OK
     if args.summary:
@@ -343,12 +344,13 @@ def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
     Returns:
         exit status
     """
-    from buildman import compilers, dist
+    from buildman import compilers
+    from buildman.dist import clean_workers, kill_workers, show_machines
     if args.kill_workers:
-        return dist.kill_workers(args)
+        return kill_workers(args)
     if args.clean_workers:
-        return dist.clean_workers(args)
-    return dist.show_machines(
+        return clean_workers(args)
+    return show_machines(
         args, compilers.local_toolchains(args.override_toolchain or '', None), out)
 
 
@@ -361,8 +363,8 @@ def make_fleet(args: argparse.Namespace) -> Optional[Fleet]:
     if not args.dist or args.summary or args.print_arch or args.print_prefix:
         return None
     # Loaded when it is needed only, as the summary is: most runs do without
-    from buildman import dist
-    return dist.Fleet(args)
+    from buildman.dist import Fleet
+    return Fleet(args)
 
 
 def build(args: argparse.Namespace, places: Places, series: Optional[commits.Series],

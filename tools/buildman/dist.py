@@ -161,7 +161,7 @@ class Fleet:
             needed, {arch: tool.gcc for arch, tool in local.items() if arch in needed})
         hashes = None if plan.commits is None else [commit.hash for commit in plan.commits]
         owner = scripts.new_owner()
-        push = source.prepare_push(source_dir, hashes, owner.run, exclude=[tree.base_dir])
+        to_push = source.prepare_push(source_dir, hashes, owner.run, exclude=[tree.base_dir])
         env = build_environment(inputs)
         if plan.settings.ccache:
             env.update(ccache.shared_storage({**os.environ, **env}))
@@ -176,17 +176,17 @@ class Fleet:
             plan=plan, candidates=candidates, wanted=wanted, local=dict(local),
             tools=_local_tools(), owner=owner,
             push=lambda worker: source.push(
-                push, worker.name, ssh.transport_for(worker.hostname, worker.name),
+                to_push, worker.name, ssh.transport_for(worker.hostname, worker.name),
                 worker.git_dir, worker.have),
-            commits=tuple(push.commits), part=push.part, env=found.env,
+            commits=tuple(to_push.commits), part=to_push.part, env=found.env,
             shown_env={name: env[name] for name in env if found.env[name] != env[name]},
             inputs=inputs, words=words, files=found.files, texts=found.texts,
             log_dir=tree.base_dir, stage_dir=tree.work_dir, heartbeat=self._heartbeat)
         self._machines = [RemoteMachine(mach, shipment, post) for mach in self._pool.machines]
         self._total = len(plan.jobs) * plan.commit_count
-        self._push = push
+        self._push = to_push
         # It is there when the first machine asks for it
-        self._finder = threading.Thread(target=_find_out, args=(push,), daemon=True,
+        self._finder = threading.Thread(target=_find_out, args=(to_push,), daemon=True,
                                         name='history')
         self._finder.start()
         return self._machines
@@ -294,10 +294,10 @@ class Fleet:
                 + (f'; {mach.cache}' if any(mach.cache) else '') for mach in self._machines]
 
 
-def _find_out(push: source.PushPlan) -> None:
+def _find_out(to_push: source.PushPlan) -> None:
     """Find out what of the history goes along; who asks for it is told what went wrong"""
     with contextlib.suppress(BuildmanError, OSError):
-        push.find_part()
+        to_push.find_part()
 
 
 def _size(count: int) -> str:

@@ -158,42 +158,42 @@ class SliceReader:
 
     def advance(self, folder: str) -> Step:
         """Return what the boards did in the next commit's folder."""
-        reader = CommitReader(folder)
+        commit = CommitReader(folder)
         facts = BoardFacts()
         statuses = bytearray()
         lines: Dict[int, _Manifests] = {}
         if len(self._known_err) > 10000:
             self._known_err.clear()
         for num, target in self._boards:
-            code = reader.return_code(target)
+            code = commit.return_code(target)
             if code is None:
                 statuses.append(UNKNOWN)
                 self._forget(num, target, facts)
                 continue
-            statuses.append(self._read_err(reader, num, target, code, facts))
+            statuses.append(self._read_err(commit, num, target, code, facts))
             if self._wanted.sizes:
-                self._read_sizes(reader, num, target, facts)
+                self._read_sizes(commit, num, target, facts)
             if self._wanted.config:
-                self._read_config(reader, num, target, facts)
+                self._read_config(commit, num, target, facts)
             if self._wanted.env:
-                self._read_env(reader, num, target, facts)
+                self._read_env(commit, num, target, facts)
             if self._wanted.lines:
-                found = self._read_lines(reader, num, target)
+                found = self._read_lines(commit, num, target)
                 if found:
                     lines[num] = found
             if self._wanted.host:
-                raw = reader.read(f'{target}/host')
+                raw = commit.read(f'{target}/host')
                 if raw:
                     facts.host[num] = resultreader.parse_host(raw)
         facts.statuses = bytes(statuses)
         if lines:
-            self._compare_lines(reader, lines, facts)
+            self._compare_lines(commit, lines, facts)
         if self._everyone is not None:
-            reader.problems += reader.foreign(self._everyone)
-        reader.close()
+            commit.problems += commit.foreign(self._everyone)
+        commit.close()
         self._prev = reader
         self._step += 1
-        return facts, reader.problems
+        return facts, commit.problems
 
     def _forget(self, num: int, target: str, facts: BoardFacts) -> None:
         """Take note that a board has no result at this commit."""
@@ -209,19 +209,19 @@ class SliceReader:
         self._keep(num, 'uboot.env', b'')
         self._keep(num, 'lines', b'')
 
-    def _read_err(self, reader: CommitReader, num: int, target: str, code: int,
+    def _read_err(self, commit: CommitReader, num: int, target: str, code: int,
                   facts: BoardFacts) -> int:
         """Return the status of a board, taking in what it wrote to stderr."""
         wanted = self._wanted
         name = f'{target}/err'
         if not code and not wanted.needs_err():
-            return WARNING if reader.size(name) else OK
-        raw = reader.read(name)
+            return WARNING if commit.size(name) else OK
+        raw = commit.read(name)
         some, blob_only, messages, text = False, False, NO_MESSAGES, ''
         if raw:
             known = self._known_err.get(raw)
             if known is None:
-                known = self._parse_err(reader, name, raw, facts)
+                known = self._parse_err(commit, name, raw, facts)
             some, blob_only, messages, text = known
         if blob_only:
             facts.blob_only.append(num)
@@ -234,12 +234,12 @@ class SliceReader:
                 self._messages[num] = messages
         return ERROR if code else WARNING if some else OK
 
-    def _parse_err(self, reader: CommitReader, name: str, raw: bytes,
+    def _parse_err(self, commit: CommitReader, name: str, raw: bytes,
                    facts: BoardFacts) -> _Err:
         wanted = self._wanted
         text, clean = resultreader.decode(raw)
         if not clean:
-            reader.note('is not UTF-8; the bytes that are not are shown as \ufffd', name)
+            commit.note('is not UTF-8; the bytes that are not are shown as \ufffd', name)
         lines = resultreader.err_lines(text, wanted.no_dtb, wanted.no_migration)
         messages = NO_MESSAGES
         if wanted.messages:
@@ -258,9 +258,9 @@ class SliceReader:
             self._known_err[raw] = known
         return known
 
-    def _read_sizes(self, reader: CommitReader, num: int, target: str,
+    def _read_sizes(self, commit: CommitReader, num: int, target: str,
                     facts: BoardFacts) -> None:
-        raw = reader.read(f'{target}/sizes')
+        raw = commit.read(f'{target}/sizes')
         if raw is None:
             self._sizes.pop(num, None)
             return
@@ -270,7 +270,7 @@ class SliceReader:
         else:
             sizes, clean = resultreader.parse_sizes(raw)
             if not clean or not raw:
-                reader.note(_DAMAGED,
+                commit.note(_DAMAGED,
                             f'{target}/sizes')
             self._sizes[num] = (raw, sizes)
             if old:
@@ -278,51 +278,51 @@ class SliceReader:
                 if deltas:
                     facts.size_deltas[num] = deltas
                     if self._wanted.functions:
-                        self._read_functions(reader, num, target, facts)
+                        self._read_functions(commit, num, target, facts)
         if sizes:
             facts.sized.append(num)
             if self._wanted.all_sizes:
                 facts.sizes[num] = sizes
 
-    def _read_functions(self, reader: CommitReader, num: int, target: str,
+    def _read_functions(self, commit: CommitReader, num: int, target: str,
                         facts: BoardFacts) -> None:
         assert self._prev
         images = {}
-        for image in reader.images(target):
+        for image in commit.images(target):
             name = f'{target}/{image}.sizes'
-            new, old = reader.read(name), self._again(name)
+            new, old = commit.read(name), self._again(name)
             if new is None or old is None or new == old:
                 continue
             images[image], clean = diff_functions(old, new)
             if not clean:
-                reader.note(_DAMAGED, name)
+                commit.note(_DAMAGED, name)
         images = {image: rows for image, rows in images.items() if rows}
         if images:
             facts.functions[num] = images
 
-    def _read_config(self, reader: CommitReader, num: int, target: str,
+    def _read_config(self, commit: CommitReader, num: int, target: str,
                      facts: BoardFacts) -> None:
         files: ConfigChanges = {}
         as_is = self._wanted.config_as_is
         for name in self._wanted.config:
-            raw = reader.read(f'{target}/{name}') or b''
+            raw = commit.read(f'{target}/{name}') or b''
             if self._prev and raw and not self._is_same(num, name, raw):
                 old = self._earlier(num, target, name)
                 files[name], clean = diff_config(old, raw, as_is)
                 if not clean:
-                    reader.note(_DAMAGED,
+                    commit.note(_DAMAGED,
                                 f'{target}/{name}')
             self._keep(num, name, raw)
         files = {name: changes for name, changes in files.items() if changes}
         if files:
             facts.config[num] = sum_up_config(files)
 
-    def _read_env(self, reader: CommitReader, num: int, target: str,
+    def _read_env(self, commit: CommitReader, num: int, target: str,
                   facts: BoardFacts) -> None:
-        raw = reader.read(f'{target}/uboot.env') or b''
+        raw = commit.read(f'{target}/uboot.env') or b''
         if self._prev and not self._is_same(num, 'uboot.env', raw):
             if not resultreader.decode(raw)[1]:
-                reader.note('is not UTF-8; the bytes that are not are shown as \ufffd',
+                commit.note('is not UTF-8; the bytes that are not are shown as \ufffd',
                             f'{target}/uboot.env')
             changes: Changes = diff_env(
                 resultreader.parse_env(self._earlier(num, target, 'uboot.env')),
@@ -331,23 +331,23 @@ class SliceReader:
                 facts.env[num] = changes
         self._keep(num, 'uboot.env', raw)
 
-    def _read_lines(self, reader: CommitReader, num: int, target: str) -> Optional[_Manifests]:
+    def _read_lines(self, commit: CommitReader, num: int, target: str) -> Optional[_Manifests]:
         """Return the lines that a board compiled before and now, where they differ.
 
         None when that is nothing, or not known at one of the commits.
         """
         name = f'{target}/lines'
-        raw = reader.read(name) or b''
+        raw = commit.read(name) or b''
         if self._is_same(num, 'lines', raw):
             return None
         old = self._earlier(num, target, 'lines') if self._prev and raw else b''
         self._keep(num, 'lines', raw)
         new, clean = resultreader.parse_lines(raw)
         if not clean:
-            reader.note(_DAMAGED, name)
+            commit.note(_DAMAGED, name)
         return different(resultreader.parse_lines(old)[0], new) if old and raw else None
 
-    def _compare_lines(self, reader: CommitReader, lines: Dict[int, _Manifests],
+    def _compare_lines(self, commit: CommitReader, lines: Dict[int, _Manifests],
                        facts: BoardFacts) -> None:
         """Find out of which sources other lines are compiled than at the commit before."""
         history, code = self._history, self._wanted.lines_code
@@ -357,15 +357,15 @@ class SliceReader:
         try:
             versions.fetch(path for pair in lines.values() for path in needed(*pair))
         except GitError as exc:
-            reader.problems.append(Problem(
-                f'cannot be compared with the commit before (--lines): {exc}', reader.folder))
+            commit.problems.append(Problem(
+                f'cannot be compared with the commit before (--lines): {exc}', commit.folder))
             return
         targets = dict(self._boards)
         for num, (old, new) in lines.items():
             try:
                 files = compare(old, new, versions, code)
             except ValueError:
-                reader.note(_DAMAGED, f'{targets[num]}/lines')
+                commit.note(_DAMAGED, f'{targets[num]}/lines')
                 continue
             if files:
                 facts.lines[num] = files
@@ -438,9 +438,9 @@ def read_commits(folders: Sequence[str], targets: Sequence[str], wanted: Wanted,
         SetupError: a process that reads has died
     """
     if processes <= 1 or len(targets) < processes:
-        reader = SliceReader(targets, 0, len(targets), wanted, history)
+        part = SliceReader(targets, 0, len(targets), wanted, history)
         for folder in folders:
-            yield reader.advance(folder)
+            yield part.advance(folder)
         return
     pipes: List[BinaryIO] = []
     pids: List[int] = []
@@ -483,7 +483,7 @@ def _receive(pipe: BinaryIO) -> Step:
     return step
 
 
-def _run_child(reader: SliceReader, folders: Sequence[str], wfd: int) -> NoReturn:
+def _run_child(part: SliceReader, folders: Sequence[str], wfd: int) -> NoReturn:
     """Send each step to the parent, then end without what atexit would do."""
     status = 1
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -491,7 +491,7 @@ def _run_child(reader: SliceReader, folders: Sequence[str], wfd: int) -> NoRetur
     try:
         with open(wfd, 'wb') as pipe:
             for folder in folders:
-                data = pickle.dumps(reader.advance(folder), protocol=pickle.HIGHEST_PROTOCOL)
+                data = pickle.dumps(part.advance(folder), protocol=pickle.HIGHEST_PROTOCOL)
                 pipe.write(_HEADER.pack(len(data)) + data)
                 pipe.flush()
         status = 0
