@@ -100,8 +100,8 @@ class TestRoundTrip(unittest.TestCase):
         for base in (protocol.Command, protocol.Response):
             for cls in base.__subclasses__():
                 self.assertIn(cls, ALL)
-        kinds = set(protocol.COMMANDS) | set(protocol.RESPONSES)
-        self.assertLessEqual(protocol.EXTRA_KINDS, kinds)
+        known = set(protocol.COMMANDS) | set(protocol.RESPONSES)
+        self.assertLessEqual(protocol.EXTRA_KINDS, known)
 
     def test_prefix(self):
         """Responses carry the prefix, else an older boss takes them for noise."""
