@@ -28,10 +28,10 @@ from typing import Dict, List, NamedTuple
 TESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tests')
 sys.path.insert(0, TESTS)
 
-import sshd  # noqa: E402
-import support  # noqa: E402
+import sshd
+import support
 
-from buildman import sample  # noqa: E402
+from buildman.demo import sample
 
 # The other one's worker has no compiler for this unless one is configured
 SKIPPED = 'sandbox'

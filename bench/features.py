@@ -35,9 +35,9 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..')
 sys.path.insert(0, os.path.join(TOP, 'tools'))
 
-from compare_tree import read_tree  # noqa: E402
+from compare_tree import read_tree
 
-from buildman import sample  # noqa: E402
+from buildman.demo import sample
 
 OURS = os.path.abspath(os.path.join(TOP, 'tools', 'buildman', 'buildman'))
 

@@ -30,10 +30,11 @@ from typing import Dict, List, NamedTuple, Tuple
 TESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tests')
 sys.path.insert(0, os.path.abspath(TESTS))
 
-import support  # noqa: E402
-from dist_support import joblog  # noqa: E402
+import support
+from dist_support import joblog
 
-from buildman import lock, sample, sample_files  # noqa: E402
+from buildman.agent import lock
+from buildman.demo import sample, sample_files
 
 # Seconds between heartbeats; a killed worker is noticed by its connection anyhow
 HEARTBEAT = 1

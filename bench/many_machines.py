@@ -29,9 +29,14 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(TOP, 'tools'))
 
-import simulate  # noqa: E402
+import simulate
 
-from buildman import durations, machine, machine_probe, protocol, sample, scripts, ssh  # noqa: E402
+from buildman import machine
+from buildman.agent import survey
+from buildman.demo import sample
+from buildman.remote import scripts, ssh
+from buildman.results import durations
+from buildman.wire import codec
 
 # Stands for all that runs on a machine but the worker
 SHELL = '''#!/bin/sh
@@ -115,7 +120,7 @@ def result_line():
              'toolchain': b'gcc /usr/bin/gcc\n', 'out-cmd': b'make\n', 'out-env': b'A="b"' * 40,
              'u-boot.sizes': b'00000010 T a_function_of_u_boot\n' * 300,
              'u-boot.objdump': b'  0 .text 00001000 00000000\n' * 30}
-    text = protocol.encode(protocol.BuildResult(
+    text = codec.encode(codec.BuildResult(
         board='@BOARD@', commit_upto=7777, return_code=0, stdout='', stderr='',
         sizes='  1 2 3 4 5 u-boot 00000001\n', load_avg=0.5, files=files, seconds=5555.5))
     text = text.decode() if isinstance(text, bytes) else text
@@ -181,7 +186,7 @@ class Park:
         spec = {'work_dir': f'{self.work}/template',
                 'toolchains': machine.compiler_spec(gccs, gccs)[0]}
         said = here.run(scripts.probe_script(spec), 60)
-        before, mark, data = said.partition(machine_probe.MARK)
+        before, mark, data = said.partition(survey.MARK)
         costs = {'': [sleep] * len(self.tree.commits)}
         if self.mixed:
             costs.update({board.target: board.seconds for board in self.boards})

@@ -21,10 +21,11 @@ from unittest import mock
 TESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tests')
 sys.path.insert(0, TESTS)
 
-import peer_support  # noqa: E402
-import support  # noqa: E402
+import peer_support
+import support
 
-from buildman import plan, sample  # noqa: E402
+from buildman.core import plan
+from buildman.demo import sample
 
 Verdicts = Mapping[Tuple[int, str], str]
 

@@ -21,7 +21,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
-from buildman import scripts, source, ssh
+from buildman.remote import push, scripts, ssh
 
 # Runs its last argument in a shell and counts what goes in and out
 COUNTER = '''
@@ -99,8 +99,8 @@ class Bench:
         def run():
             answer = scripts.parse_init(self.transport.run(
                 scripts.init_script(work, self.owner, 0), 600))
-            with source.prepare_push(self.repo, commits, self.owner.run) as plan:
-                source.push(plan, 'm', self.transport, f'{work}/.git', answer.have)
+            with push.prepare_push(self.repo, commits, self.owner.run) as plan:
+                push.push(plan, 'm', self.transport, f'{work}/.git', answer.have)
         return self.counted(run)
 
     def plain(self, tip):

@@ -32,7 +32,7 @@ TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..')
 TOOLS = os.path.join(TOP, 'tools')
 sys.path.insert(0, TOOLS)
 
-from buildman import sample  # noqa: E402
+from buildman.demo import sample
 
 OURS = os.path.join(TOOLS, 'buildman', 'buildman')
 

@@ -32,7 +32,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(TOP, 'tools'))
 
-from buildman.scheduler import Scheduler, Task  # noqa: E402
+from buildman.schedule.policy import Scheduler, Task
 
 # Seconds for a message to or from a machine
 LATENCY = 0.05

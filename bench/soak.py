@@ -37,10 +37,11 @@ from typing import Callable, Counter, Dict, List, NamedTuple, Optional, Tuple
 TESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tests')
 sys.path.insert(0, os.path.abspath(TESTS))
 
-import support  # noqa: E402
-from dist_support import LOGS, joblog  # noqa: E402
+import support
+from dist_support import LOGS, joblog
 
-from buildman import lock, running, sample  # noqa: E402
+from buildman.agent import lock, procfs
+from buildman.demo import sample
 
 # Seconds: between two heartbeats, for a run, and until all of it has to be gone
 HEARTBEAT = 0.5
@@ -184,7 +185,7 @@ class Soak:
                         os.kill(other, signal.SIGKILL)
             elif fault.kind == 'kill make' and pid:
                 for other, text in support.marked_processes(self.mark).items():
-                    if text.startswith('make ') and running.parents().get(other) == pid:
+                    if text.startswith('make ') and procfs.parents().get(other) == pid:
                         os.kill(other, signal.SIGKILL)
 
     # -- one run -----------------------------------------------------------

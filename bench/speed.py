@@ -28,7 +28,7 @@ from typing import Dict, List, NamedTuple
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..')
 sys.path.insert(0, os.path.join(TOP, 'tools'))
 
-from buildman import sample  # noqa: E402
+from buildman.demo import sample
 
 OURS = os.path.abspath(os.path.join(TOP, 'tools', 'buildman', 'buildman'))
 

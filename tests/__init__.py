@@ -19,8 +19,8 @@ for _folder in (TESTS, TOOLS):
     if _folder not in sys.path:
         sys.path.insert(0, _folder)
 
-from memory import use_memory  # noqa: E402
-from parallel import ParallelSuite  # noqa: E402
+from memory import use_memory
+from parallel import ParallelSuite
 
 use_memory()
 

@@ -25,10 +25,11 @@ for _folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if _folder not in sys.path:
         sys.path.insert(0, _folder)
 
-import sshd  # noqa: E402
-import support  # noqa: E402
+import sshd
+import support
 
-from buildman import lock, sample  # noqa: E402
+from buildman.agent import lock
+from buildman.demo import sample
 
 # What a distributed build writes beside the results, or only it
 LOGS = ('host', 'joblog')

@@ -15,7 +15,9 @@ from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 
 import support
 
-from buildman import boss, machine, sample, ssh
+from buildman import boss, machine
+from buildman.demo import sample
+from buildman.remote import ssh
 
 UPSTREAM = os.environ.get('UPSTREAM_BUILDMAN', '')
 OURS = os.path.join(support.TOOLS, 'buildman', 'buildman')

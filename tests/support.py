@@ -48,7 +48,7 @@ TOOLS = os.path.join(TOP, 'tools')
 if TOOLS not in sys.path:
     sys.path.insert(0, TOOLS)
 
-from buildman import sample  # noqa: E402
+from buildman.demo import sample
 
 
 def _keep_compiled() -> None:

@@ -12,7 +12,7 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from buildman.aftermath import Aftermath  # noqa: E402
+from buildman.schedule.aftermath import Aftermath
 
 
 class TestAftermath(unittest.TestCase):

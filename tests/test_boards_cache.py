@@ -14,10 +14,10 @@ from typing import Optional
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
-from buildman import boards_cache
-from buildman.boards_cache import Stamp
-from buildman.boards_fork import Child, ChildError
-from buildman.errors import BoardError, SetupError
+from buildman.boards import cache as boards_cache
+from buildman.boards.cache import Stamp
+from buildman.core.errors import BoardError, SetupError
+from buildman.process.fork import Child, ChildError
 
 FILES = {
     'Kconfig': 'source "board/Kconfig"\n',

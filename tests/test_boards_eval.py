@@ -20,8 +20,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 
 from test_boards_scan import kconfiglib_path
 
-from buildman import boards_eval, boardscan
-from buildman.boards_eval import Evaluator
+from buildman.boards import evaluate, scan
+from buildman.boards.evaluate import Evaluator
 
 
 class Forest:
@@ -160,7 +160,7 @@ class EvaluatorTest(unittest.TestCase):
         assert spec and spec.loader
         lib: Any = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(lib)
-        self.addCleanup(setattr, boards_eval, '_SHORT', boards_eval._SHORT)
+        self.addCleanup(setattr, evaluate, '_SHORT', evaluate._SHORT)
         looped = compared = 0
         with tempfile.TemporaryDirectory() as tmp:
             kconfig = os.path.join(tmp, 'Kconfig')
@@ -176,7 +176,7 @@ class EvaluatorTest(unittest.TestCase):
                     looped += 1
                     continue
                 # Short lists are not indexed, but here half of them are to be
-                boards_eval._SHORT = seed % 2 * 4
+                evaluate._SHORT = seed % 2 * 4
                 evaluator = Evaluator(lib, kconf)
                 for _ in range(4):
                     text = '\n'.join(forest.defconfig()) + '\n'
@@ -197,7 +197,7 @@ class EvaluatorTest(unittest.TestCase):
                     evaluator.assign([
                         setting for line in text.splitlines()
                         for setting in ([] if line.endswith('="')
-                                        else boardscan._settings('x', line, 0))])
+                                        else scan._settings('x', line, 0))])
                     found = {name: evaluator.text(name) for name in names}
                     wrong = {name: (found[name], expect[name])
                              for name in names if found[name] != expect[name]}

@@ -17,13 +17,14 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import test_boards_scan  # noqa: E402
+import test_boards_scan
 
-from buildman import boards, boards_extend  # noqa: E402
-from buildman.boards_extend import Extensions  # noqa: E402
-from buildman.boards_file import Entry  # noqa: E402
-from buildman.errors import BoardError  # noqa: E402
-from buildman.plan import Board  # noqa: E402
+from buildman.boards import extend as boards_extend
+from buildman.boards import select
+from buildman.boards.cfgfile import Entry
+from buildman.boards.extend import Extensions
+from buildman.core.errors import BoardError
+from buildman.core.plan import Board
 
 # What .config has of each board, as `conf` of U-Boot writes it
 CONFIGS = {
@@ -227,7 +228,7 @@ class NamesTest(unittest.TestCase):
         self.extensions = Extensions(read('name: e', 'name: rpi'), [
             f'{name}_defconfig' for name in CONFIGS])
         entries = [Entry(Board(name, 'arm'), '') for name in CONFIGS]
-        self.list, _ = boards.BoardList(entries, settings={}).extended(self.extensions)
+        self.list, _ = select.BoardList(entries, settings={}).extended(self.extensions)
 
     def selected(self, *words: str) -> str:
         selection = self.list.select(names=words)
@@ -260,10 +261,10 @@ class NamesTest(unittest.TestCase):
 
     def test_bases(self) -> None:
         """Only the boards that are extended have to be looked for"""
-        self.assertEqual(boards.exact_names([], ['e,rpi_2,rpi_4', 'rpi_2'], self.extensions),
+        self.assertEqual(select.exact_names([], ['e,rpi_2,rpi_4', 'rpi_2'], self.extensions),
                          ['rpi_2', 'rpi_4'])
-        self.assertEqual(boards.exact_names([], ['e,rpi_2']), ['e', 'rpi_2'])
-        self.assertIsNone(boards.exact_names(['x'], ['e,rpi_2'], self.extensions))
+        self.assertEqual(select.exact_names([], ['e,rpi_2']), ['e', 'rpi_2'])
+        self.assertIsNone(select.exact_names(['x'], ['e,rpi_2'], self.extensions))
 
 
 class TreeTest(test_boards_scan.KconfigCase):
@@ -271,7 +272,7 @@ class TreeTest(test_boards_scan.KconfigCase):
 
     def extended(self, wanted: Sequence[str] = ()) -> str:
         extensions = boards_extend.read_extensions(self.src)
-        found, self.warnings = boards.load(
+        found, self.warnings = select.load(
             self.src, self.cache, wanted or None, symbols=extensions.symbols)
         self.kept = found.kept
         found, _ = found.extended(extensions, not wanted)
@@ -297,7 +298,7 @@ class TreeTest(test_boards_scan.KconfigCase):
 
     def test_kept(self) -> None:
         """The values are kept with boards.cfg, which says nothing of them"""
-        boards.load(self.src, self.cache)
+        select.load(self.src, self.cache)
         with open(self.cache, encoding='utf-8') as inf:
             text = inf.read()
         self.write('configs/b.buildman', 'name: e\ntargets:\n CONFIG_ARM64=y\n')
@@ -307,7 +308,7 @@ class TreeTest(test_boards_scan.KconfigCase):
             runs.append((self.kept, self.warnings))
         self.assertEqual(runs, [(False, []), (True, [])])
         # Without -X, and for a named board, it is the same list
-        self.assertTrue(boards.load(self.src, self.cache)[0].kept)
+        self.assertTrue(select.load(self.src, self.cache)[0].kept)
         self.assertEqual((self.extended(['a1', 'a2']), self.kept), ('e,a2', True))
         # Another file with the same symbols needs no scan, other symbols do; none is lost
         self.write('configs/c.buildman', 'name: f\ntargets:\n CONFIG_ARM64=n\n a*\n')

@@ -13,11 +13,11 @@ from typing import Tuple
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
-from buildman import boards_file
-from buildman.boards_file import Entry, format_entries, parse_entries
-from buildman.boards_owners import Owner, Owners, decode, parse_maintainers
-from buildman.errors import BoardError, BuildmanError, SetupError
-from buildman.plan import Board
+from buildman.boards import cfgfile
+from buildman.boards.cfgfile import Entry, format_entries, parse_entries
+from buildman.boards.maintainers import Owner, Owners, decode, parse_maintainers
+from buildman.core.errors import BoardError, BuildmanError, SetupError
+from buildman.core.plan import Board
 
 ENTRIES = [
     Entry(Board('b_two', 'arm', 'armv7', 'bee', 'acme', 'soc1', 'Active',
@@ -51,7 +51,7 @@ class FileTest(unittest.TestCase):
     def test_round_trip(self) -> None:
         """What is kept is what was found."""
         back = parse_entries(format_entries(ENTRIES), 'x')
-        self.assertEqual(back, boards_file.sort_entries(ENTRIES))
+        self.assertEqual(back, cfgfile.sort_entries(ENTRIES))
 
     def test_empty(self) -> None:
         """A tree without boards has a file without lines."""
@@ -71,11 +71,11 @@ class FileTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as tmp:
             path = os.path.join(tmp, 'boards.cfg')
             with self.assertRaisesRegex(BoardError, 'No such file'):
-                boards_file.read_entries(path)
+                cfgfile.read_entries(path)
             with open(path, 'wb') as outf:
                 outf.write(b'\xff\xfe')
             with self.assertRaisesRegex(BoardError, 'not a text file'):
-                boards_file.read_entries(path)
+                cfgfile.read_entries(path)
 
     def test_random_entries(self) -> None:
         """Any board survives being written and read."""
@@ -95,7 +95,7 @@ class FileTest(unittest.TestCase):
                     f't{num}{word()}', word(1) or 'x', word(), word(), word(), word(),
                     rnd.choice(('-', 'Active', 'Orphan')), people), word()))
             back = parse_entries(format_entries(entries), 'x')
-            self.assertEqual(back, boards_file.sort_entries(entries))
+            self.assertEqual(back, cfgfile.sort_entries(entries))
 
     def test_random_damage(self) -> None:
         """No damage leads to anything but a board list or one clear error."""
@@ -126,8 +126,8 @@ class WriteTest(unittest.TestCase):
     def test_replace(self) -> None:
         with tempfile.TemporaryDirectory() as tmp:
             path = os.path.join(tmp, 'new', 'boards.cfg')
-            boards_file.write_atomically(path, 'one\n')
-            boards_file.write_atomically(path, 'two\n')
+            cfgfile.write_atomically(path, 'one\n')
+            cfgfile.write_atomically(path, 'two\n')
             with open(path, encoding='utf-8') as inf:
                 self.assertEqual(inf.read(), 'two\n')
             self.assertEqual(os.listdir(os.path.dirname(path)), ['boards.cfg'])
@@ -142,15 +142,15 @@ class WriteTest(unittest.TestCase):
             with open(blocker, 'w', encoding='utf-8'):
                 pass
             with self.assertRaisesRegex(SetupError, 'file/boards.cfg: cannot be written'):
-                boards_file.write_atomically(os.path.join(blocker, 'boards.cfg'), 'x')
+                cfgfile.write_atomically(os.path.join(blocker, 'boards.cfg'), 'x')
             with self.assertRaisesRegex(SetupError, 'cannot be written'):
-                boards_file.write_atomically(tmp, 'x')
+                cfgfile.write_atomically(tmp, 'x')
             self.assertEqual(os.listdir(tmp), ['file'])
 
     def test_device(self) -> None:
         """-R /dev/stdout writes there and does not replace the device."""
         read_end, write_end = os.pipe()
-        boards_file.write_atomically(f'/dev/fd/{write_end}', 'text')
+        cfgfile.write_atomically(f'/dev/fd/{write_end}', 'text')
         os.close(write_end)
         with os.fdopen(read_end) as inf:
             self.assertEqual(inf.read(), 'text')

@@ -23,9 +23,10 @@ from typing import List, Optional
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
-from buildman import boards, boards_kconfig
-from buildman.boards_file import format_entries
-from buildman.errors import BoardError
+from buildman.boards import kconfig
+from buildman.boards import select as boards
+from buildman.boards.cfgfile import format_entries
+from buildman.core.errors import BoardError
 
 TOOLS = os.path.dirname(os.path.dirname(os.path.abspath(boards.__file__)))
 
@@ -158,7 +159,7 @@ class KconfigCase(TreeCase):
     def setUp(self) -> None:
         lib = kconfiglib_path()
         super().setUp()
-        self.lib = os.path.join(self.src, boards_kconfig.KCONFIGLIB_PATH)
+        self.lib = os.path.join(self.src, kconfig.KCONFIGLIB_PATH)
         os.makedirs(os.path.dirname(self.lib))
         shutil.copy(lib, self.lib)
 
@@ -349,9 +350,9 @@ class ScanTest(KconfigCase):
         code = textwrap.dedent(f'''
             import sys
             sys.path.insert(0, {TOOLS!r})
-            from buildman import boards
+            from buildman.boards import select
             try:
-                boards.load({self.src!r})
+                select.load({self.src!r})
             except KeyboardInterrupt:
                 print('interrupted')
             ''')
@@ -375,9 +376,10 @@ class LibraryTest(TreeCase):
     """Where the list comes from when the tree has no kconfiglib of its own."""
 
     LOAD = textwrap.dedent('''
-        from buildman import boards, errors
+        from buildman.boards import select
+        from buildman.core import errors
         try:
-            found, warnings = boards.load({src!r}, {cache!r}, {wanted!r})
+            found, warnings = select.load({src!r}, {cache!r}, {wanted!r})
         except errors.BoardError as exc:
             print('error:', exc)
         else:
@@ -427,9 +429,9 @@ class LibraryTest(TreeCase):
 
     def test_broken_library(self) -> None:
         """A kconfiglib that does not work is the reason that is given."""
-        self.write(boards_kconfig.KCONFIGLIB_PATH, 'import nothing_like_it\n')
+        self.write(kconfig.KCONFIGLIB_PATH, 'import nothing_like_it\n')
         self.assertRegex(self.load(), 'error: .*kconfiglib.py cannot be loaded: No module')
-        self.write(boards_kconfig.KCONFIGLIB_PATH, 'class Config: pass\n')
+        self.write(kconfig.KCONFIGLIB_PATH, 'class Config: pass\n')
         self.assertRegex(self.load(), 'error: .*kconfiglib.py is too old')
         self.write('boards.cfg', self.CFG)
         self.assertEqual(self.load(), "['old1', 'old2'] []")

@@ -12,10 +12,10 @@ from typing import Dict, List, Optional
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
-from buildman import boards
-from buildman.boards_file import Entry, sort_entries
-from buildman.errors import BoardError, UsageError
-from buildman.plan import Board
+from buildman.boards import select
+from buildman.boards.cfgfile import Entry, sort_entries
+from buildman.core.errors import BoardError, UsageError
+from buildman.core.plan import Board
 
 
 def entry(target: str, arch: str, cpu: str = '', board: str = '', vendor: str = '',
@@ -24,7 +24,7 @@ def entry(target: str, arch: str, cpu: str = '', board: str = '', vendor: str = 
 
 
 # The fields differ so that a term tells which one it was matched against
-LIST = boards.BoardList(sort_entries([
+LIST = select.BoardList(sort_entries([
     entry('n1', '-'),
     entry('a2', 'aarch64', 'armv8', 'btwo'),
     entry('a1', 'arm', 'armv7', 'bbone', 'vone', 'sone', 'cone'),
@@ -147,10 +147,10 @@ class SelectTest(unittest.TestCase):
 
     def test_exact_names(self) -> None:
         """Only --boards on its own may keep us from looking at all boards."""
-        self.assertEqual(boards.exact_names([], ['a,b', 'c']), ['a', 'b', 'c'])
-        self.assertIsNone(boards.exact_names(['sandbox'], None))
-        self.assertIsNone(boards.exact_names(['sandbox'], ['a']))
-        self.assertIsNone(boards.exact_names([], None))
+        self.assertEqual(select.exact_names([], ['a,b', 'c']), ['a', 'b', 'c'])
+        self.assertIsNone(select.exact_names(['sandbox'], None))
+        self.assertIsNone(select.exact_names(['sandbox'], ['a']))
+        self.assertIsNone(select.exact_names([], None))
 
     def test_random(self) -> None:
         """Each board goes to the first alternative all words of which match it."""
@@ -194,22 +194,22 @@ class DescribeTest(unittest.TestCase):
 
     def test_terms(self) -> None:
         sel = LIST.select(['nope', 'arm'])
-        self.assertEqual(boards.describe_selection(sel), [
+        self.assertEqual(select.describe_selection(sel), [
             '', 'nope : 0 boards', 'arm : 2 boards',
             'Total boards to build for each commit: 2', ''])
-        self.assertEqual(boards.describe_selection(sel, verbose=True), [
+        self.assertEqual(select.describe_selection(sel, verbose=True), [
             '', 'nope : 0 boards', '   ', 'arm : 2 boards', '   a2 a1',
             'Total boards to build for each commit: 2', ''])
 
     def test_all(self) -> None:
         sel = LIST.select()
-        self.assertEqual(boards.describe_selection(sel, verbose=True), [
+        self.assertEqual(select.describe_selection(sel, verbose=True), [
             '', 'all : 8 boards', f'   {ALL}',
             'Total boards to build for each commit: 8', ''])
 
     def test_missing(self) -> None:
         sel = LIST.select(names=['a1', 'zip'])
-        self.assertEqual(boards.describe_selection(sel), [
+        self.assertEqual(select.describe_selection(sel), [
             '', 'all : 1 boards', 'Total boards to build for each commit: 1', '',
             'Boards not found: zip', ''])
 

@@ -12,7 +12,8 @@ import unittest
 TESTS = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(TESTS, '..', 'tools'))
 
-from buildman import bosses, running, scripts  # noqa: E402
+from buildman.agent import procfs
+from buildman.remote import identity, scripts
 
 
 class TestDead(unittest.TestCase):
@@ -30,35 +31,35 @@ class TestDead(unittest.TestCase):
     def test_alive(self) -> None:
         """This process is not"""
         self.assertTrue(self.owner.boss_home and self.owner.boss_start)
-        self.assertFalse(bosses.is_dead(self.owner))
+        self.assertFalse(identity.is_dead(self.owner))
 
     def test_dead(self) -> None:
         """One that has ended is, also when its number is somebody else's now"""
-        self.assertTrue(bosses.is_dead(dataclasses.replace(self.owner, pid=self.gone())))
-        self.assertTrue(bosses.is_dead(dataclasses.replace(self.owner, boss_start='1')))
+        self.assertTrue(identity.is_dead(dataclasses.replace(self.owner, pid=self.gone())))
+        self.assertTrue(identity.is_dead(dataclasses.replace(self.owner, boss_start='1')))
 
     def test_zombie(self) -> None:
         """One that nobody has waited for is"""
         with subprocess.Popen(['sleep', '60']) as proc:
             owner = dataclasses.replace(self.owner, pid=proc.pid,
-                                        boss_start=running.start_time(proc.pid))
-            self.assertFalse(bosses.is_dead(owner))
+                                        boss_start=procfs.start_time(proc.pid))
+            self.assertFalse(identity.is_dead(owner))
             proc.kill()
             os.waitid(os.P_PID, proc.pid, os.WEXITED | os.WNOWAIT)
-            self.assertTrue(bosses.is_dead(owner))
+            self.assertTrue(identity.is_dead(owner))
 
     def test_unknown(self) -> None:
         """Of one elsewhere, or that tells too little, nobody knows"""
         dead = dataclasses.replace(self.owner, pid=self.gone())
         for change in ({'boss_home': 'another boot'}, {'boss_home': ''}, {'boss_start': ''},
                        {'pid': 0}, {'run': ''}):
-            self.assertFalse(bosses.is_dead(dataclasses.replace(dead, **change)), change)
-        self.assertFalse(bosses.is_dead(None))
+            self.assertFalse(identity.is_dead(dataclasses.replace(dead, **change)), change)
+        self.assertFalse(identity.is_dead(None))
 
     def test_other_user(self) -> None:
         """A process that may not be signalled is there"""
-        self.assertFalse(bosses.is_dead(dataclasses.replace(
-            self.owner, pid=1, boss_start=running.start_time(1))))
+        self.assertFalse(identity.is_dead(dataclasses.replace(
+            self.owner, pid=1, boss_start=procfs.start_time(1))))
 
 
 if __name__ == '__main__':

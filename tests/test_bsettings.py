@@ -12,7 +12,8 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from buildman import bsettings, errors
+from buildman import bsettings
+from buildman.core import errors
 
 
 class SettingsTest(unittest.TestCase):

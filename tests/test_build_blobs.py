@@ -17,8 +17,10 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import support
 from dist_support import DistCase, read
 
-from buildman import bsettings, cmdline, control, sample, sample_files
-from buildman.errors import UsageError
+from buildman import bsettings
+from buildman.cli import cmdline, control
+from buildman.core.errors import UsageError
+from buildman.demo import sample, sample_files
 
 BOARDS = {spec.target: spec for spec in (*sample_files.DEFAULT_BOARDS, sample_files.BLOB_BOARD)}
 BLOB = 'lantern'

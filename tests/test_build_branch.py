@@ -18,9 +18,9 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
+import support
 
-from buildman import sample, sample_files  # noqa: E402
+from buildman.demo import sample, sample_files
 
 # What a board that is built leaves, without those of SPL
 BUILT = {'.config', 'autoconf.h', 'autoconf.mk', 'done', 'log', 'out-cmd', 'out-env', 'sizes',

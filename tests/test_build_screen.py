@@ -16,9 +16,9 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
+import support
 
-from buildman import sample, sample_files  # noqa: E402
+from buildman.demo import sample, sample_files
 
 BOARDS = tuple(board for board in sample_files.DEFAULT_BOARDS
                if board.target in ('sandbox', 'anvil'))

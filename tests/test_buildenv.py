@@ -18,11 +18,12 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from support import needs  # noqa: E402
+from support import needs
 
-from buildman import bsettings, buildenv  # noqa: E402
-from buildman.errors import SetupError, ToolchainError, UsageError  # noqa: E402
-from buildman.plan import Settings, Toolchain  # noqa: E402
+from buildman import bsettings
+from buildman.build import environment
+from buildman.core.errors import SetupError, ToolchainError, UsageError
+from buildman.core.plan import Settings, Toolchain
 
 ARM = Toolchain('arm', '/opt/arm/bin/arm-linux-gcc', '/opt/arm/bin', 'arm-linux-')
 HOST = Toolchain('sandbox', '/usr/bin/gcc', '/usr/bin', '')
@@ -50,7 +51,7 @@ class EnvironmentTest(unittest.TestCase):
     def env(self, chain: Toolchain = ARM, base: 'Dict[str, str] | None' = None,
             **settings: Any) -> Dict[str, str]:
         """Return the environment with some settings."""
-        return buildenv.make_environment(chain, Settings(**settings),
+        return environment.make_environment(chain, Settings(**settings),
                                          BASE if base is None else base)
 
     def test_cross_compiler(self) -> None:
@@ -81,9 +82,9 @@ class EnvironmentTest(unittest.TestCase):
         with open(os.path.join(self.tmp, 'show.py'), 'w', encoding='utf-8') as outf:
             outf.write(f'''import os, sys
 sys.path.insert(0, {tools!r})
-from buildman import buildenv
-from buildman.plan import Settings, Toolchain
-env = buildenv.make_environment(Toolchain('arm', '/x/a-gcc', '/x', 'a-'), Settings(), os.environ)
+from buildman.build import environment
+from buildman.core.plan import Settings, Toolchain
+env = environment.make_environment(Toolchain('arm', '/x/a-gcc', '/x', 'a-'), Settings(), os.environ)
 print(sorted(n for n in env if 'MAKE' in n or n == 'MFLAGS'), env['MAKEFLAGS'])
 ''')
         if not shutil.which('make'):
@@ -101,7 +102,7 @@ print(sorted(n for n in env if 'MAKE' in n or n == 'MFLAGS'), env['MAKEFLAGS'])
         self.assertFalse({'OLDPWD', '_', 'PWD', 'KBUILD_OUTPUT', 'KCONFIG_CONFIG'} & set(env))
 
     def test_another_compiler_of_the_same_name_is_passed_by(self) -> None:
-        """What `toolchain` records must be what was run."""
+        """What `toolchains.find` records must be what was run."""
         self.program('old/arm-linux-gcc', 'echo old')
         gcc = self.program('new/arm-linux-gcc', 'echo new')
         self.program('first/tool')
@@ -145,7 +146,7 @@ print(sorted(n for n in env if 'MAKE' in n or n == 'MFLAGS'), env['MAKEFLAGS'])
                          self.env(ARM, base, ccache=True, full_path=True)['CROSS_COMPILE'])
         self.assertEqual('ccache ', self.env(HOST, base, ccache=True)['CROSS_COMPILE'])
         self.assertNotIn('CROSS_COMPILE', self.env(CLANG, base, ccache=True))
-        env = buildenv.make_environment(ARM, Settings(ccache=True), base, '/out/.bm-work')
+        env = environment.make_environment(ARM, Settings(ccache=True), base, '/out/.bm-work')
         self.assertEqual('/out/.bm-work', env['CCACHE_BASEDIR'])
 
     def test_dtc_skip(self) -> None:
@@ -167,7 +168,7 @@ print(sorted(n for n in env if 'MAKE' in n or n == 'MFLAGS'), env['MAKEFLAGS'])
             folder = os.path.join(self.tmp, name)
             os.makedirs(folder)
             env = {'PLATFORM_LIBS': '-lm'}
-            shown = buildenv.hide_folders(env, ((folder, '.'),), 'sandbox')
+            shown = environment.hide_folders(env, ((folder, '.'),), 'sandbox')
             self.assertEqual(shown, {'KCPPFLAGS': '', 'PLATFORM_LIBS': '-lm'})
             source = os.path.join(folder, 'x.c')
             with open(source, 'w', encoding='utf-8') as outf:
@@ -184,7 +185,7 @@ print(sorted(n for n in env if 'MAKE' in n or n == 'MFLAGS'), env['MAKEFLAGS'])
     def test_linker_gets_no_flag_of_the_compiler(self) -> None:
         """Other archs may hand PLATFORM_LIBS to the linker, which would refuse."""
         env: Dict[str, str] = {}
-        self.assertEqual(buildenv.hide_folders(env, (('/x', '.'),), 'arm'), {'KCPPFLAGS': ''})
+        self.assertEqual(environment.hide_folders(env, (('/x', '.'),), 'arm'), {'KCPPFLAGS': ''})
         self.assertEqual(list(env), ['KCPPFLAGS'])
 
     def test_base_is_not_changed(self) -> None:
@@ -200,7 +201,7 @@ class ArgumentsTest(unittest.TestCase):
     def words(self, chain: Toolchain = ARM, make_args: Tuple[str, ...] = (), jobs: int = 0,
               **settings: Any) -> List[str]:
         """Return the words with some settings."""
-        return buildenv.make_arguments(chain, Settings(**settings), make_args, jobs)
+        return environment.make_arguments(chain, Settings(**settings), make_args, jobs)
 
     def test_each_flag(self) -> None:
         """Each flag does what upstream's does."""
@@ -243,7 +244,7 @@ class MakeFlagsTest(unittest.TestCase):
         """Return the words for a board."""
         bsettings.setup(None)
         bsettings.add_file('[make-flags]\n' + text)
-        return buildenv.make_flags(target, bsettings.settings)
+        return environment.make_flags(target, bsettings.settings)
 
     def test_words(self) -> None:
         """Words are split as one expects, and nothing reaches a shell."""
@@ -269,7 +270,7 @@ class MakeFlagsTest(unittest.TestCase):
         self.assertEqual(('A=2',), self.flags('brd = A=1\nBRD = A=2\n', 'BRD'))
         self.assertEqual((), self.flags('brd\n'))
         bsettings.setup(None)
-        self.assertEqual((), buildenv.make_flags('brd', bsettings.settings))
+        self.assertEqual((), environment.make_flags('brd', bsettings.settings))
 
     def test_value_made_of_itself(self) -> None:
         """A circle must end in a message, not in a run that never starts."""
@@ -284,34 +285,35 @@ class MakeFlagsTest(unittest.TestCase):
 
 
 class RecordTest(unittest.TestCase):
-    """The files `toolchain` and `out-env`."""
+    """The files `toolchains.find` and `out-env`."""
 
     def test_toolchain_file(self) -> None:
         """Scripts read this file; it has upstream's bytes."""
         self.assertEqual(b'gcc /opt/arm/bin/arm-linux-gcc\npath /opt/arm/bin\ncross arm-linux-\n'
-                         b'arch arm\n0', buildenv.toolchain_file(ARM))
+                         b'arch arm\n0', environment.toolchain_file(ARM))
         self.assertEqual(b'gcc clang-14\npath /usr/bin\ncross \narch sandbox\n2',
-                         buildenv.toolchain_file(CLANG, 2))
+                         environment.toolchain_file(CLANG, 2))
 
     def test_out_env(self) -> None:
         """It has upstream's form."""
         self.assertEqual(b'BL31="a"b\n"CROSS_COMPILE="arm-linux-"HOME="/home/me"LC_ALL="C"'
-                         b'PATH="/bin:/opt/arm/bin"', buildenv.out_env_file(
-                             buildenv.make_environment(ARM, Settings(),
+                         b'PATH="/bin:/opt/arm/bin"', environment.out_env_file(
+                             environment.make_environment(ARM, Settings(),
                                                        {**BASE, 'BL31': 'a"b\n'}), ('BL31',)))
 
     def test_out_env_is_the_same_on_any_machine(self) -> None:
         """Neither secrets nor the session belong into a result."""
         base = {**BASE, 'GITHUB_TOKEN': 'x', 'SSH_CLIENT': 'x', 'MAKEFLAGS': '-j', 'TMPDIR': 'x',
                 'USER': 'me', 'CCACHE_DIR': 'x', 'CCACHE_BASEDIR': 'x'}
-        self.assertEqual(*(buildenv.out_env_file(buildenv.make_environment(ARM, Settings(), env))
-                           for env in (base, BASE)))
+        self.assertEqual(*(
+            environment.out_env_file(environment.make_environment(ARM, Settings(), env))
+            for env in (base, BASE)))
 
     def test_portable_environment(self) -> None:
         """What changes a build is sent to all machines, what is private is not."""
         inputs = {'BL31': 'a', 'TEE': 'b', 'KCFLAGS': '-g', 'BINMAN_INDIRS': 'c',
                   'SOURCE_DATE_EPOCH': '1', 'CCACHE_SLOPPINESS': 'd'}
-        self.assertEqual(inputs, buildenv.portable_environment(
+        self.assertEqual(inputs, environment.portable_environment(
             {**BASE, **inputs, 'GITHUB_TOKEN': 'x', 'CCACHE_DIR': '/x', 'LD_PRELOAD': 'x.so',
              'MY_BL31': 'x', 'KCONFIG_CONFIG': 'x'},
             {'BL31', 'TEE', 'KCFLAGS', 'BINMAN_INDIRS', 'KCONFIG_CONFIG'}))
@@ -320,14 +322,14 @@ class RecordTest(unittest.TestCase):
         """A folder with a name in Latin-1 must not end the run."""
         odd = os.fsdecode(b'/opt/\xff')
         chain = dataclasses.replace(ARM, path=odd, gcc=odd + '/arm-linux-gcc')
-        self.assertIn(b'path /opt/\xff\n', buildenv.toolchain_file(chain))
-        env = buildenv.make_environment(chain, Settings(), BASE)
-        self.assertIn(b'/opt/\xff', buildenv.out_env_file(env))
+        self.assertIn(b'path /opt/\xff\n', environment.toolchain_file(chain))
+        env = environment.make_environment(chain, Settings(), BASE)
+        self.assertIn(b'/opt/\xff', environment.out_env_file(env))
 
     def test_cross_prefix(self) -> None:
         """nm and objdump are those of the compiler."""
-        self.assertEqual('/opt/arm/bin/arm-linux-', buildenv.cross_prefix(ARM))
-        self.assertEqual('', buildenv.cross_prefix(HOST))
+        self.assertEqual('/opt/arm/bin/arm-linux-', environment.cross_prefix(ARM))
+        self.assertEqual('', environment.cross_prefix(HOST))
 
 
 class ConfigTest(unittest.TestCase):
@@ -339,26 +341,26 @@ class ConfigTest(unittest.TestCase):
                 (['FOO'], ('FOO',)), (['CONFIG_FOO=y,~BAR'], ('FOO=y', '~BAR')),
                 (['A="x,y",B=3', '~CONFIG_C'], ('A="x,y"', 'B=3', '~C')),
                 (['A', '~A', 'A=m'], ('A=m',)), ([''], ()), (['A,,B, '], ('A', 'B')), ([], ())):
-            self.assertEqual(want, buildenv.parse_adjustments(words), words)
+            self.assertEqual(want, environment.parse_adjustments(words), words)
 
     def test_reproducible(self) -> None:
         """-r leaves the commit out of the version, unless -a says otherwise."""
-        self.assertEqual(('A', '~LOCALVERSION_AUTO'), buildenv.parse_adjustments(['A'], True))
+        self.assertEqual(('A', '~LOCALVERSION_AUTO'), environment.parse_adjustments(['A'], True))
         self.assertEqual(('LOCALVERSION_AUTO',),
-                         buildenv.parse_adjustments(['LOCALVERSION_AUTO'], True))
+                         environment.parse_adjustments(['LOCALVERSION_AUTO'], True))
 
     def test_refused(self) -> None:
         """A typing error is found before anything is built."""
         for word in ('foo', '=3', '#X', 'A B', '~A=3', 'A=x\ny', 'FOO BAR=1'):
             with self.assertRaisesRegex(UsageError, '^-a: cannot understand'):
-                buildenv.parse_adjustments([word])
+                environment.parse_adjustments([word])
 
     def test_adjust(self) -> None:
         """Values are replaced where they stand or added."""
         text = 'CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_AB="x"\n# comment\n'
         self.assertEqual('# CONFIG_A is not set\nCONFIG_B=y\nCONFIG_AB=3\n# comment\n'
                          'CONFIG_C="q"\n# CONFIG_D is not set\n',
-                         buildenv.adjust_config(text, ('~A', 'B', 'AB=3', 'C="q"', 'D=n')))
+                         environment.adjust_config(text, ('~A', 'B', 'AB=3', 'C="q"', 'D=n')))
 
     def test_what_was_adjusted_checks_out(self) -> None:
         """Whatever is asked for, in whatever file: once applied, it is found to hold."""
@@ -368,16 +370,16 @@ class ConfigTest(unittest.TestCase):
             text = ''.join(rand.choice([f'CONFIG_{name}=y\n', f'# CONFIG_{name} is not set\n',
                                         f'CONFIG_{name}="{name}"\n', '\n', '#\n'])
                            for name in dict.fromkeys(names))
-            asked = buildenv.parse_adjustments([rand.choice(
+            asked = environment.parse_adjustments([rand.choice(
                 [name, '~' + name, f'{name}=n', f'{name}="a b"', f'{name}=0x1'])
                 for name in rand.sample(names, 3)])
-            out = buildenv.adjust_config(text, asked)
-            self.assertEqual([], buildenv.check_config(out, asked))
-            self.assertEqual(out, buildenv.adjust_config(out, asked))
+            out = environment.adjust_config(text, asked)
+            self.assertEqual([], environment.check_config(out, asked))
+            self.assertEqual(out, environment.adjust_config(out, asked))
 
     def test_check(self) -> None:
         """What Kconfig did not take is told, option by option."""
-        lines = buildenv.check_config('CONFIG_A=y\n# CONFIG_E is not set\n',
+        lines = environment.check_config('CONFIG_A=y\n# CONFIG_E is not set\n',
                                       ('~A', 'B', 'C=3', '~E', 'D=n', '~LOCALVERSION_AUTO'))
         self.assertEqual(['~A                    CONFIG_A=y',
                           'B                     Missing expected line: CONFIG_B=y',
@@ -385,7 +387,7 @@ class ConfigTest(unittest.TestCase):
                           'D=n                   Missing expected line: # CONFIG_D is not set'],
                          lines[6:])
         self.assertIn('Some CONFIG adjustments did not take effect. This may be because', lines)
-        self.assertNotEqual([], buildenv.check_config('CONFIG_LOCALVERSION_AUTO=y\n',
+        self.assertNotEqual([], environment.check_config('CONFIG_LOCALVERSION_AUTO=y\n',
                                                       ('~LOCALVERSION_AUTO',)))
 
 
@@ -395,17 +397,17 @@ class PrintTest(unittest.TestCase):
     def test_prefix(self) -> None:
         """CROSS_COMPILE=$(buildman -A brd) make works."""
         wrapped = dataclasses.replace(ARM, wrapper='ccache')
-        self.assertEqual('/opt/arm/bin/arm-linux-', buildenv.print_prefix_text([ARM, ARM]))
-        self.assertEqual('ccache /opt/arm/bin/arm-linux-', buildenv.print_prefix_text([wrapped]))
-        self.assertEqual('', buildenv.print_prefix_text([HOST]))
+        self.assertEqual('/opt/arm/bin/arm-linux-', environment.print_prefix_text([ARM, ARM]))
+        self.assertEqual('ccache /opt/arm/bin/arm-linux-', environment.print_prefix_text([wrapped]))
+        self.assertEqual('', environment.print_prefix_text([HOST]))
         with self.assertRaisesRegex(ToolchainError, 'must share one toolchain'):
-            buildenv.print_prefix_text([ARM, HOST])
+            environment.print_prefix_text([ARM, HOST])
 
     def test_arch(self) -> None:
         """ARCH=$(buildman --print-arch brd)."""
-        self.assertEqual('arm', buildenv.print_arch_text(['arm', 'arm']))
+        self.assertEqual('arm', environment.print_arch_text(['arm', 'arm']))
         with self.assertRaisesRegex(UsageError, 'must share one arch'):
-            buildenv.print_arch_text(['arm', 'sh'])
+            environment.print_arch_text(['arm', 'sh'])
 
 
 if __name__ == '__main__':

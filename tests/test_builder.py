@@ -12,12 +12,12 @@ from typing import Optional, Sequence, Tuple
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
-from buildman.builder import Builder, Report
-from buildman.events import BoardDone, Built, Event, WorkerGone
-from buildman.outcome import Outcome
-from buildman.plan import Board, BoardJob, Plan, Settings, Toolchain
-from buildman.results import ResultTree
-from buildman.status import Status
+from buildman.core.events import BoardDone, Built, Event, WorkerGone
+from buildman.core.outcome import Outcome
+from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
+from buildman.results.tree import ResultTree
+from buildman.schedule.loop import Builder, Report
+from buildman.schedule.progress import Status
 
 JOB = BoardJob(Board('b', 'sandbox'), (0,), Toolchain('sandbox', '/bin/cc', '/bin', ''))
 

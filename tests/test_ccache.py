@@ -18,14 +18,15 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
-from dist_support import LOGS, DistCase, read  # noqa: E402
+import support
+from dist_support import LOGS, DistCase, read
 
-from buildman import ccache, protocol  # noqa: E402
-from buildman.builder import Builder  # noqa: E402
-from buildman.plan import Board, BoardJob, Plan, Settings, Toolchain  # noqa: E402
-from buildman.results import ResultTree  # noqa: E402
-from buildman.status import Status  # noqa: E402
+from buildman.build import ccache
+from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
+from buildman.results.tree import ResultTree
+from buildman.schedule.loop import Builder
+from buildman.schedule.progress import Status
+from buildman.wire import codec
 
 # What says how the compiler was called
 WORDS = ('out-cmd', 'out-env')
@@ -177,8 +178,8 @@ class TestParts(unittest.TestCase):
 
     def test_message(self) -> None:
         """The figures cross in the last message, which older peers can read"""
-        message = protocol.QuitAck(3, 4)
-        line = protocol.encode(message)
+        message = codec.QuitAck(3, 4)
+        line = codec.encode(message)
         self.assertIn(b'"cache_hits"', line)
         self.assertEqual(str(ccache.Use(3, 1)), 'ccache had 3 of 4 objects (75%)')
         self.assertEqual(str(ccache.Use(0, 0)), 'ccache had 0 of 0 objects')

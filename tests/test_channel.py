@@ -12,7 +12,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from buildman import channel, protocol, wire
+from buildman.wire import channel, codec, fields
 
 WAIT = 20       # seconds; only a failing test ever waits for so long
 
@@ -178,15 +178,15 @@ class TestHarmless(unittest.TestCase):
                            ('\x1b]0;title\x07x', 'x'), ('\x1b]52;c;aGk=\x1b\\x', 'x'),
                            ('a\rb\x08c\x00', 'abc'), ('\x9b31mx', '31mx'), ('x\x1b', 'x'),
                            ('\x1bcx', 'x'), ('a\u202eb', 'ab'), ('\ud800', '\ufffd')):
-            self.assertEqual(wire.harmless(text), want)
-        self.assertEqual(wire.harmless(b'a\xffb'), 'a\ufffdb')
-        self.assertEqual(len(wire.harmless('x' * 9999)), wire.NOISE_LINE)
+            self.assertEqual(fields.harmless(text), want)
+        self.assertEqual(fields.harmless(b'a\xffb'), 'a\ufffdb')
+        self.assertEqual(len(fields.harmless('x' * 9999)), fields.NOISE_LINE)
 
     def test_random(self):
         rnd = random.Random(8)
         for _ in range(3000):
             data = bytes(rnd.choice(b'\x1b[]0;m\x07\\ab\x9b\xc2\x00\r\n') for _ in range(30))
-            out = wire.harmless(data)
+            out = fields.harmless(data)
             self.assertFalse([char for char in out if (ord(char) < 32 and char not in '\t\n')
                               or 0x7f <= ord(char) < 0xa0])
 
@@ -299,16 +299,16 @@ class TestChannel(unittest.TestCase):
         chan.start()
         before = chan.last_heard
         ready = messages.get(timeout=WAIT)
-        self.assertEqual(ready, protocol.Ready(nthreads=3, slots=1, version=1))
+        self.assertEqual(ready, codec.Ready(nthreads=3, slots=1, version=1))
         self.assertGreater(chan.last_heard, before)
         # Nothing that an older peer does not know goes out before that is known
-        self.assertEqual(chan.send(protocol.Ping()), 0)
+        self.assertEqual(chan.send(codec.Ping()), 0)
         chan.version = ready.version
-        self.assertGreater(chan.send(protocol.Ping()), 0)
-        self.assertEqual(messages.get(timeout=WAIT), protocol.ErrorMsg('ping'))
-        self.assertIsInstance(messages.get(timeout=WAIT), protocol.Malformed)
-        chan.send(protocol.Quit())
-        self.assertEqual(messages.get(timeout=WAIT), protocol.QuitAck())
+        self.assertGreater(chan.send(codec.Ping()), 0)
+        self.assertEqual(messages.get(timeout=WAIT), codec.ErrorMsg('ping'))
+        self.assertIsInstance(messages.get(timeout=WAIT), codec.Malformed)
+        chan.send(codec.Quit())
+        self.assertEqual(messages.get(timeout=WAIT), codec.QuitAck())
         self.assertEqual(ended.get(timeout=WAIT), '')
         self.assertEqual(noise, ['Last login: today'])
         self.assertEqual(chan.bytes_sent, 32)
@@ -328,9 +328,9 @@ class TestChannel(unittest.TestCase):
         chan.start()
         os.write(fd_w, b'{"cmd": "quit"}\n\n' + b'x' * 200 + b'\n{"cmd": "ping"}\n')
         os.close(fd_w)
-        self.assertEqual(messages.get(timeout=WAIT), protocol.Quit())
-        self.assertEqual(messages.get(timeout=WAIT), protocol.Malformed('a line of 200 bytes'))
-        self.assertEqual(messages.get(timeout=WAIT), protocol.Ping())
+        self.assertEqual(messages.get(timeout=WAIT), codec.Quit())
+        self.assertEqual(messages.get(timeout=WAIT), codec.Malformed('a line of 200 bytes'))
+        self.assertEqual(messages.get(timeout=WAIT), codec.Ping())
         self.assertEqual(ended.get(timeout=WAIT), '')
         chan.close()
         os.close(fd_r)

@@ -18,10 +18,11 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
+import support
 
-from buildman import __version__, cmdline, control  # noqa: E402
-from buildman.errors import UsageError  # noqa: E402
+from buildman import __version__
+from buildman.cli import cmdline, control
+from buildman.core.errors import UsageError
 
 # What users and scripts type; (letter, word), either may be missing
 FLAGS = re.findall(r'\S+', '''

@@ -13,8 +13,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
 from support import needs
 
-from buildman.commits import check_repository, find_series, in_history, to_keep
-from buildman.errors import GitError, UsageError
+from buildman.core.errors import GitError, UsageError
+from buildman.source.commits import check_repository, find_series, in_history, to_keep
 
 
 class TestCommits(unittest.TestCase):

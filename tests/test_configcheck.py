@@ -15,9 +15,10 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
+import support
 
-from buildman import bsettings, configcheck  # noqa: E402
+from buildman import bsettings
+from buildman.cli import configcheck
 
 
 class ConfigCheckTest(unittest.TestCase):

@@ -14,11 +14,11 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
-from dist_support import DistCase, joblog, read  # noqa: E402
+import support
+from dist_support import DistCase, joblog, read
 
-from buildman import joblog as joblog_module  # noqa: E402
-from buildman import sample_files  # noqa: E402
+from buildman.demo import sample_files
+from buildman.remote import logs as joblog_module
 
 
 class TestWhole(DistCase):

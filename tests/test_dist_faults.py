@@ -16,10 +16,10 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
-from dist_support import DistCase, FaultCase, joblog, read  # noqa: E402
+import support
+from dist_support import DistCase, FaultCase, joblog, read
 
-from buildman import lock, running  # noqa: E402
+from buildman.agent import lock, procfs
 
 
 class TestLost(FaultCase):
@@ -164,7 +164,7 @@ class TestBosses(FaultCase):
         proc.kill()
         proc.wait()
         dead = subprocess.run(
-            [sys.executable, '-c', 'from buildman import scripts\n'
+            [sys.executable, '-c', 'from buildman.remote import scripts\n'
              'print(scripts.new_owner().to_json())'], check=True, stdout=subprocess.PIPE,
             env={**os.environ, 'PYTHONPATH': os.path.join(TESTS, '..', 'tools')})
         owner = lock.Owner.from_json(dead.stdout.decode())
@@ -177,7 +177,7 @@ class TestBosses(FaultCase):
         self.assertEqual(self.ref_status, done.returncode, done)
         self.assertNotRegex(done.stdout, r'busy|not used')
         self.assert_same(self.ref)
-        self.assertNotIn(stopped, running.parents())
+        self.assertNotIn(stopped, procfs.parents())
         for name in self.names:
             self.assertIn('init again: the boss has died',
                           read(self.results(), f'worker-{name}.log'))

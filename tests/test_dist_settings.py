@@ -17,11 +17,13 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
-from dist_support import LOGS, DistCase, read  # noqa: E402
+import support
+from dist_support import LOGS, DistCase, read
 
-from buildman import cmdline, control, protocol, sample  # noqa: E402
-from buildman.plan import Settings  # noqa: E402
+from buildman.cli import cmdline, control
+from buildman.core.plan import Settings
+from buildman.demo import sample
+from buildman.wire import codec
 
 # A value for each type that is not the default
 OTHER: Dict[type, Any] = {str: 'other', int: 7, tuple: ('LTO', '~NET')}
@@ -128,8 +130,8 @@ class TestAllSettings(DistCase):
                      else OTHER[type(field.default)])
             with self.subTest(field=field.name):
                 sent = dataclasses.replace(Settings(), **{field.name: value})
-                line = protocol.encode(protocol.Configure(
-                    sent.to_dict(), {}, {'settings': sent.to_dict()}, protocol.PROTOCOL_VERSION))
+                line = codec.encode(codec.Configure(
+                    sent.to_dict(), {}, {'settings': sent.to_dict()}, codec.PROTOCOL_VERSION))
                 got = json.loads(line)
                 self.assertEqual(sent, Settings.from_dict(got['settings']))
                 self.assertEqual(sent, Settings.from_dict(got['plan']['settings']))

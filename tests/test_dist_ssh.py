@@ -16,8 +16,8 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
-from dist_support import GONE_TIME, FaultCase, SshdCase, StubCase, StubSshCase, read  # noqa: E402
+import support
+from dist_support import GONE_TIME, FaultCase, SshdCase, StubCase, StubSshCase, read
 
 # What tells the steps of a start-up apart in the commands of a machine
 STEPS = {'probe': 'toolchains', 'init': 'worker_host', 'push': 'git-receive-pack',

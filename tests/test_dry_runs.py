@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import support
 import test_boards_scan
 
-from buildman import boards, boards_private
+from buildman.boards import keep, select
 
 WARNING = test_boards_scan.WARNINGS[0]
 
@@ -118,7 +118,7 @@ class PlaceTest(unittest.TestCase):
 
     def folder(self, **env: str) -> str:
         with mock.patch.dict(os.environ, {'HOME': self.tmp, 'XDG_CACHE_HOME': '', **env}):
-            return boards_private.lists_folder()
+            return keep.lists_folder()
 
     def test_where(self) -> None:
         mine = os.path.join(self.tmp, '.cache', 'buildman', 'boards')
@@ -142,17 +142,17 @@ class PlaceTest(unittest.TestCase):
         """The lists that were not used for longest go"""
         paths = []
         with mock.patch.dict(os.environ, {'XDG_CACHE_HOME': self.tmp}):
-            for num in range(boards_private.KEEP + 3):
-                path = boards_private.list_path(os.path.join(self.tmp, str(num)))
-                boards.write_atomically(path, '# boards\n')
+            for num in range(keep.KEEP + 3):
+                path = keep.list_path(os.path.join(self.tmp, str(num)))
+                select.write_atomically(path, '# boards\n')
                 os.utime(path, (num, num))
                 paths.append(path)
-        boards_private.note_use(paths[0])
-        boards_private.remove_old(paths[2])
+        keep.note_use(paths[0])
+        keep.remove_old(paths[2])
         left = [num for num, path in enumerate(paths) if os.path.exists(path)]
-        self.assertEqual(left, [0, 2, *range(5, boards_private.KEEP + 3)])
+        self.assertEqual(left, [0, 2, *range(5, keep.KEEP + 3)])
         self.assertEqual(len(os.listdir(os.path.dirname(os.path.dirname(paths[0])))),
-                         boards_private.KEEP)
+                         keep.KEEP)
 
 
 if __name__ == '__main__':

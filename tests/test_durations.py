@@ -13,11 +13,11 @@ from unittest import mock
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
-from buildman import durations
-from buildman.durations import FULL, MORE, PART, Record, Recorder
-from buildman.events import BoardDone, Built
-from buildman.outcome import Outcome
-from buildman.plan import Commit
+from buildman.core.events import BoardDone, Built
+from buildman.core.outcome import Outcome
+from buildman.core.plan import Commit
+from buildman.results import durations
+from buildman.results.durations import FULL, MORE, PART, Record, Recorder
 
 COMMITS = (Commit('a' * 40, 'One'), Commit('b' * 40, 'Two'))
 

@@ -19,9 +19,9 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
+import support
 
-from buildman import dwarflines  # noqa: E402
+from buildman.build import dwarflines
 
 SOURCES = {
     # The first function is not from the main file: where a table begins

@@ -13,15 +13,16 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
 from support import wait_for
 
-from buildman import engine, events
-from buildman.builder import Builder
-from buildman.local import LocalWorker
-from buildman.plan import Board, BoardJob, Plan, Settings, Toolchain
-from buildman.results import ResultTree
-from buildman.status import Status
+from buildman.build import slots
+from buildman.core import events
+from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
+from buildman.results.tree import ResultTree
+from buildman.schedule.local import LocalWorker
+from buildman.schedule.loop import Builder
+from buildman.schedule.progress import Status
 
 
-class Broken(engine.Engine):
+class Broken(slots.Engine):
     """An engine with a defect in the thread of its slots"""
 
     def _make_slot(self, number):
@@ -36,7 +37,7 @@ class TestEngine(unittest.TestCase):
         self.addCleanup(temp.cleanup)
         self.dir = temp.name
         self.events = queue.Queue()
-        self.config = engine.EngineConfig(
+        self.config = slots.EngineConfig(
             os.path.join(self.dir, 'work'), self.dir, None, Settings(), 2, 2, dict(os.environ))
 
     def test_crash(self):
@@ -60,7 +61,7 @@ class TestEngine(unittest.TestCase):
                        '%_defconfig:\n\t@true\n')
         config = dataclasses.replace(self.config, source_dir=source, slots=2)
         job = BoardJob(Board('b', 'sandbox'), (0,), Toolchain('sandbox', '/bin/cc', '/bin', ''))
-        eng = engine.Engine(config, self.events.put)
+        eng = slots.Engine(config, self.events.put)
         eng.start()
         self.addCleanup(eng.stop)
         for _ in range(5):
@@ -82,12 +83,12 @@ class TestEngine(unittest.TestCase):
 
     def test_no_slot(self):
         """Without a single slot the machine is given up, with the reason"""
-        config = engine.EngineConfig(
+        config = slots.EngineConfig(
             os.path.join(self.dir, 'file', 'work'), self.dir, None, Settings(), 1, 1, {})
         with open(os.path.join(self.dir, 'file'), 'w', encoding='utf-8'):
             pass
         with self.assertRaises(NotADirectoryError):
-            engine.Engine(config, self.events.put).start()
+            slots.Engine(config, self.events.put).start()
 
     def test_names(self):
         """Every event says which worker it comes from"""

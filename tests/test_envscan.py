@@ -15,9 +15,9 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from support import needs  # noqa: E402
+from support import needs
 
-from buildman import blobs, envscan  # noqa: E402
+from buildman.build import env_files, envscan
 
 # Shaped like U-Boot's
 MAKEFILE = """\
@@ -101,9 +101,9 @@ class ValuesTest(unittest.TestCase):
 
     def there(self, value: str, base: str = '') -> str:
         """Return what a value becomes on a machine"""
-        found = blobs.collect({'X': value}, {'X'}, base)
+        found = env_files.collect({'X': value}, {'X'}, base)
         self.assertEqual([], found.warnings)
-        store = blobs.BlobStore(os.path.join(self.dir, 'store'))
+        store = env_files.BlobStore(os.path.join(self.dir, 'store'))
         for sha, path in found.files.items():
             with open(path, 'rb') as inf:
                 store.put(sha, 0, inf.read(), True)
@@ -138,7 +138,7 @@ class ValuesTest(unittest.TestCase):
 
     def test_refused(self) -> None:
         """A list that leads out of its folder"""
-        store = blobs.BlobStore(os.path.join(self.dir, 'store'))
+        store = env_files.BlobStore(os.path.join(self.dir, 'store'))
         for path in ('../x', '/x', 'a/../../x'):
             data = f"{'0' * 64} - {path}\n".encode()
             sha = hashlib.sha256(data).hexdigest()
@@ -148,13 +148,13 @@ class ValuesTest(unittest.TestCase):
 
     def test_tidy(self) -> None:
         """What nobody has used for a month goes; what is used now stays"""
-        store = blobs.BlobStore(os.path.join(self.dir, 'store'))
+        store = env_files.BlobStore(os.path.join(self.dir, 'store'))
         paths = {}
         for text in (b'a', b'b'):
             sha = hashlib.sha256(text).hexdigest()
             store.put(sha, 0, text, True)
             paths[text] = sha
-        later = os.stat(self.dir).st_mtime + blobs.KEEP_UNUSED + 100
+        later = os.stat(self.dir).st_mtime + env_files.KEEP_UNUSED + 100
         store.tidy([paths[b'a']], later)
         self.assertEqual((True, False), (store.has(paths[b'a']), store.has(paths[b'b'])))
         store.tidy([], later + 100)

@@ -17,9 +17,9 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from dist_support import DistCase, read  # noqa: E402
+from dist_support import DistCase, read
 
-from buildman import sample  # noqa: E402
+from buildman.demo import sample
 
 ENTRIES = '''# Boards of the sample that are in a hurry
 name: fast

@@ -13,8 +13,8 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
-from dist_support import DistCase, FaultCase, joblog, read  # noqa: E402
+import support
+from dist_support import DistCase, FaultCase, joblog, read
 
 # The first make of board rocket, on whatever machine, waits until it may go on;
 # `first` is a link to the machine's name then

@@ -14,8 +14,8 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
-from dist_support import StubCase, joblog, read  # noqa: E402
+import support
+from dist_support import StubCase, joblog, read
 
 # Python that all edits of messages share; a small compressed text, and one that
 # unpacks to more than a file of a result may have

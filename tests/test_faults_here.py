@@ -16,8 +16,8 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
-from dist_support import DistCase, FaultCase, joblog, read  # noqa: E402
+import support
+from dist_support import DistCase, FaultCase, joblog, read
 
 
 def git(where: str, *args: str) -> str:

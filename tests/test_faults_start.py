@@ -14,8 +14,8 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
-from dist_support import DistCase, FaultCase, SshdCase, StubCase, read  # noqa: E402
+import support
+from dist_support import DistCase, FaultCase, SshdCase, StubCase, read
 
 # Our Python, which says that it is an older one
 OLD_PYTHON = '''import sys

@@ -22,8 +22,9 @@ from typing import Dict, Iterator, List, Optional
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from buildman import bsettings, toolchain, toolchain_fetch, toolchain_unpack
-from buildman.errors import BuildmanError, SetupError, ToolchainError, UsageError
+from buildman import bsettings
+from buildman.core.errors import BuildmanError, SetupError, ToolchainError, UsageError
+from buildman.toolchains import download, find, unpack
 
 SCRIPT = b'#!/bin/sh\necho gcc\n'
 
@@ -155,7 +156,7 @@ class FetchCase(unittest.TestCase):
     def fetch(self, *names: str, machine: str = 'x86_64') -> str:
         """Run --fetch-arch; returns what it printed."""
         out = io.StringIO()
-        self.assertEqual(0, toolchain_fetch.fetch(names, bsettings.settings, out, machine))
+        self.assertEqual(0, download.fetch(names, bsettings.settings, out, machine))
         return out.getvalue()
 
     def installed(self) -> List[str]:
@@ -195,7 +196,7 @@ class FetchTest(FetchCase):
                          self.installed())
         bsettings.setup('')
         self.assertEqual(os.path.join(self.folder, self.installed()[0]),
-                         toolchain.Toolchains().select('arm').gcc)
+                         find.Toolchains().select('arm').gcc)
         with open(self.conf, encoding='utf-8') as inf:
             self.assertTrue(inf.read().startswith(
                 f'# mine\n[toolchain]\n# here\nroot = /none\ndownload = {self.folder}/*/*\n'))
@@ -246,7 +247,7 @@ class FetchTest(FetchCase):
         gcc = os.path.join(self.folder, self.installed()[0])
         os.unlink(gcc)
         self.fetch('arm')
-        self.assertTrue(toolchain.test_compiler(gcc).works)
+        self.assertTrue(find.test_compiler(gcc).works)
 
     def test_kind_of_machine(self) -> None:
         """kernel.org calls aarch64 machines arm64."""
@@ -271,7 +272,7 @@ class FetchTest(FetchCase):
         bsettings.settings.read_string(f'[toolchain-fetch]\nurl = {self.mirror.file_url}\n')
         self.fetch('arm')
         bsettings.setup('')
-        archs = toolchain.Toolchains().available()
+        archs = find.Toolchains().available()
         self.assertEqual(f'{own}/./xtensa-elf-gcc', archs['xtensa'])
         self.assertIn('arm', archs)
 
@@ -297,7 +298,7 @@ class FetchTest(FetchCase):
         self.configure(self.mirror.file_url, f'[toolchain]\nold = ~\nmine = {self.folder}/*/*\n')
         self.assertNotIn('Note', self.fetch('arm'))
         self.assertEqual(f'{self.folder}/*/*', bsettings.get_value('toolchain', 'download'))
-        self.assertIn('gcc-13.2.0-nolibc', toolchain.Toolchains().available()['arm'])
+        self.assertIn('gcc-13.2.0-nolibc', find.Toolchains().available()['arm'])
 
     def test_sums(self) -> None:
         """A download that matches its sum is taken, another is not."""
@@ -457,7 +458,7 @@ class UnpackTest(unittest.TestCase):
                 fields = dict(fields)
                 add(tar, str(fields.pop('name')), fields.pop('data', b''),  # type: ignore[arg-type]
                     **fields)
-        toolchain_unpack.unpack(self.archive, self.folder)
+        unpack.unpack(self.archive, self.folder)
 
     def test_refused(self) -> None:
         """Names and links that lead out, on their own or together."""

@@ -15,7 +15,8 @@ sys.path.insert(0, os.path.dirname(__file__))
 from support import command
 from test_fetch import Mirror
 
-from buildman import bsettings, dist, machine, ssh
+from buildman import bsettings, machine
+from buildman.remote import fleet, ssh
 
 
 class TestFetchMachines(unittest.TestCase):
@@ -42,7 +43,7 @@ class TestFetchMachines(unittest.TestCase):
 
     def fetch(self, *archs):
         """Have compilers fetched on the machine"""
-        dist._fetch(self.machine, list(archs))
+        fleet._fetch(self.machine, list(archs))
 
     def test_fetch(self):
         """The compiler is unpacked below the home folder there, and then found"""

@@ -15,9 +15,10 @@ for _folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if _folder not in sys.path:
         sys.path.insert(0, _folder)
 
-import support  # noqa: E402
+import support
 
-from buildman import footprint, resultreader  # noqa: E402
+from buildman.build import footprint
+from buildman.results import reader
 
 MAIN = '''#include "asm/arch/pins.h"
 #include "made.h"
@@ -128,18 +129,18 @@ class FormatTest(unittest.TestCase):
                               ((22, 18, 20, 23), '18,20,22-23'),
                               ((1, 2, 3, 9, 11, 12), '1-3,9,11-12')):
             self.assertEqual(text, footprint.format_numbers(numbers))
-            self.assertEqual(set(numbers), resultreader.parse_numbers(text))
+            self.assertEqual(set(numbers), reader.parse_numbers(text))
 
     def test_bad(self) -> None:
         """Lines that make no sense are left out and told; no number is too much for memory"""
         raw = (b'a.c: 1-3,7\njunk\nb.c: 1, 2\nc.c: 0\nd.c: 1-\n: 4\ne.c: 1-99999999999\n'
                b'spl:x: y.c: 5\nf.c:\nb\xf6.c: 2\n')
         self.assertEqual(({'a.c': '1-3,7', 'spl:x: y.c': '5', 'b\udcf6.c': '2'}, False),
-                         resultreader.parse_lines(raw))
-        self.assertEqual(({'a.c': '1'}, True), resultreader.parse_lines(b'a.c: 1\n'))
+                         reader.parse_lines(raw))
+        self.assertEqual(({'a.c': '1'}, True), reader.parse_lines(b'a.c: 1\n'))
         for text in ('3-2', '1-9999999', '2000000'):
             with self.assertRaises(ValueError):
-                resultreader.parse_numbers(text)
+                reader.parse_numbers(text)
 
 
 if __name__ == '__main__':

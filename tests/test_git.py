@@ -17,10 +17,10 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from support import wait_until  # noqa: E402
+from support import wait_until
 
-from buildman import git  # noqa: E402
-from buildman.errors import GitError  # noqa: E402
+from buildman.core.errors import GitError
+from buildman.source import git
 
 
 def _alive(pid: int) -> bool:

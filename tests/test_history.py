@@ -18,10 +18,11 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from support import needs  # noqa: E402
+from support import needs
 
-from buildman import history, localversion, sample_files  # noqa: E402
-from buildman.origin import Origin, Past, unpack  # noqa: E402
+from buildman.demo import sample_files
+from buildman.source import history, localversion
+from buildman.source.origin import Origin, Past, unpack
 
 MAKEFILE = 'VERSION = 1\nPATCHLEVEL = 3\nSUBLEVEL =\nEXTRAVERSION =\n'
 OLD = os.path.join(sample_files.DATA, 'tree', 'scripts', 'setlocalversion')

@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import support
 
-from buildman import sample
+from buildman.demo import sample
 
 # What the tree has of its own, and other tools of it import: not what ours has
 PYLIB = {
@@ -42,7 +42,7 @@ from u_boot_pylib import terminal
 
 terminal.Color(terminal.COLOR_NEVER)
 bsettings.setup('')
-chains = toolchain.Toolchains()
+chains = find.Toolchains()
 chains.GetSettings()
 chains.Scan(verbose=False)
 for arch in sys.argv[1:]:

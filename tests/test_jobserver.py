@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
 from support import needs, wait_until
 
-from buildman.jobserver import JobServer, Stopped
+from buildman.build.jobserver import JobServer, Stopped
 
 # Each target notes when it starts and waits until as many run as it was told
 MAKEFILE = '''

@@ -15,12 +15,12 @@ for _folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if _folder not in sys.path:
         sys.path.insert(0, _folder)
 
-import dist_support  # noqa: E402
-import support  # noqa: E402
-from dist_support import read  # noqa: E402
+import dist_support
+import support
+from dist_support import read
 
-from buildman import sample  # noqa: E402
-from buildman.summary_lines import MAX_PAIRS, align  # noqa: E402
+from buildman.demo import sample
+from buildman.results.lines import MAX_PAIRS, align
 
 # The sample is built without -g, which takes time. Without optimisation it does not
 # depend on the compiler's version which lines there are.

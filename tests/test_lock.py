@@ -17,7 +17,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
 from support import wait_for
 
-from buildman import farside, lock, running, scripts, ssh
+from buildman.agent import lock, procfs, setup
+from buildman.remote import scripts, ssh
 
 TOOLS = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools')
 
@@ -27,7 +28,7 @@ WAIT = 30       # seconds; only a failing test ever waits for so long
 WORKER = '''
 import os, subprocess, sys, time
 sys.path.insert(0, sys.argv[1])
-from buildman import lock
+from buildman.agent import lock
 try:
     held = lock.hold(sys.argv[2], sys.argv[3])
 except lock.LockBusy as exc:
@@ -46,7 +47,7 @@ sys.stdin.readline()
 CLAIMANT = '''
 import sys
 sys.path.insert(0, sys.argv[1])
-from buildman import lock
+from buildman.agent import lock
 owner = lock.Owner(user="u", host="h", pid=1, run=sys.argv[3])
 sys.stdin.read(1)
 try:
@@ -59,7 +60,7 @@ except lock.LockBusy as exc:
 
 def alive(pid):
     """Tell whether a process is there and no zombie."""
-    return pid in running.parents()
+    return pid in procfs.parents()
 
 
 class LockCase(unittest.TestCase):
@@ -496,7 +497,7 @@ class TestScripts(LockCase):
         self.assertEqual(owner.pid, os.getpid())
         self.assertNotEqual(owner.run, scripts.new_owner().run)
         self.assertEqual(lock.Owner.from_json(json.dumps(json.loads(owner.to_json()))), owner)
-        self.assertTrue(farside.CONFIG)
+        self.assertTrue(setup.CONFIG)
 
 
 if __name__ == '__main__':

@@ -11,9 +11,11 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from buildman import bsettings, lock, machine, machine_info, machine_probe, scripts, ssh
-from buildman.errors import UsageError
-from buildman.machine_info import Gcc
+from buildman import bsettings, machine
+from buildman.agent import lock, survey
+from buildman.core.errors import UsageError
+from buildman.remote import facts, scripts, ssh
+from buildman.remote.facts import Gcc
 
 STUB = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'stub_ssh')
 
@@ -230,7 +232,7 @@ class TestProbe(MachineCase):
         info = {'arch': 'x', 'threads': 10, 'load': 1.0, 'bogomips': 5000, 'disk_avail_mb': 5000,
                 'mem_avail_mb': 5000, 'tools': {'git': '2', 'make': '4'}, **changes}
         old = machine._run_ssh
-        machine._run_ssh = lambda mach, cmd, timeout: f'hi\n{machine_probe.MARK}{json.dumps(info)}'
+        machine._run_ssh = lambda mach, cmd, timeout: f'hi\n{survey.MARK}{json.dumps(info)}'
         try:
             mach.probe()
         finally:
@@ -260,10 +262,10 @@ class TestProbe(MachineCase):
         for changes in ({'threads': 'x'}, {'load': None, 'arch': 3}, {'tools': []},
                         {'gccs': {'arm': [3]}}, {'gccs': 3}, {'threads': True}):
             self.assertIn('makes no sense', self.answer(mach, **changes))
-        for text in ('', 'x', machine_probe.MARK + '{', machine_probe.MARK + '[]',
-                     machine_probe.MARK + '[' * 100_000):
+        for text in ('', 'x', survey.MARK + '{', survey.MARK + '[]',
+                     survey.MARK + '[' * 100_000):
             with self.assertRaises(ValueError):
-                machine_info.parse_probe(text)
+                facts.parse_probe(text)
         self.answer(mach, arch='\x1b[31mred\x07')
         self.assertEqual(mach.info.arch, 'red')
 
@@ -336,9 +338,9 @@ class TestToolchains(MachineCase):
         there = fake_gcc(os.path.join(self.far, 'arm-gcc'))
         with open(there, 'w', encoding='utf-8') as outf:
             outf.write('#!/bin/sh\nexit 1\n')
-        self.assertEqual(machine_probe.find_gccs(['~/none', there, 'no-such-gcc']), [])
+        self.assertEqual(survey.find_gccs(['~/none', there, 'no-such-gcc']), [])
         os.chmod(gcc, stat.S_IRUSR)
-        self.assertEqual(machine_probe.find_gccs([gcc]), [])
+        self.assertEqual(survey.find_gccs([gcc]), [])
 
     def test_fetch(self):
         """What is missing is installed and then found; a failure is told."""
@@ -370,7 +372,7 @@ class TestToolchains(MachineCase):
         self.assertEqual(names['sandbox'], ['gcc'])
         gcc = fake_gcc(os.path.join(self.home, '.buildman-toolchains', 'gcc-13.1.0-nolibc',
                                     'riscv-linux', 'bin', 'riscv-linux-gcc'))
-        self.assertEqual(machine_probe.find_gccs(names['riscv'])[-1]['path'], gcc)
+        self.assertEqual(survey.find_gccs(names['riscv'])[-1]['path'], gcc)
 
 
 def report(pool, tools=None):
@@ -384,7 +386,7 @@ class TestReport(MachineCase):
     def test_table(self):
         pool = self.pool('[machines]\nalpha\nbeta\n[machine:alpha]\nmax_boards = 3\n')
         alpha, beta = pool.machines
-        alpha.info = machine_info.MachineInfo(
+        alpha.info = facts.MachineInfo(
             arch='x86_64', cpus=4, threads=8, bogomips=5199.9, load=1.26, mem_avail_mb=23654,
             disk_avail_mb=104857, tools={'git': '2.39', 'dtc': '1.6', 'swig': ''},
             work_dir='/home/a/w', work_mb=120)
@@ -409,12 +411,12 @@ class TestReport(MachineCase):
 
     def test_versions(self):
         """Tools are not told apart when their version is not what they say themselves."""
-        said = machine_probe.tool_versions(['git', 'setuptools'])
-        self.assertEqual(set(said), {'python3', 'git', *machine_probe.PYTHON_MODULES})
+        said = survey.tool_versions(['git', 'setuptools'])
+        self.assertEqual(set(said), {'python3', 'git', *survey.PYTHON_MODULES})
         code = 'import setuptools; print(setuptools.__version__)'
-        self.assertEqual(said['setuptools'], machine_probe.say(
+        self.assertEqual(said['setuptools'], survey.say(
             ['python3', '-W', 'ignore', '-c', code]))
-        self.assertEqual(said['git'], machine_probe.tool_versions()['git'])
+        self.assertEqual(said['git'], survey.tool_versions()['git'])
 
     def test_script_fits_a_command_line(self):
         """One argument of a command may have 128 KiB on Linux."""

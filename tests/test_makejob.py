@@ -15,13 +15,14 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from support import needs  # noqa: E402
+from support import needs
 
-from buildman import collect, git  # noqa: E402
-from buildman.buildfolder import BuildFolder  # noqa: E402
-from buildman.messages import Tidier, by_path, infra_reason, lacks_blobs_only  # noqa: E402
-from buildman.plan import Toolchain  # noqa: E402
-from buildman.worktree import Origin, SlotSource  # noqa: E402
+from buildman.build import artifacts
+from buildman.build.folder import BuildFolder
+from buildman.build.output import Tidier, by_path, infra_reason, lacks_blobs_only
+from buildman.core.plan import Toolchain
+from buildman.source import git
+from buildman.source.checkout import Origin, SlotSource
 
 TOOL = Toolchain('arm', '/usr/bin/gcc', '/usr/bin', 'arm-')
 
@@ -240,14 +241,14 @@ class TestCollect(FolderCase):
         images = ['u-boot']
         for number, name in enumerate(('ls', 'sh', 'git')):
             path = shutil.which(name)
-            if path and number < len(collect.PHASES):
-                phase = collect.PHASES[number]
+            if path and number < len(artifacts.PHASES):
+                phase = artifacts.PHASES[number]
                 os.makedirs(os.path.join(self.dir, phase))
                 shutil.copy(path, os.path.join(self.dir, phase, f'u-boot-{phase}'))
                 images.append(f'{phase}/u-boot-{phase}')
         want = subprocess.run(['size', *images], cwd=self.dir, check=True, capture_output=True,
                               text=True).stdout.splitlines()[1:]
-        sizes, files = collect.ElfReader().read(self.dir, '', dict(os.environ))
+        sizes, files = artifacts.ElfReader().read(self.dir, '', dict(os.environ))
         got = sizes.splitlines()
         self.assertEqual([line.rpartition(' ')[0] for line in got], want)
         self.assertRegex(got[0], r' [0-9a-f]{8,16}\Z')
@@ -261,7 +262,7 @@ class TestCollect(FolderCase):
     def test_no_elf(self) -> None:
         """An image that binutils cannot read leaves no files, and no error"""
         self.touch('u-boot')
-        reader = collect.ElfReader()
+        reader = artifacts.ElfReader()
         self.assertEqual(reader.read(self.dir, '', dict(os.environ)), ('', {}))
         self.assertEqual(reader.read(self.dir, '/nonexistent/x-', {}), ('', {}))
 
@@ -274,13 +275,13 @@ class TestCollect(FolderCase):
             with open(path, 'w', encoding='ascii') as outf:
                 outf.write(f'#!/bin/sh\necho {name} >> {log}\nexec {name} "$@"\n')
             os.chmod(path, 0o755)
-        reader, plain = collect.ElfReader(), dict(os.environ)
+        reader, plain = artifacts.ElfReader(), dict(os.environ)
         cross = os.path.join(self.dir, 'x-')
         for number, calls in ((1, 2), (1, 2), (2, 4), (1, 6), (1, 6)):
             subprocess.run(['gcc', '-x', 'c', '-', '-o', 'u-boot'], cwd=self.dir, check=True,
                            input=f'int data[{number}] = {{1}}; int main(void) {{}}\n'.encode())
             self.assertEqual(reader.read(self.dir, cross, plain),
-                             collect.ElfReader().read(self.dir, '', plain))
+                             artifacts.ElfReader().read(self.dir, '', plain))
             with open(log, encoding='ascii') as inf:
                 self.assertEqual(calls, len(inf.readlines()))
         # Whoever is asked counts, too
@@ -297,7 +298,7 @@ class TestCollect(FolderCase):
                        f'*built-in*) printf a=b > "$out" ;;\n*) echo "$out" >> {self.dir}/gone\n'
                        'esac\n')
         os.chmod(script, 0o755)
-        self.assertEqual(collect.default_env(self.dir, os.path.join(self.dir, 'x-'),
+        self.assertEqual(artifacts.default_env(self.dir, os.path.join(self.dir, 'x-'),
                                              dict(os.environ)), b'a=b')
         with open(os.path.join(self.dir, 'gone'), encoding='ascii') as inf:
             self.assertNotIn('/dev/', inf.read())
@@ -311,7 +312,7 @@ class TestCollect(FolderCase):
         os.mkdir(os.path.join(self.dir, 'env'))
         subprocess.run(['gcc', '-x', 'c', '-', '-c', '-o', 'env/common.o'], input=source.encode(),
                        cwd=self.dir, check=True)
-        self.assertEqual(collect.default_env(self.dir, '', dict(os.environ)),
+        self.assertEqual(artifacts.default_env(self.dir, '', dict(os.environ)),
                          b'baud=9600\0x=1\0\0')
 
 

@@ -15,8 +15,8 @@ from typing import Dict, List, Tuple
 TESTS = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, TESTS)
 
-import parallel  # noqa: E402
-import support  # noqa: E402
+import parallel
+import support
 
 INIT = '''
 import sys

@@ -18,10 +18,12 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import peer_support  # noqa: E402
-import support  # noqa: E402
+import peer_support
+import support
 
-from buildman import commits, plan, sample_files  # noqa: E402
+from buildman.core import plan
+from buildman.demo import sample_files
+from buildman.source import commits
 
 
 class PeerCase(support.SampleCase):

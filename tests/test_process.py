@@ -18,9 +18,9 @@ for folder in (TESTS, TOOLS):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from support import wait_until  # noqa: E402
+from support import wait_until
 
-from buildman.process import OutOfTime, ProcessGroups  # noqa: E402
+from buildman.process.groups import OutOfTime, ProcessGroups
 
 
 def alive(pid: int) -> bool:
@@ -138,8 +138,8 @@ class TestProcess(unittest.TestCase):
         script = f'''
 import os, signal, sys, threading
 sys.path.insert(0, {TOOLS!r})
-from buildman import process
-groups = process.ProcessGroups()
+from buildman.process import groups as module
+groups = module.ProcessGroups()
 {before}
 def run(num):
     groups.run(['sh', '-c', "trap '' TERM; sleep 1000 & echo $$ $! > pid%d; wait; wait" % num],
@@ -166,7 +166,7 @@ signal.pause()
         self.kill_parent("""
 def tell(self, what, group):
     os.kill(os.getpid(), signal.SIGKILL)
-process._Guard.tell = tell
+module._Guard.tell = tell
 """, "it's an %d")
 
     def test_device(self) -> None:
@@ -177,13 +177,13 @@ process._Guard.tell = tell
             done = subprocess.run([sys.executable, '-c', f'''
 import os, signal, sys
 sys.path.insert(0, {TOOLS!r})
-from buildman import process
+from buildman.process import groups
 def tell(self, what, group):
     with open({self.path('pids')!r}, 'w') as outf:
         print(self._proc.pid, group, file=outf)
     os.kill(os.getpid(), signal.SIGKILL)
-process._Guard.tell = tell
-process.ProcessGroups().run(['sleep', '1000'], cwd='/', env=os.environ, stdout=os.devnull,
+groups._Guard.tell = tell
+groups.ProcessGroups().run(['sleep', '1000'], cwd='/', env=os.environ, stdout=os.devnull,
                             stderr=os.devnull)
 '''], check=False)
             self.assertEqual(done.returncode, -signal.SIGKILL)

@@ -17,7 +17,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
 from support import damage
 
-from buildman import kinds, protocol, wire
+from buildman.wire import codec as protocol
+from buildman.wire import fields, messages
 
 LONG = bool(os.environ.get('BUILDMAN_LONG_TESTS'))
 COUNT = 200_000 if LONG else 4000
@@ -34,7 +35,7 @@ def some_text(rnd):
 
 def some_value(rnd, codec):
     """Return a value that a field with this codec may have."""
-    name = next(key for key, val in {**vars(kinds), **vars(wire)}.items() if val is codec)
+    name = next(key for key, val in {**vars(messages), **vars(fields)}.items() if val is codec)
     sha = ''.join(rnd.choice(HEX) for _ in range(64))
     return {
         'TEXT': lambda: some_text(rnd),
@@ -147,7 +148,7 @@ class TestRoundTrip(unittest.TestCase):
         self.assertEqual(protocol.decode_response(line), msg)
 
     def test_too_large_to_send(self):
-        msg = protocol.ErrorMsg('x' * wire.MAX_LINE)
+        msg = protocol.ErrorMsg('x' * fields.MAX_LINE)
         with self.assertRaisesRegex(ValueError, 'over'):
             protocol.encode(msg)
 
@@ -223,28 +224,28 @@ class TestTolerance(unittest.TestCase):
         self.assertEqual(protocol.decode_response(line).stdout, text)
 
     def test_zip_bombs(self):
-        bomb = wire.pack(bytes(wire.MAX_FILE + 1))
+        bomb = fields.pack(bytes(fields.MAX_FILE + 1))
         base = {'resp': 'build_result', 'board': 'b', 'commit_upto': 0, 'return_code': 0}
         msg = protocol.decode_response({**base, 'files': {'a': bomb}})
         self.assertIn('over', msg.reason)
         self.assertEqual(msg.board, 'b')
-        half = wire.pack(bytes(wire.MAX_FILES_TOTAL // 2))
+        half = fields.pack(bytes(fields.MAX_FILES_TOTAL // 2))
         msg = protocol.decode_response({**base, 'files': dict.fromkeys('abc', half)})
         self.assertIsInstance(msg, protocol.Malformed)
-        many = {str(i): wire.pack(b'') for i in range(wire.MAX_FILES + 1)}
+        many = {str(i): fields.pack(b'') for i in range(fields.MAX_FILES + 1)}
         self.assertIsInstance(protocol.decode_response({**base, 'files': many}),
                               protocol.Malformed)
-        cut = wire.pack(os.urandom(3000))[:2000]
+        cut = fields.pack(os.urandom(3000))[:2000]
         self.assertIn('cut short', protocol.decode_response({**base, 'files': {'a': cut}}).reason)
 
     def test_file_names(self):
         """A name that leaves the result folder must not reach the disk."""
         for name in ('/etc/passwd', '../x', 'a/../../x', '..', '.', '', 'a//b', 'a/', '/', 'a\\b',
                      'a\x00', 'a\n', 'a b', 'ä', 'x' * 300, '~', '\x1b[0m', 'a/./b'):
-            self.assertFalse(wire.safe_name(name), name)
+            self.assertFalse(fields.safe_name(name), name)
         for name in ('.config', 'u-boot', 'spl/u-boot-spl.bin', 'u-boot-dtb.bin',
                      'arch/arm/dts/a,b.dtb', 'u-boot+x', '...'):
-            self.assertTrue(wire.safe_name(name), name)
+            self.assertTrue(fields.safe_name(name), name)
 
     def test_lone_surrogates(self):
         """Half a character must not stop the log or the tree from being written."""

@@ -25,36 +25,26 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from support import damage  # noqa: E402
+from support import damage
 
-from buildman import (  # noqa: E402
-    boards,
-    boards_file,
-    bsettings,
-    buildenv,
-    buildfolder,
-    durations,
-    lock,
-    machine,
-    machine_info,
-    machine_probe,
-    messages,
-    oneshot,
-    resultreader,
-    scripts,
-    ssh,
-    summary_diff,
-    toolchain_fetch,
-    wire,
-)
-from buildman.errors import BoardError, BuildmanError  # noqa: E402
-from buildman.plan import Settings, Toolchain  # noqa: E402
+from buildman import bsettings, machine
+from buildman.agent import lock, survey
+from buildman.boards import cfgfile, select
+from buildman.build import environment, output
+from buildman.build import folder as buildfolder
+from buildman.core.errors import BoardError, BuildmanError
+from buildman.core.plan import Settings, Toolchain
+from buildman.process import commands
+from buildman.remote import facts, scripts, ssh
+from buildman.results import compare, durations, reader
+from buildman.toolchains import download
+from buildman.wire import fields
 
 COUNT = 10_000 if os.environ.get('BUILDMAN_LONG_TESTS') else 150
 
 OWNER = lock.Owner('ann', 'host', 12, 'a' * 32, 1.5, 61.5, 'there', 34, '5678')
 
-PROBE = machine_probe.MARK + json.dumps({
+PROBE = survey.MARK + json.dumps({
     'arch': 'x86_64', 'cpus': 4, 'threads': 8, 'bogomips': 4800.5, 'load': 0.5,
     'mem_avail_mb': 4096, 'disk_avail_mb': 100000, 'tools': {'git': '2.39', 'make': '4.3'},
     'work_dir': '/home/ann/dev/.bm-worker', 'work_mb': 3, 'owner': '',
@@ -153,7 +143,7 @@ class TestParsers(unittest.TestCase):
     def test_probe(self) -> None:
         """What a machine tells of itself: its table, its weight and its compilers"""
         def parse(data: bytes) -> None:
-            info = machine_info.parse_probe(text(data))
+            info = facts.parse_probe(text(data))
             mach = machine.Machine('alpha')
             if mach.take_answer(text(data)):
                 self.assertGreaterEqual(mach.weight, 1)
@@ -175,27 +165,27 @@ class TestParsers(unittest.TestCase):
     def test_stderr(self) -> None:
         """What ssh and the far side complain about: one line, whatever it is"""
         def parse(data: bytes) -> None:
-            said = str(ssh.explain('alpha', oneshot.Answer(text(data), text(data), 255)))
+            said = str(ssh.explain('alpha', commands.Answer(text(data), text(data), 255)))
             self.assertNotRegex(said, r'[\x00-\x08\x0a-\x1f\x7f-\x9f]')
 
         self.spoil(STDERR, parse)
-        self.spoil(STDERR, lambda data: wire.harmless(data))
+        self.spoil(STDERR, lambda data: fields.harmless(data))
 
     def test_results(self) -> None:
         """Files of the result tree"""
         readers: Dict[str, Tuple[Callable[[bytes], Any], ...]] = {
-            '0': (resultreader.parse_done,), 'alpha\n': (resultreader.parse_host,),
-            SIZES: (resultreader.parse_sizes,),
-            SYMBOLS: (resultreader.parse_symbols,
-                      lambda data: summary_diff.diff_functions(SYMBOLS.encode(), data)),
-            OPTIONS: (lambda data: resultreader.parse_config(data, False),
-                      lambda data: resultreader.parse_config(data, True),
-                      lambda data: summary_diff.diff_config(data, OPTIONS.encode(), False)),
-            ENVIRONMENT: (resultreader.parse_env,),
-            ERRORS: (lambda data: resultreader.err_lines(resultreader.decode(data)[0], True, True),
-                     lambda data: summary_diff.classify(text(data).splitlines()),
-                     lambda data: messages.infra_reason(2, text(data)),
-                     lambda data: messages.Tidier('/s', '/s/build', True).complaints(data))}
+            '0': (reader.parse_done,), 'alpha\n': (reader.parse_host,),
+            SIZES: (reader.parse_sizes,),
+            SYMBOLS: (reader.parse_symbols,
+                      lambda data: compare.diff_functions(SYMBOLS.encode(), data)),
+            OPTIONS: (lambda data: reader.parse_config(data, False),
+                      lambda data: reader.parse_config(data, True),
+                      lambda data: compare.diff_config(data, OPTIONS.encode(), False)),
+            ENVIRONMENT: (reader.parse_env,),
+            ERRORS: (lambda data: reader.err_lines(reader.decode(data)[0], True, True),
+                     lambda data: compare.classify(text(data).splitlines()),
+                     lambda data: output.infra_reason(2, text(data)),
+                     lambda data: output.Tidier('/s', '/s/build', True).complaints(data))}
         for sample, parsers in readers.items():
             for parse in parsers:
                 self.spoil(sample, parse)
@@ -211,9 +201,9 @@ class TestParsers(unittest.TestCase):
 
     def test_boards(self) -> None:
         """A list of boards: with a line number when it cannot be"""
-        self.spoil(BOARDS, lambda data: boards_file.read_entries(self.put('boards.cfg', data)),
+        self.spoil(BOARDS, lambda data: cfgfile.read_entries(self.put('boards.cfg', data)),
                    BoardError)
-        self.spoil('arm & xilinx', lambda data: boards.parse_terms(text(data).split('\n')),
+        self.spoil('arm & xilinx', lambda data: select.parse_terms(text(data).split('\n')),
                    BuildmanError)
 
     def test_config(self) -> None:
@@ -223,7 +213,7 @@ class TestParsers(unittest.TestCase):
             for section in ('toolchain', 'toolchain-prefix', 'make-flags', 'machines'):
                 bsettings.get_items(section)
             for target in ('snapper', 'anvil'):
-                buildenv.make_flags(target, bsettings.settings)
+                environment.make_flags(target, bsettings.settings)
             machine.MachinePool()
 
         self.spoil(CONFIG, parse, BuildmanError)
@@ -231,18 +221,19 @@ class TestParsers(unittest.TestCase):
     def test_settings(self) -> None:
         """What a boss tells a worker of how to build"""
         sample = json.dumps(Settings(adjust_cfg=('LTO',), jobs=3).to_dict())
-        self.spoil(sample, lambda data: Settings.from_dict(wire.parse(data)), wire.Bad, TypeError)
+        self.spoil(sample, lambda data: Settings.from_dict(fields.parse(data)),
+                   fields.Bad, TypeError)
 
     def test_toolchain_list(self) -> None:
         """The page that lists compilers, of whatever server"""
         def parse(data: bytes) -> None:
-            links = toolchain_fetch._Links()
+            links = download._Links()
             links.feed(text(data))
             links.close()
 
         self.spoil(PAGE, parse)
         self.spoil('arm-linux-gcc (Debian 12.2.0-14) 12.2.0',
-                   lambda data: machine_probe.version_in(text(data)))
+                   lambda data: survey.version_in(text(data)))
 
     def test_build_folder(self) -> None:
         """The note that a folder of objects is sound: damaged, the folder is emptied"""

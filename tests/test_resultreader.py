@@ -14,9 +14,9 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
-from buildman import resultreader as rr
-from buildman.plan import Commit
-from buildman.results import commit_dir_name
+from buildman.core.plan import Commit
+from buildman.results import reader as rr
+from buildman.results.tree import commit_dir_name
 
 BOX = ('===================== WARNING ======================\n'
        'This board does not use CONFIG_DM\n'

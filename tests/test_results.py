@@ -8,10 +8,10 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from buildman.errors import SetupError
-from buildman.outcome import Outcome
-from buildman.plan import Commit
-from buildman.results import OutputLock, ResultTree, commit_dir_name
+from buildman.core.errors import SetupError
+from buildman.core.outcome import Outcome
+from buildman.core.plan import Commit
+from buildman.results.tree import OutputLock, ResultTree, commit_dir_name
 
 A, B, C = (Commit(letter * 40, f'subject {letter}') for letter in 'abc')
 

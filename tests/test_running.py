@@ -16,9 +16,9 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from support import wait_until  # noqa: E402
+from support import wait_until
 
-from buildman import running  # noqa: E402
+from buildman.agent import procfs
 
 
 class RunningTest(unittest.TestCase):
@@ -32,20 +32,20 @@ class RunningTest(unittest.TestCase):
     def test_seen(self) -> None:
         """Its parent, user, words and environment; and when it is gone"""
         pid = self.proc.pid
-        wait_until(lambda: running.arguments(pid) == [b'sleep', b'1000'])
-        self.assertEqual(running.parents()[pid], os.getpid())
-        self.assertEqual(running.user_of(pid), os.getuid())
-        self.assertIn(b'SIGN=it is me', running.environment(pid))
-        when = running.start_time(pid)
+        wait_until(lambda: procfs.arguments(pid) == [b'sleep', b'1000'])
+        self.assertEqual(procfs.parents()[pid], os.getpid())
+        self.assertEqual(procfs.user_of(pid), os.getuid())
+        self.assertIn(b'SIGN=it is me', procfs.environment(pid))
+        when = procfs.start_time(pid)
         self.assertTrue(when)
-        self.assertEqual(when, running.start_time(pid))
-        running.send({pid}, signal.SIGKILL)
-        running.wait_gone({pid}, 30)
-        self.assertNotIn(pid, running.parents())
+        self.assertEqual(when, procfs.start_time(pid))
+        procfs.send({pid}, signal.SIGKILL)
+        procfs.wait_gone({pid}, 30)
+        self.assertNotIn(pid, procfs.parents())
         self.proc.wait()
-        self.assertEqual((running.user_of(pid), running.start_time(pid)), (-1, ''))
-        self.assertEqual((running.environment(pid), running.arguments(pid)), ([], []))
-        running.send({pid}, signal.SIGKILL)
+        self.assertEqual((procfs.user_of(pid), procfs.start_time(pid)), (-1, ''))
+        self.assertEqual((procfs.environment(pid), procfs.arguments(pid)), ([], []))
+        procfs.send({pid}, signal.SIGKILL)
 
     def look(self, *seen: Dict[str, List[bytes]]) -> List[bytes]:
         """Return what is taken for the environment when /proc says one thing after the other"""
@@ -57,8 +57,8 @@ class RunningTest(unittest.TestCase):
                 state.update(next(answers))
             return state[name]
 
-        with mock.patch.object(running, '_read', read):
-            return running.environment(self.proc.pid)
+        with mock.patch.object(procfs, '_read', read):
+            return procfs.environment(self.proc.pid)
 
     def test_exec(self) -> None:
         """While it begins another program it has neither words nor environment"""

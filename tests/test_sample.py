@@ -21,9 +21,10 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
+import support
 
-from buildman import errors, sample, sample_files  # noqa: E402
+from buildman.core import errors
+from buildman.demo import sample, sample_files
 
 
 class MakeCase(unittest.TestCase):

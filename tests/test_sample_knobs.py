@@ -17,10 +17,10 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
-from test_sample import MakeCase  # noqa: E402
+import support
+from test_sample import MakeCase
 
-from buildman import sample  # noqa: E402
+from buildman.demo import sample
 
 
 class TestConfig(MakeCase):

@@ -10,9 +10,9 @@ import unittest
 for _folder in ('tools', 'bench'):
     sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', _folder))
 
-import simulate  # noqa: E402
+import simulate
 
-from buildman.scheduler import Handout, Scheduler, Task  # noqa: E402
+from buildman.schedule.policy import Handout, Scheduler, Task
 
 
 def drain(sched, name):

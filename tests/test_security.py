@@ -15,11 +15,11 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import sshd  # noqa: E402
-import support  # noqa: E402
-from dist_support import SshdCase, read  # noqa: E402
+import sshd
+import support
+from dist_support import SshdCase, read
 
-from buildman import ssh  # noqa: E402
+from buildman.remote import ssh
 
 WAIT = 60       # seconds; only a failing test ever waits for so long
 

@@ -16,10 +16,10 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from support import assert_same_tree, command, needs  # noqa: E402
+from support import assert_same_tree, command, needs
 
-from buildman import git, seed  # noqa: E402
-from buildman.worktree import Origin, SlotSource  # noqa: E402
+from buildman.source import git, shared
+from buildman.source.checkout import Origin, SlotSource
 
 # Writes the board's name into a tracked file, waits until the other board's build
 # has done the same, and builds from it. WAIT counts the boards to wait for.
@@ -52,7 +52,7 @@ def make_repo(path: str, files: 'dict[str, str]') -> str:
         with open(os.path.join(path, name), 'w', encoding='utf-8') as outf:
             outf.write(text)
     os.mkdir(os.path.join(path, 'many'))
-    for number in range(seed.SHARE_FROM):
+    for number in range(shared.SHARE_FROM):
         with open(os.path.join(path, 'many', str(number)), 'wb'):
             pass
     git.run(path, 'config', 'user.name', 'A')
@@ -107,7 +107,7 @@ class TestSeed(SeedCase):
     def plant(self, names: List[str]) -> List[SlotSource]:
         """Fill slots, all at once"""
         origin = Origin.read(self.repo)
-        made = seed.Seed(self.work, len(names),
+        made = shared.Seed(self.work, len(names),
                          lambda path: SlotSource(path, origin).prepare(self.first), quiet,
                          threading.Semaphore(2))
         slots = [SlotSource(os.path.join(self.work, name), origin) for name in names]
@@ -202,22 +202,22 @@ class TestSeed(SeedCase):
         def refuse(path: str) -> None:
             os.mkdir(path)
             raise OSError('no')
-        made = seed.Seed(self.work, 2, refuse, quiet, threading.Semaphore(1))
+        made = shared.Seed(self.work, 2, refuse, quiet, threading.Semaphore(1))
         self.assertFalse(made.fill(os.path.join(self.work, '00')))
         self.assertFalse(made.fill(os.path.join(self.work, '01')))
         self.assertEqual(os.listdir(self.work), [])
 
     def test_leftovers(self) -> None:
         """What a killed run left is not taken for a slot"""
-        os.makedirs(os.path.join(self.work, '03' + seed.NEW, 'x'))
+        os.makedirs(os.path.join(self.work, '03' + shared.NEW, 'x'))
         os.makedirs(os.path.join(self.work, '03'))
-        seed.remove_leftovers(self.work)
+        shared.remove_leftovers(self.work)
         self.assertEqual(os.listdir(self.work), ['03'])
 
     def test_not_index(self) -> None:
         """The size of a tree that cannot be read is 0, and it is copied"""
-        self.assertEqual(seed.tree_size(self.work), 0)
-        self.assertGreater(seed.tree_size(os.path.join(self.repo, '.git')), seed.SHARE_FROM)
+        self.assertEqual(shared.tree_size(self.work), 0)
+        self.assertGreater(shared.tree_size(os.path.join(self.repo, '.git')), shared.SHARE_FROM)
 
 
 class TestBuild(SeedCase):

@@ -16,7 +16,7 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
+import support
 
 # Stands for coverage: runs what it is told to run, and tells how it was called
 COVERAGE = '''#!{python}

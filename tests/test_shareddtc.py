@@ -16,11 +16,11 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from dist_support import LOGS  # noqa: E402
-from support import assert_same_tree, command, needs  # noqa: E402
+from dist_support import LOGS
+from support import assert_same_tree, command, needs
 
-from buildman import git  # noqa: E402
-from buildman.shareddtc import DtcStore, SharedDtc  # noqa: E402
+from buildman.build.shared_dtc import DtcStore, SharedDtc
+from buildman.source import git
 
 # As U-Boot's: dtc is built unless DTC names one, then libfdt has to be there for
 # the boards that want it. BUILT gets a line for each dtc that is built.

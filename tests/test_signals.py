@@ -12,7 +12,7 @@ import unittest
 TESTS = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, TESTS)
 
-import support  # noqa: E402
+import support
 
 # Waits for a lock that nobody gives. A signal that comes between Python's look for
 # one and the wait is imitated by having another thread take it, which tells the
@@ -20,7 +20,7 @@ import support  # noqa: E402
 WAITING = '''
 import signal, sys, threading
 sys.path.insert(0, {tools!r})
-from buildman import signals
+from buildman.cli import signals
 # Under nohup it would be ignored
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signals.install()
@@ -79,7 +79,7 @@ class TestWatch(unittest.TestCase):
             ['sh', '-c', 'trap "" HUP; exec "$0" -c "$1"', sys.executable,
              'import signal, sys\n'
              f'sys.path.insert(0, {support.TOOLS!r})\n'
-             'from buildman import signals\n'
+             'from buildman.cli import signals\n'
              'signals.install()\n'
              'print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)'],
             check=True, stdout=subprocess.PIPE, text=True)

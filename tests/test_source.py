@@ -12,8 +12,8 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from buildman import scripts, source, ssh
-from buildman.errors import GitError
+from buildman.core.errors import GitError
+from buildman.remote import push, scripts, ssh
 
 WAIT = 60       # seconds; only a failing test ever waits for so long
 
@@ -80,8 +80,8 @@ class SourceCase(unittest.TestCase):
 
     def push(self, commits, run='run', folder=None, **kwargs):
         """Push a build's source; return (plan's commits, where the folder stands)."""
-        with source.prepare_push(folder or self.src, commits, run, **kwargs) as plan:
-            source.push(plan, 'm', self.transport, os.path.join(self.work, '.git'),
+        with push.prepare_push(folder or self.src, commits, run, **kwargs) as plan:
+            push.push(plan, 'm', self.transport, os.path.join(self.work, '.git'),
                         self.init().have)
             return plan.commits, plan.standing
 
@@ -199,13 +199,13 @@ class TestCommits(SourceCase):
     def test_many_machines(self):
         """Each gets the same, whatever it has."""
         hashes = self.history(10)
-        with source.prepare_push(self.src, hashes[4:], 'run') as plan:
+        with push.prepare_push(self.src, hashes[4:], 'run') as plan:
             for num, have in enumerate(((), (), hashes[:1])):
                 self.work = os.path.join(self.dir, f'far{num}')
                 self.init()
                 if have:
                     self.push(hashes[:1])
-                source.push(plan, f'm{num}', self.transport,
+                push.push(plan, f'm{num}', self.transport,
                             os.path.join(self.work, '.git'), self.init().have)
                 self.check(hashes[4:])
 
@@ -215,9 +215,9 @@ class TestCommits(SourceCase):
         size = 0
         for size in (0, 1, 100, 500, 2000, 5000):
             cut = ssh.make_transport('cut', f'{sys.executable} {self.cutter(size)}')
-            with source.prepare_push(self.src, hashes, 'run') as plan:
+            with push.prepare_push(self.src, hashes, 'run') as plan:
                 with self.assertRaises(ssh.RemoteError) as caught:
-                    source.push(plan, 'm', cut, os.path.join(self.work, '.git'),
+                    push.push(plan, 'm', cut, os.path.join(self.work, '.git'),
                                 self.init().have, delays=())
                 self.assertIn('cut', str(caught.exception))
             self.assertNotIn('\n', str(caught.exception))
@@ -253,45 +253,45 @@ proc.wait()
         for name in os.listdir(packs):
             os.chmod(os.path.join(packs, name), 0o600)
             os.remove(os.path.join(packs, name))
-        with source.prepare_push(self.src, hashes[2:], 'run') as plan:
+        with push.prepare_push(self.src, hashes[2:], 'run') as plan:
             far = os.path.join(self.work, '.git')
             try:
-                source.push(plan, 'm', self.transport, far, self.init().have)
+                push.push(plan, 'm', self.transport, far, self.init().have)
                 broken = not self.has(hashes[2])
             except ssh.RemoteError:
                 broken = True
             self.assertTrue(broken)
             answer = self.init(fresh=True)
             self.assertEqual(answer.have, ())
-            source.push(plan, 'm', self.transport, far, answer.have)
+            push.push(plan, 'm', self.transport, far, answer.have)
         self.check(hashes[2:])
 
     def test_too_many_commits(self):
         """A machine used for years does not list all it ever saw; it starts again."""
-        from buildman import farside
+        from buildman.agent import setup
         hashes = self.history(5)
         self.push(hashes)
         self.assertEqual(set(self.init().have), set(hashes))
-        old, farside.MAX_COMMIT_REFS = farside.MAX_COMMIT_REFS, 3
+        old, setup.MAX_COMMIT_REFS = setup.MAX_COMMIT_REFS, 3
         try:
-            self.assertEqual(farside.prepare_repository(self.work), [])
+            self.assertEqual(setup.prepare_repository(self.work), [])
         finally:
-            farside.MAX_COMMIT_REFS = old
+            setup.MAX_COMMIT_REFS = old
         self.assertFalse(self.has(hashes[0]))
         self.push(hashes[1:3])
         self.check(hashes[1:3])
 
     def test_packs_are_put_together(self):
-        from buildman import farside
+        from buildman.agent import setup
         hashes = self.history(4)
         for name in hashes:
             self.push([name], f'run-{name}')
         self.init()
-        old, farside.MAX_PACKS = farside.MAX_PACKS, 2
+        old, setup.MAX_PACKS = setup.MAX_PACKS, 2
         try:
-            farside.prepare_repository(self.work)
+            setup.prepare_repository(self.work)
         finally:
-            farside.MAX_PACKS = old
+            setup.MAX_PACKS = old
         packs = os.listdir(os.path.join(self.work, '.git', 'objects', 'pack'))
         self.assertEqual(len([name for name in packs if name.endswith('.pack')]), 1)
         self.check(hashes)
@@ -323,11 +323,11 @@ proc.wait()
             self.git('config', '--global', key, val)
         os.environ['GIT_DIR'] = os.path.join(self.dir, 'nowhere')
         try:
-            plan = source.prepare_push(self.src, hashes, 'run')
+            plan = push.prepare_push(self.src, hashes, 'run')
         finally:
             del os.environ['GIT_DIR']
         with plan:
-            source.push(plan, 'm', self.transport, os.path.join(self.work, '.git'),
+            push.push(plan, 'm', self.transport, os.path.join(self.work, '.git'),
                         self.init().have)
         self.check(hashes)
 
@@ -337,7 +337,7 @@ proc.wait()
                                 (os.path.join(self.dir, 'nowhere'), ['1' * 40]),
                                 (os.path.join(self.dir, 'nowhere'), None)):
             with self.assertRaises(GitError) as caught:
-                source.prepare_push(folder, commits, 'run')
+                push.prepare_push(folder, commits, 'run')
             self.assertNotIn('\n', str(caught.exception))
         self.assertEqual([name for name in os.listdir(self.dir) if 'buildman-push' in name], [])
 

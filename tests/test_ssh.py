@@ -10,8 +10,9 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from buildman import oneshot, ssh
-from buildman.errors import UsageError
+from buildman.core.errors import UsageError
+from buildman.process import commands
+from buildman.remote import ssh
 
 STUB = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'stub_ssh')
 WAIT = 30       # seconds; only a failing test ever waits for so long
@@ -201,7 +202,7 @@ class TestRun(StubCase):
 
     def test_stop_all(self):
         """Ctrl-C while machines are asked: their commands end at once."""
-        self.addCleanup(oneshot.resume)
+        self.addCleanup(commands.resume)
         self.control('hang')
         errors = []
 
@@ -213,7 +214,7 @@ class TestRun(StubCase):
         threads = [threading.Thread(target=run) for _ in range(3)]
         for thread in threads:
             thread.start()
-        oneshot.stop_all()
+        commands.stop_all()
         for thread in threads:
             thread.join(WAIT)
         self.assertEqual(errors, ['stopped'] * 3)
@@ -304,7 +305,7 @@ class TestPush(StubCase):
                               env={**os.environ, **ssh.transport_for('alpha').git_env()},
                               capture_output=True, text=True, check=False)
         self.assertNotEqual(proc.returncode, 0)
-        exc = ssh.explain('alpha', oneshot.Answer('', proc.stderr, proc.returncode), 'git push')
+        exc = ssh.explain('alpha', commands.Answer('', proc.stderr, proc.returncode), 'git push')
         self.assertEqual(exc.kind, 'denied')
 
 

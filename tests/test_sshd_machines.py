@@ -13,14 +13,16 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
 import sshd
 
-from buildman import bsettings, machine, running, scripts, source, ssh
+from buildman import bsettings, machine
+from buildman.agent import procfs
+from buildman.remote import push, scripts, ssh
 
 WAIT = 60       # seconds; only a failing test ever waits for so long
 
 # Holds the lock of argv[1] for the run argv[2] until its input ends
 HOLDER = '''
 import subprocess, sys
-from buildman import lock
+from buildman.agent import lock
 def main():
     try:
         held = lock.hold(sys.argv[1], sys.argv[2])
@@ -100,9 +102,9 @@ class TestRealSsh(unittest.TestCase):
                 hashes.append(git('rev-parse', 'HEAD'))
             git_dir = answers[won[0]].work_dir + '/.git'
             for part in (hashes[2:], hashes):
-                with source.prepare_push(tmp, part, 'r') as plan:
-                    source.push(plan, mach.name, mach.transport, git_dir,
-                                self.init(mach, f'run-{won[0]}').have)
+                with push.prepare_push(tmp, part, 'r') as plan:
+                    push.push(plan, mach.name, mach.transport, git_dir,
+                              self.init(mach, f'run-{won[0]}').have)
                 for name in part:
                     out = mach.transport.run(f'git --git-dir={git_dir} rev-parse {name}:f', WAIT)
                     self.assertEqual(out.split()[-1], git('rev-parse', f'{name}:f'))
@@ -113,9 +115,8 @@ class TestRealSsh(unittest.TestCase):
     def start_holder(self, mach, run):
         """Start a process there that holds the lock; return it and its child's pid."""
         work_dir = self.init(mach, run).work_dir
-        texts = [*map(scripts._shipped, scripts.LOCK_MODULES), ('buildman.holder', HOLDER)]
-        cmd = ssh.python_command(f'MODULES = {texts!r}\n{scripts._LOADER}'.encode(),
-                                 [work_dir, run])
+        modules = {**scripts.modules_of('agent.lock'), 'buildman.holder': HOLDER}
+        cmd = scripts.program_command(modules, 'buildman.holder', [work_dir, run])
         proc = subprocess.Popen(mach.transport.argv(cmd), stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.addCleanup(proc.stdin.close)
@@ -134,7 +135,7 @@ class TestRealSsh(unittest.TestCase):
         self.assertTrue(self.init(mach, 'run-l').busy)
         said = mach.transport.run(scripts.kill_script(mach.work_dir), WAIT)
         self.assertIn(str(child), said)
-        self.assertNotIn(child, running.parents())
+        self.assertNotIn(child, procfs.parents())
         self.assertFalse(self.init(mach, 'run-l').busy)
         mach.transport.run(scripts.kill_script(mach.work_dir), WAIT)
 

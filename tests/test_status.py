@@ -13,10 +13,10 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from support import render_screen  # noqa: E402
+from support import render_screen
 
-from buildman.outcome import Outcome  # noqa: E402
-from buildman.status import Status  # noqa: E402
+from buildman.core.outcome import Outcome
+from buildman.schedule.progress import Status
 
 
 class Terminal(io.StringIO):

@@ -19,13 +19,13 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from support import needs  # noqa: E402
+from support import needs
 
-from buildman import git, seed, steps  # noqa: E402
-from buildman.errors import GitError  # noqa: E402
-from buildman.steps import Steps  # noqa: E402
-from buildman.watch import Watches  # noqa: E402
-from buildman.worktree import ChangedFiles, Origin, SlotSource  # noqa: E402
+from buildman.core.errors import GitError
+from buildman.source import git, replay, shared
+from buildman.source.checkout import ChangedFiles, Origin, SlotSource
+from buildman.source.replay import Steps
+from buildman.source.writes import Watches
 
 # Names that sort in odd ways, and a folder that another one's name begins with
 NAMES = ('a', 'a.c', 'a-b', 'a/x', 'a/y.c', 'ab/c', 'a0', 'd/e/f/g', 'd/e/h', 'd/i', 'z',
@@ -315,7 +315,7 @@ class TestSteps(StepsCase):
         for number in range(4):
             self.put('a', str(number) * 40)
             hashes.append(self.commit())
-        with mock.patch.object(steps, 'MAX_KEPT', 100):
+        with mock.patch.object(replay, 'MAX_KEPT', 100):
             self.steps = Steps()
         slots = [self.slot(name, hashes[0]) for name in ('00', '01')]
         used = []
@@ -345,7 +345,7 @@ class TestSteps(StepsCase):
 
     def test_folders(self) -> None:
         """Each folder comes once, and before what is in it"""
-        self.assertEqual(steps.folders_of(['a', 'b/c/d', 'b/e', 'b/c/f', 'g/h']),
+        self.assertEqual(replay.folders_of(['a', 'b/c/d', 'b/e', 'b/c/f', 'g/h']),
                          ['b', 'b/c', 'g'])
 
 
@@ -357,7 +357,7 @@ class TestShared(StepsCase):
         origin = Origin.read(self.repo)
         first = SlotSource(os.path.join(self.dir, '00'), origin)
         first.prepare(commit)
-        with open(os.path.join(first.path, '.git', seed.SHARED_MARK), 'wb'):
+        with open(os.path.join(first.path, '.git', shared.SHARED_MARK), 'wb'):
             pass
         slots = [first]
         for name in ('01', '02'):

@@ -15,9 +15,9 @@ from typing import Dict, List, Sequence, Set, Tuple
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
-from buildman import summary_diff as sd
-from buildman.plan import Board
-from buildman.resultreader import (
+from buildman.core.plan import Board
+from buildman.results import compare as sd
+from buildman.results.reader import (
     ERROR,
     OK,
     UNKNOWN,
@@ -26,7 +26,7 @@ from buildman.resultreader import (
     parse_sizes,
     parse_symbols,
 )
-from buildman.summary import BoardFacts, CommitSummary, Differ
+from buildman.results.summary import BoardFacts, CommitSummary, Differ
 
 WARN = 'a.c:1:2: warning: unused'
 FAIL = 'a.c:1:2: error: bad'

@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from support import Result, SampleCase, wait_for
 
-from buildman import sample, sample_files
+from buildman.demo import sample, sample_files
 
 BOARDS = 'anvil,hammock,rocket'
 

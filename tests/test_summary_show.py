@@ -23,13 +23,13 @@ from unittest import mock
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
-from buildman import durations, summary_show, summary_work
-from buildman.errors import SetupError
-from buildman.events import Built
-from buildman.outcome import Outcome
-from buildman.plan import Board, Commit
-from buildman.results import commit_dir_name
-from buildman.summary_show import ResultTeller, SummaryRequest, TextOptions, show_summary
+from buildman.core.errors import SetupError
+from buildman.core.events import Built
+from buildman.core.outcome import Outcome
+from buildman.core.plan import Board, Commit
+from buildman.results import durations, scan, show
+from buildman.results.show import ResultTeller, SummaryRequest, TextOptions, show_summary
+from buildman.results.tree import commit_dir_name
 
 COMMITS = tuple(Commit(f'{num:040x}', subject) for num, subject in
                 enumerate(('Base', 'net: Break a/b', 'Mend it'), 1))
@@ -501,17 +501,17 @@ class TestProcesses(ShowCase):
                 return out, err, inf.read()
 
         alone = everything()
-        with mock.patch.object(summary_work, 'BUDGET', 100):
+        with mock.patch.object(scan, 'BUDGET', 100):
             self.assertEqual(everything(), alone)
         for count in (2, 3, 7):
-            with mock.patch.object(summary_show, 'process_count', lambda *_, n=count: n):
+            with mock.patch.object(show, 'process_count', lambda *_, n=count: n):
                 self.assertEqual(everything(), alone)
 
     def test_count(self) -> None:
         """A small tree is read before another process has even started."""
-        wanted = summary_work.Wanted()
-        self.assertEqual(summary_work.process_count(100, wanted, 8), 1)
-        self.assertEqual(summary_work.process_count(10**7, wanted, 8), 8)
+        wanted = scan.Wanted()
+        self.assertEqual(scan.process_count(100, wanted, 8), 1)
+        self.assertEqual(scan.process_count(10**7, wanted, 8), 8)
 
     def test_dead_reader(self) -> None:
         """A reader that dies is an error, not the end of the summary."""
@@ -520,8 +520,8 @@ class TestProcesses(ShowCase):
         def die(*_args: object) -> None:
             os._exit(3)
 
-        with mock.patch.object(summary_work.SliceReader, 'advance', die), \
-                mock.patch.object(summary_show, 'process_count', lambda *_: 2), \
+        with mock.patch.object(scan.SliceReader, 'advance', die), \
+                mock.patch.object(show, 'process_count', lambda *_: 2), \
                 self.assertRaisesRegex(SetupError, 'has died'):
             self.show()
 

@@ -16,8 +16,8 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import memory  # noqa: E402
-import support  # noqa: E402
+import memory
+import support
 
 
 class TestSupport(unittest.TestCase):

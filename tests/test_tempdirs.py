@@ -16,7 +16,7 @@ for folder in (TESTS, TOOLS):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from buildman import tempdirs  # noqa: E402
+from buildman.process import tempdirs
 
 
 class TestTempdirs(unittest.TestCase):
@@ -33,7 +33,7 @@ class TestTempdirs(unittest.TestCase):
     def maker(self) -> 'subprocess.Popen[str]':
         """Start a process that has a folder until its input ends; its first line is the path"""
         proc = subprocess.Popen(
-            [sys.executable, '-c', 'import sys; from buildman import tempdirs; '
+            [sys.executable, '-c', 'import sys; from buildman.process import tempdirs; '
              'print(tempdirs.make(), flush=True); sys.stdin.read()'], text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env=dict(os.environ, TMPDIR=self.dir, PYTHONPATH=TOOLS))

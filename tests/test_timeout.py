@@ -13,8 +13,8 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
-from dist_support import DistCase, joblog, read  # noqa: E402
+import support
+from dist_support import DistCase, joblog, read
 
 # Seconds; a build takes a fifth of one, on a machine that has nothing else to do
 LIMIT = '5'

@@ -12,8 +12,10 @@ from typing import List
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from buildman import bsettings, plan, toolchain
-from buildman.errors import ToolchainError
+from buildman import bsettings
+from buildman.core import plan
+from buildman.core.errors import ToolchainError
+from buildman.toolchains import find
 from u_boot_pylib import terminal
 
 GOOD = 'echo "$0 $@" >>{log}; echo "gcc 13"'
@@ -40,13 +42,13 @@ class ToolchainTest(unittest.TestCase):
         os.chmod(path, mode)
         return path
 
-    def chains(self, text: str, override: str = '', strict: bool = True) -> toolchain.Toolchains:
+    def chains(self, text: str, override: str = '', strict: bool = True) -> find.Toolchains:
         """Return what is found with a configuration."""
         conf = os.path.join(self.tmp, 'conf')
         with open(conf, 'w', encoding='utf-8') as outf:
             outf.write(text.replace('TMP', self.tmp))
         bsettings.setup(conf)
-        chains = toolchain.Toolchains(override, f'{self.on_path}:/usr/bin:/bin')
+        chains = find.Toolchains(override, f'{self.on_path}:/usr/bin:/bin')
         chains.scan(strict)
         return chains
 
@@ -305,7 +307,7 @@ class ToolchainTest(unittest.TestCase):
     def test_nothing_at_all(self) -> None:
         """A machine without a compiler is told how to get one."""
         bsettings.setup(None)
-        chains = toolchain.Toolchains('', self.on_path)
+        chains = find.Toolchains('', self.on_path)
         self.assertEqual(['List of available toolchains (0):', 'None', ''], chains.list_lines())
         self.assertRegex(chains.warnings[0], 'No tool chains: run .buildman --fetch-arch all')
 
@@ -313,8 +315,8 @@ class ToolchainTest(unittest.TestCase):
         """A compiler on a dead network share must not hold up everything."""
         self.make('a/arm-elf-gcc', 'sleep 1000')
         self.make('a/arm-linux-gcc')
-        self.addCleanup(setattr, toolchain, 'TEST_TIMEOUT', toolchain.TEST_TIMEOUT)
-        toolchain.TEST_TIMEOUT = 0.2  # type: ignore[assignment]
+        self.addCleanup(setattr, find, 'TEST_TIMEOUT', find.TEST_TIMEOUT)
+        find.TEST_TIMEOUT = 0.2  # type: ignore[assignment]
         self.assertEqual('a/arm-linux-gcc', self.select('[toolchain]\na = TMP/a\n', 'arm'))
 
     # -- list --------------------------------------------------------------
@@ -377,7 +379,7 @@ arm       : TMP/a/bin/arm-linux-gcc
         if not os.path.exists('/usr/bin/gcc'):
             self.skipTest('no /usr/bin/gcc')
         bsettings.setup(None)
-        chain = toolchain.Toolchains('', '/usr/bin').select('sandbox')
+        chain = find.Toolchains('', '/usr/bin').select('sandbox')
         self.assertEqual(('/usr/bin/gcc', '', 'sandbox'), (chain.gcc, chain.cross, chain.arch))
 
 

@@ -12,7 +12,8 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 from support import assert_same_tree, command, needs
 
-from buildman import sample_files, unaffected
+from buildman.build import unaffected
+from buildman.demo import sample_files
 
 NOTES = unaffected.Notes(['common/main.c', 'include/common.h', 'dts/a.dts'])
 

@@ -16,11 +16,11 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
-from dist_support import LOGS, DistCase, joblog, read  # noqa: E402
+import support
+from dist_support import LOGS, DistCase, joblog, read
 
-from buildman import sample_files  # noqa: E402
-from buildman.outcome import lacks_compiler, without_compiler  # noqa: E402
+from buildman.core.outcome import lacks_compiler, without_compiler
+from buildman.demo import sample_files
 
 BOARDS = (*(board for board in sample_files.DEFAULT_BOARDS if board.target == 'sandbox'),
           sample_files.BoardSpec('xtbox', 'xtensa'))

@@ -17,8 +17,8 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from buildman import watch  # noqa: E402
-from buildman.watch import Watch, Watches  # noqa: E402
+from buildman.source import writes
+from buildman.source.writes import Watch, Watches
 
 
 class TestWatch(unittest.TestCase):
@@ -159,27 +159,27 @@ class TestWatch(unittest.TestCase):
 
     def test_limit(self) -> None:
         """Our share of what the user may watch is not exceeded"""
-        with mock.patch.object(watch, '_limit', return_value=3):
+        with mock.patch.object(writes, '_limit', return_value=3):
             watches = Watches()
         self.assertIsNone(watches.watch(self.path('00'), ['d', 'd/e', 'build'], 'build'))
         # What it took for that was given back
         self.assertTrue(watches.watch(self.path('00'), ['d'], 'build'))
         watches.close()
-        with mock.patch.object(watch, '_LIMIT', self.path('limit')):
-            self.assertEqual(watch._limit(), watch.MOST)
+        with mock.patch.object(writes, '_LIMIT', self.path('limit')):
+            self.assertEqual(writes._limit(), writes.MOST)
             with open(self.path('limit'), 'w', encoding='ascii') as outf:
                 outf.write('8192\n')
-            self.assertEqual(watch._limit(), 4096)
+            self.assertEqual(writes._limit(), 4096)
 
     def test_nothing(self) -> None:
         """Without help of the kernel there is no watch"""
-        with mock.patch.object(watch, '_load', side_effect=ImportError):
+        with mock.patch.object(writes, '_load', side_effect=ImportError):
             self.assertIsNone(Watches().watch(self.path('00'), [], 'build'))
         self.watches.close()
         self.assertIsNone(self.watches.watch(self.path('00'), [], 'build'))
         self.assertIsNone(Watches().watch(self.path('00'), ['missing'], 'build'))
         # A file system that does not tell
-        with mock.patch.object(watch, '_CHANGES', 0x1):
+        with mock.patch.object(writes, '_CHANGES', 0x1):
             self.assertIsNone(Watches().watch(self.path('01'), [], 'build'))
 
 

@@ -13,10 +13,10 @@ from typing import Dict, List, Tuple
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 
-from buildman import weights
-from buildman.durations import FULL, MORE, PART, Record
-from buildman.plan import Board
-from buildman.scheduler import Scheduler, Task
+from buildman.core.plan import Board
+from buildman.results.durations import FULL, MORE, PART, Record
+from buildman.schedule import weights
+from buildman.schedule.policy import Scheduler, Task
 
 
 def record(target: str, seconds: float, kind: str = FULL, machine: str = '',

@@ -20,10 +20,11 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
-from worker_support import COMMAND, WorkerCase, WorkerProcess  # noqa: E402
+import support
+from worker_support import COMMAND, WorkerCase, WorkerProcess
 
-from buildman import protocol, scripts  # noqa: E402
+from buildman.remote import scripts
+from buildman.wire import codec
 
 # What an older boss knows, and the fields of a result that it gets
 TABLE = {'ready', 'setup_done', 'configure_done', 'build_started', 'worktree_created',
@@ -144,7 +145,7 @@ class ResultTest(WorkerCase):
         tree: Dict[str, bytes] = {}
         pieces: Dict[str, bytes] = {}
         for target, arch in self.BOARDS:
-            worker.send_message(protocol.BuildBoard(target, arch, tuple(commits)))
+            worker.send_message(codec.BuildBoard(target, arch, tuple(commits)))
         left = {target for target, _ in self.BOARDS}
         while left:
             msg = worker.next()
@@ -157,8 +158,8 @@ class ResultTest(WorkerCase):
                     self.assertEqual(msg['sha256'], hashlib.sha256(pieces[path]).hexdigest())
                     tree[path] = pieces[path]
             elif msg['resp'] == 'build_result':
-                decoded = protocol.decode_response(dict(msg))
-                assert isinstance(decoded, protocol.BuildResult), decoded
+                decoded = codec.decode_response(dict(msg))
+                assert isinstance(decoded, codec.BuildResult), decoded
                 tree.update({f'{folder}/{name}': data for name, data in decoded.files.items()})
                 tree[f'{folder}/done'] = str(decoded.return_code).encode()
                 tree[f'{folder}/log'] = decoded.stdout.encode()
@@ -191,7 +192,7 @@ class ResultTest(WorkerCase):
     def test_some_commits(self) -> None:
         """Commits that are there already are built again."""
         worker = self.prepared(count=3)
-        worker.send_message(protocol.BuildBoard('anvil', 'arm', (1,)))
+        worker.send_message(codec.BuildBoard('anvil', 'arm', (1,)))
         worker.until('board_done', board='anvil')
         self.assertEqual([1], [msg['commit_upto'] for msg in worker.seen
                                if msg['resp'] == 'build_result'])
@@ -202,23 +203,23 @@ class ResultTest(WorkerCase):
         sha = hashlib.sha256(data).hexdigest()
         worker = self.start()
         worker.until('ready')
-        worker.send_message(protocol.Setup(self.work_dir, protocol.PROTOCOL_VERSION))
+        worker.send_message(codec.Setup(self.work_dir, codec.PROTOCOL_VERSION))
         worker.until('setup_done')
-        worker.send_message(protocol.NeedBlobs((sha,)))
+        worker.send_message(codec.NeedBlobs((sha,)))
         self.assertEqual([sha], worker.until('blobs_missing')['sha256s'])
         half = len(data) // 2
-        worker.send_message(protocol.PutBlob(sha, 0, data[:half], False))
-        worker.send_message(protocol.PutBlob(sha, half, data[half:], True))
+        worker.send_message(codec.PutBlob(sha, 0, data[:half], False))
+        worker.send_message(codec.PutBlob(sha, half, data[half:], True))
         worker.until('blob_done', sha256=sha)
-        worker.send_message(protocol.NeedBlobs((sha,)))
+        worker.send_message(codec.NeedBlobs((sha,)))
         self.assertEqual([], worker.until('blobs_missing')['sha256s'])
         knobs = self.write_knobs('sandbox', 'show BL31')
-        worker.send_message(protocol.Configure({}, {}, {'settings': {}, 'env': {
-            'BL31': f'@blob:{sha}/bl31.elf@', **knobs}}, protocol.PROTOCOL_VERSION))
+        worker.send_message(codec.Configure({}, {}, {'settings': {}, 'env': {
+            'BL31': f'@blob:{sha}/bl31.elf@', **knobs}}, codec.PROTOCOL_VERSION))
         worker.until('configure_done')
-        worker.send_message(protocol.BuildPrepare(self.tree.commits[:1], 1))
+        worker.send_message(codec.BuildPrepare(self.tree.commits[:1], 1))
         worker.until('build_prepare_done')
-        worker.send_message(protocol.BuildBoard('sandbox', 'sandbox'))
+        worker.send_message(codec.BuildBoard('sandbox', 'sandbox'))
         path = worker.until('build_result')['stdout'].strip().rpartition('=')[2]
         with open(path, 'rb') as inf:
             self.assertEqual(data, inf.read())
@@ -228,10 +229,10 @@ class ResultTest(WorkerCase):
         """A file that arrives damaged is built into an image."""
         worker = self.start()
         worker.until('ready')
-        worker.send_message(protocol.Setup(self.work_dir, protocol.PROTOCOL_VERSION))
-        worker.send_message(protocol.PutBlob('a' * 64, 0, b'other', True))
+        worker.send_message(codec.Setup(self.work_dir, codec.PROTOCOL_VERSION))
+        worker.send_message(codec.PutBlob('a' * 64, 0, b'other', True))
         worker.until('error')
-        worker.send_message(protocol.NeedBlobs(('a' * 64,)))
+        worker.send_message(codec.NeedBlobs(('a' * 64,)))
         self.assertEqual(['a' * 64], worker.until('blobs_missing')['sha256s'])
 
 
@@ -240,17 +241,18 @@ class CommandTest(WorkerCase):
 
     def test_stdout_is_for_messages(self) -> None:
         """Something prints, and the boss takes it for a broken message."""
-        noisy = ('import os, sys; sys.path.insert(0, sys.argv[1]); from buildman import worker\n'
-                 'old = worker.Worker._prepare\n'
+        noisy = ('import os, sys; sys.path.insert(0, sys.argv[1])\n'
+                 'from buildman.agent import serve\n'
+                 'old = serve.Worker._prepare\n'
                  'def prepare(self, msg):\n'
                  '    print("noise"); os.write(1, b"raw noise\\n"); os.system("echo shell noise")\n'
                  '    old(self, msg)\n'
-                 'worker.Worker._prepare = prepare\n'
-                 'sys.exit(worker.main(sys.argv[2:]))\n')
+                 'serve.Worker._prepare = prepare\n'
+                 'sys.exit(serve.main(sys.argv[2:]))\n')
         worker = self.start(argv=[sys.executable, '-c', noisy, support.TOOLS, self.work_dir,
                                   self.owner.run])
         worker.until('ready')
-        worker.send_message(protocol.BuildPrepare(self.tree.commits[:1], 1))
+        worker.send_message(codec.BuildPrepare(self.tree.commits[:1], 1))
         worker.until('build_prepare_done')
         worker.send('quit')
         worker.until('quit_ack')
@@ -264,7 +266,7 @@ class CommandTest(WorkerCase):
         """A boss that has gone mad must not leave a crashed worker's lock and builds."""
         rng = random.Random(7)
         worker = self.prepared()
-        kinds = [*protocol.COMMANDS, 'nonsense', '']
+        kinds = [*codec.COMMANDS, 'nonsense', '']
         kinds.remove('quit')
         values: List[Any] = [None, 0, -1, 1 << 70, 'x', '../x', [], {}, [1, 'a'], True, 1e308,
                              '\ud800', {'a': {'b': []}}, ['0' * 40]]
@@ -284,9 +286,9 @@ class CommandTest(WorkerCase):
         lines += ['[' * 100_000, '"' + 'x' * 100_000, '{"cmd": "ping"', 'null', '1']
         worker.write(b''.join(line.encode('utf-8', 'surrogatepass').replace(b'\n', b' ') + b'\n'
                               for line in lines))
-        worker.send_message(protocol.Configure({}, self.gcc, {'settings': {}},
-                                               protocol.PROTOCOL_VERSION))
-        worker.send_message(protocol.BuildBoard('anvil', 'arm', (0,)))
+        worker.send_message(codec.Configure({}, self.gcc, {'settings': {}},
+                                               codec.PROTOCOL_VERSION))
+        worker.send_message(codec.BuildBoard('anvil', 'arm', (0,)))
         self.assertEqual(0, worker.until('build_result', board='anvil')['return_code'])
         worker.send('quit')
         worker.until('quit_ack')
@@ -298,14 +300,14 @@ class CommandTest(WorkerCase):
         worker = self.prepared()
         for board, arch, commits in (('anvil', 'xtensa', None), ('../anvil', 'arm', None),
                                      ('anvil', 'arm', (5,)), ('-x', 'arm', None)):
-            worker.send_message(protocol.BuildBoard(board, arch, commits))
+            worker.send_message(codec.BuildBoard(board, arch, commits))
             self.assertEqual(board, worker.until('error')['board'])
             worker.until('board_done', board=board)
         # What a board of -X is made of becomes words of make
         for base, fragments in (('../anvil', ()), ('-x', ()), ('SHELL=x', ()),
                                 ('anvil', ('/tmp/x.config',)), ('anvil', ('-fx',)),
                                 ('anvil', ('quiet.config', ''))):
-            worker.send_message(protocol.BuildBoard('x,anvil', 'arm', (0,), base=base,
+            worker.send_message(codec.BuildBoard('x,anvil', 'arm', (0,), base=base,
                                                     fragments=fragments))
             self.assertIn('is not a board', worker.until('error', board='x,anvil')['msg'])
             worker.until('board_done', board='x,anvil')
@@ -314,8 +316,8 @@ class CommandTest(WorkerCase):
         """The same, from a boss that forgot a step."""
         worker = self.start()
         worker.until('ready')
-        worker.send_message(protocol.Setup(self.work_dir, protocol.PROTOCOL_VERSION))
-        worker.send_message(protocol.BuildBoard('anvil', 'arm'))
+        worker.send_message(codec.Setup(self.work_dir, codec.PROTOCOL_VERSION))
+        worker.send_message(codec.BuildBoard('anvil', 'arm'))
         self.assertIn('build_prepare', worker.until('error')['msg'])
         worker.until('board_done', board='anvil')
 
@@ -323,29 +325,29 @@ class CommandTest(WorkerCase):
         """A commit that was not pushed is named, rather than silence."""
         worker = self.start()
         worker.until('ready')
-        worker.send_message(protocol.Setup(self.work_dir, protocol.PROTOCOL_VERSION))
-        worker.send_message(protocol.BuildPrepare(('1' * 40,), 1))
+        worker.send_message(codec.Setup(self.work_dir, codec.PROTOCOL_VERSION))
+        worker.send_message(codec.BuildPrepare(('1' * 40,), 1))
         self.assertIn('1' * 40, worker.until('error')['msg'])
 
     def test_prepare_again(self) -> None:
         """A second series on the same worker gets the first one's results."""
         worker = self.prepared(count=1)
-        worker.send_message(protocol.BuildBoard('anvil', 'arm'))
+        worker.send_message(codec.BuildBoard('anvil', 'arm'))
         worker.until('board_done')
-        worker.send_message(protocol.BuildPrepare(self.tree.commits[2:4], 2))
+        worker.send_message(codec.BuildPrepare(self.tree.commits[2:4], 2))
         worker.until('build_prepare_done')
-        worker.send_message(protocol.BuildBoard('anvil', 'arm'))
+        worker.send_message(codec.BuildBoard('anvil', 'arm'))
         self.assertEqual({2}, {msg['return_code'] for msg in worker.results(2).values()})
 
     def test_cancel(self) -> None:
         """A board that another machine has built goes on here."""
         knobs = self.write_knobs('anvil', 'hang deaf')
         worker = self.prepared(extra=knobs, boards=1)
-        worker.send_message(protocol.BuildBoard('anvil', 'arm'))
+        worker.send_message(codec.BuildBoard('anvil', 'arm'))
         worker.until('started', board='anvil')
-        worker.send_message(protocol.Cancel('anvil'))
+        worker.send_message(codec.Cancel('anvil'))
         worker.until('board_done', board='anvil')
-        worker.send_message(protocol.BuildBoard('rocket', 'aarch64'))
+        worker.send_message(codec.BuildBoard('rocket', 'aarch64'))
         self.assertEqual(0, worker.until('build_result')['return_code'])
         self.assertNotIn(('build_result', 'anvil'),
                          [(msg['resp'], msg.get('board')) for msg in worker.seen])
@@ -353,9 +355,9 @@ class CommandTest(WorkerCase):
     def test_large_output(self) -> None:
         """A board that prints without end kills every worker that tries it."""
         worker = self.prepared(extra=self.write_knobs('anvil', 'noise 20000'), count=1)
-        worker.send_message(protocol.BuildBoard('anvil', 'arm'))
-        msg = protocol.decode_response(dict(worker.until('build_result')))
-        assert isinstance(msg, protocol.BuildResult)
+        worker.send_message(codec.BuildBoard('anvil', 'arm'))
+        msg = codec.decode_response(dict(worker.until('build_result')))
+        assert isinstance(msg, codec.BuildResult)
         self.assertIn('left out', msg.stdout)
         self.assertEqual(0, msg.return_code)
 
@@ -364,27 +366,16 @@ class ShippedTest(WorkerCase):
     """What the boss sends is all that a machine needs."""
 
     def test_modules(self) -> None:
-        """A module that is missing, or comes too late, is found on the first real machine."""
+        """A module that is missing is found on the first real machine."""
         code = ('import sys; sys.path.insert(0, sys.argv[1]); before = set(sys.modules)\n'
-                'import buildman.worker\n'
+                'import buildman.agent.serve\n'
                 'print(*[name for name in sys.modules if name.startswith("buildman.")])\n'
                 'print(*[name for name in sys.modules if name.startswith("u_boot")])\n')
         out = subprocess.run([sys.executable, '-I', '-c', code, support.TOOLS], check=True,
                              stdout=subprocess.PIPE).stdout.decode().split('\n')
-        loaded = [name.partition('.')[2] for name in out[0].split()]
-        self.assertEqual(sorted(loaded), sorted(scripts.WORKER_MODULES))
+        self.assertEqual(sorted(name for name in scripts.modules_of('agent.serve')
+                                if name != 'buildman'), sorted(out[0].split()))
         self.assertEqual('', out[1], 'only modules of buildman travel')
-        # A module ends up behind those that it imports
-        check = ('import sys; sys.path.insert(0, sys.argv[1])\n'
-                 'for name in sys.argv[2:]:\n'
-                 '    before = set(sys.modules)\n'
-                 '    __import__("buildman." + name)\n'
-                 '    new = set(sys.modules) - before\n'
-                 '    print(*[name for name in new if name.startswith("buildman.")])\n')
-        out = subprocess.run([sys.executable, '-I', '-c', check, support.TOOLS,
-                              *scripts.WORKER_MODULES], check=True,
-                             stdout=subprocess.PIPE).stdout.decode().splitlines()
-        self.assertEqual([f'buildman.{name}' for name in scripts.WORKER_MODULES], out)
 
     def test_size(self) -> None:
         """One argument may have 128 KiB; beyond that nothing starts."""
@@ -393,8 +384,9 @@ class ShippedTest(WorkerCase):
 
     def test_words(self) -> None:
         """What is left out is what a module says of itself, and nothing that it does"""
-        for name in (*scripts.WORKER_MODULES, 'farside', 'machine_probe'):
-            path = os.path.join(support.TOOLS, 'buildman', f'{name}.py')
+        for name in {**scripts.modules_of('agent.serve'), **scripts.modules_of('agent.setup')}:
+            path = os.path.join(support.TOOLS, name.replace('.', os.sep))
+            path = f'{path}.py' if not os.path.isdir(path) else os.path.join(path, '__init__.py')
             with open(path, encoding='utf-8') as inf:
                 text = inf.read()
             short = scripts.without_words(text)
@@ -427,13 +419,13 @@ class ShippedTest(WorkerCase):
         worker = self.start(argv=['env', '-i', f'HOME={home}', f'{support.MARK}={self.marker}',
                                   f'PATH={bare}:/usr/bin:/bin', 'sh', '-c', script], cwd=home)
         ready = worker.until('ready')
-        self.assertEqual(protocol.PROTOCOL_VERSION, ready['version'])
-        worker.send_message(protocol.Configure({}, self.gcc, {'settings': {}, 'env': {}},
-                                               protocol.PROTOCOL_VERSION))
+        self.assertEqual(codec.PROTOCOL_VERSION, ready['version'])
+        worker.send_message(codec.Configure({}, self.gcc, {'settings': {}, 'env': {}},
+                                               codec.PROTOCOL_VERSION))
         worker.until('configure_done')
-        worker.send_message(protocol.BuildPrepare(self.tree.commits[:1], 1))
+        worker.send_message(codec.BuildPrepare(self.tree.commits[:1], 1))
         worker.until('build_prepare_done')
-        worker.send_message(protocol.BuildBoard('anvil', 'arm'))
+        worker.send_message(codec.BuildBoard('anvil', 'arm'))
         self.assertEqual(0, worker.until('build_result')['return_code'])
         worker.send('quit')
         worker.until('quit_ack')

@@ -14,9 +14,10 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from worker_support import COMMAND, WorkerCase, WorkerProcess  # noqa: E402
+from worker_support import COMMAND, WorkerCase, WorkerProcess
 
-from buildman import lock, protocol  # noqa: E402
+from buildman.agent import lock
+from buildman.wire import codec
 
 
 class EndTest(WorkerCase):
@@ -27,7 +28,7 @@ class EndTest(WorkerCase):
         here = self.out('here')
         worker = self.prepared(extra=self.write_knobs('anvil', f'signal {here}', knob),
                                heartbeat=heartbeat)
-        worker.send_message(protocol.BuildBoard('anvil', 'arm'))
+        worker.send_message(codec.BuildBoard('anvil', 'arm'))
         worker.until('started')
         while not os.path.exists(here):
             worker.proc.poll()

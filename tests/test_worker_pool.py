@@ -17,10 +17,13 @@ for folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-import support  # noqa: E402
+import support
 
-from buildman import boss, lock, machine, plan, ssh  # noqa: E402
-from u_boot_pylib import terminal  # noqa: E402
+from buildman import boss, machine
+from buildman.agent import lock
+from buildman.core import plan
+from buildman.remote import ssh
+from u_boot_pylib import terminal
 
 
 class Builder:

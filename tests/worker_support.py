@@ -14,7 +14,9 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import support
 
-from buildman import lock, protocol, scripts
+from buildman.agent import lock
+from buildman.remote import scripts
+from buildman.wire import codec
 
 COMMAND = os.path.join(support.TOOLS, 'buildman', 'buildman')
 
@@ -64,9 +66,9 @@ class WorkerProcess:
         """Send a command as an older boss spells it."""
         self.write(json.dumps({'cmd': cmd, **fields}).encode() + b'\n')
 
-    def send_message(self, msg: protocol.Message) -> None:
+    def send_message(self, msg: codec.Message) -> None:
         """Send a command as ours does."""
-        self.write(protocol.encode(msg))
+        self.write(codec.encode(msg))
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -180,11 +182,11 @@ class WorkerCase(support.SampleCase):
         """Return a worker of ours that has these commits ready for boards."""
         worker = self.start(self.work_dir, self.owner.run, heartbeat, extra=extra)
         worker.until('ready')
-        worker.send_message(protocol.Configure(
+        worker.send_message(codec.Configure(
             dict(settings or {}), self.gcc, {'settings': dict(settings or {})},
-            protocol.PROTOCOL_VERSION))
+            codec.PROTOCOL_VERSION))
         worker.until('configure_done')
-        worker.send_message(protocol.BuildPrepare(
+        worker.send_message(codec.BuildPrepare(
             self.tree.commits[first:first + count], boards))
         worker.until('build_prepare_done')
         return worker

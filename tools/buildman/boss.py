@@ -5,7 +5,7 @@ A worker is one persistent ssh process (or what the machine's transport is).
 Everything before it is started are one-shot commands: init makes the
 repository and claims the machine, git push brings the source.
 
-`WorkerPool` in `pool` drives several of them for callers of this module; the
+`WorkerPool` in `remote.pool` drives several of them for callers of this module; the
 command itself uses `remote`, which lets each machine begin when it is ready.
 """
 
@@ -28,14 +28,16 @@ from typing import (
     Tuple,
 )
 
-from buildman import bosses, lock, protocol, scripts, ssh
-from buildman.connection import END_TIME, BossError, Connection
-from buildman.errors import BuildmanError
+from buildman.agent import lock
+from buildman.core.errors import BuildmanError
+from buildman.remote import identity, scripts, ssh
+from buildman.remote.connection import END_TIME, BossError, Connection
+from buildman.wire import codec
 from u_boot_pylib import command
 
 if TYPE_CHECKING:
-    from buildman.hosts import WORK_DIRS, clean_workers, kill_workers
-    from buildman.pool import WorkerPool
+    from buildman.remote.hosts import WORK_DIRS, clean_workers, kill_workers
+    from buildman.remote.pool import WorkerPool
 
     # What callers find here: `subprocess`, since they put a stand-in for its Popen
     __all__ = ['END_TIME', 'WORK_DIRS', 'BossError', 'WorkerPool', 'clean_workers', 'kill_workers',
@@ -170,7 +172,7 @@ class RemoteWorker(Connection):
         Raises:
             BossError: what it left cannot be ended
         """
-        if owner is None or not bosses.is_dead(owner):
+        if owner is None or not identity.is_dead(owner):
             return False
         _run_ssh(self.address, scripts.kill_script(work_dir, owner.run), COMMAND_TIME)
         return True
@@ -252,7 +254,7 @@ class RemoteWorker(Connection):
             BossError: the connection has ended, or nothing came for
                 BUILD_TIMEOUT seconds
         """
-        return protocol.as_received(self._next())
+        return codec.as_received(self._next())
 
     def configure(self, settings: Mapping[str, Any],
                   plan: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
@@ -265,14 +267,14 @@ class RemoteWorker(Connection):
         Raises:
             BossError: it refuses, or the connection has ended
         """
-        self.send(protocol.Configure(dict(settings), dict(self.toolchains), dict(plan or {}),
-                                     protocol.PROTOCOL_VERSION))
+        self.send(codec.Configure(dict(settings), dict(self.toolchains), dict(plan or {}),
+                                     codec.PROTOCOL_VERSION))
         while True:
             msg = self._next()
-            if isinstance(msg, protocol.ErrorMsg):
+            if isinstance(msg, codec.ErrorMsg):
                 raise BossError(f'{self.name}: cannot configure: {msg.msg}')
-            if isinstance(msg, protocol.ConfigureDone):
-                return protocol.as_received(msg)
+            if isinstance(msg, codec.ConfigureDone):
+                return codec.as_received(msg)
 
     def build_prepare(self, commits: Optional[Sequence[Any]]) -> None:
         """Have the worker make its worktrees; answers come by recv().
@@ -282,11 +284,11 @@ class RemoteWorker(Connection):
                 source as it was pushed
         """
         hashes = tuple(_hash_of(commit) for commit in commits) if commits else (None,)
-        self.send(protocol.BuildPrepare(hashes, self.max_boards))
+        self.send(codec.BuildPrepare(hashes, self.max_boards))
 
     def build_board(self, board: str, arch: str) -> None:
         """Have the worker build a board at all commits."""
-        self.send(protocol.BuildBoard(board, arch))
+        self.send(codec.BuildBoard(board, arch))
 
     def build_boards(self, boards: Iterable[Any], commits: Optional[Sequence[Any]]) -> None:
         """Have the worker build several boards, then say so.
@@ -295,13 +297,13 @@ class RemoteWorker(Connection):
             boards: with `target` and `arch` each, or {'board':, 'arch':}
             commits: as for build_prepare()
         """
-        items = tuple(protocol.BuildBoard(*_board_of(board)) for board in boards)
+        items = tuple(codec.BuildBoard(*_board_of(board)) for board in boards)
         hashes = tuple(_hash_of(commit) for commit in commits) if commits else (None,)
-        self.send(protocol.BuildBoards(items, hashes))
+        self.send(codec.BuildBoards(items, hashes))
 
     def build_done(self) -> None:
         """Tell the worker that no more boards come."""
-        self.send(protocol.FinishBuild())
+        self.send(codec.FinishBuild())
 
     def quit(self) -> Dict[str, Any]:
         """Ask the worker to end, free the machine and return the worker's answer.
@@ -312,12 +314,12 @@ class RemoteWorker(Connection):
         self.closing = True
         try:
             self.divert(None)
-            self.send(protocol.Quit())
+            self.send(codec.Quit())
             deadline = time.monotonic() + QUIT_TIME
             while True:
                 msg = self._next(max(0.0, deadline - time.monotonic()))
-                if isinstance(msg, protocol.QuitAck):
-                    return protocol.as_received(msg)
+                if isinstance(msg, codec.QuitAck):
+                    return codec.as_received(msg)
         finally:
             self.close()
             with contextlib.suppress(BuildmanError):
@@ -379,8 +381,8 @@ def split_boards(board_selected: Optional[Mapping[str, Any]],
 
 
 # What is built on this module and still found in it
-_ELSEWHERE = {'WorkerPool': 'pool', 'kill_workers': 'hosts', 'clean_workers': 'hosts',
-              'WORK_DIRS': 'hosts'}
+_ELSEWHERE = {'WorkerPool': 'remote.pool', 'kill_workers': 'remote.hosts',
+              'clean_workers': 'remote.hosts', 'WORK_DIRS': 'remote.hosts'}
 
 
 def __getattr__(name: str) -> Any:

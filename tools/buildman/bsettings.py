@@ -14,7 +14,7 @@ import os
 import re
 from typing import Dict, FrozenSet, List, Optional, Tuple
 
-from buildman.errors import SetupError, UsageError
+from buildman.core.errors import SetupError, UsageError
 
 # What holds when there is no ~/.buildman: compilers of the system are found
 # without any set-up
@@ -161,7 +161,7 @@ def _parse(text: str, path: str) -> None:
         if bare:
             raise UsageError(f'{what}{bare}: an indented line after a line '
                              'without a value') from exc
-        # Python 3.13 has a kind of its own for a continued line, without `errors`
+        # Python 3.13 has a kind of its own for a continued line, without `core.errors`
         number = getattr(exc, 'lineno', None) or exc.errors[0][0]
         line = text.split('\n')[number - 1].strip()
         raise UsageError(f'{what}, line {number}: cannot understand {line!r}') from exc

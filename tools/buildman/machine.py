@@ -14,9 +14,12 @@ import re
 import threading
 from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
-from buildman import bsettings, machine_probe, machine_report, oneshot, scripts, ssh
-from buildman.errors import UsageError
-from buildman.machine_info import Gcc, MachineInfo, gcc_version, parse_probe
+from buildman import bsettings
+from buildman.agent import survey
+from buildman.core.errors import UsageError
+from buildman.process import commands
+from buildman.remote import report, scripts, ssh
+from buildman.remote.facts import Gcc, MachineInfo, gcc_version, parse_probe
 
 PROBE_TIMEOUT = 60.0        # seconds for one machine to describe itself
 MAX_THREADS = 64            # machines that are asked at the same time
@@ -119,7 +122,7 @@ class Machine:
 
     @property
     def limits(self) -> Dict[str, float]:
-        """What it has to offer, see machine_probe.unfit()."""
+        """What it has to offer, see survey.unfit()."""
         return {'max_load': self.max_load, 'min_disk_mb': MIN_DISK_MB, 'min_mem_mb': MIN_MEM_MB}
 
     def take_answer(self, text: str) -> bool:
@@ -134,7 +137,7 @@ class Machine:
             return self.cannot(f'its answer makes no sense: {exc}')
         # As it was configured, not the full path
         info = {**vars(self.info), 'work_dir': self.work_dir}
-        self.reason = machine_probe.unfit(info, self.limits)
+        self.reason = survey.unfit(info, self.limits)
         self.avail = not self.reason
         return self.avail
 
@@ -301,7 +304,7 @@ class MachinePool:
                     job.result()
             except BaseException:
                 # Ctrl-C: do not wait for machines that do not answer
-                oneshot.stop_all()
+                commands.stop_all()
                 raise
 
     def probe_all(self, local_gcc: Optional[Mapping[str, str]] = None,
@@ -355,7 +358,7 @@ class MachinePool:
         candidates = _candidates(needed, local)
         wanted = {}
         for arch, path in local.items():
-            gcc = machine_probe.describe_gcc(path) if arch in candidates else None
+            gcc = survey.describe_gcc(path) if arch in candidates else None
             if gcc is not None:
                 wanted[arch] = Gcc(**gcc)
         self.missing = _Missing()
@@ -384,8 +387,8 @@ class MachinePool:
             tools: versions of the tools here, to tell differences; None to
                 find them out
         """
-        here = machine_probe.tool_versions() if tools is None and self.machines else tools or {}
-        for line in machine_report.lines(self, here):
+        here = survey.tool_versions() if tools is None and self.machines else tools or {}
+        for line in report.lines(self, here):
             print(line)
 
 
@@ -427,7 +430,7 @@ def compiler_spec(needed: Iterable[str],
     candidates = _candidates(needed, local)
     wanted = {}
     for arch in candidates:
-        found = machine_probe.describe_gcc(local[arch]) if arch in local else None
+        found = survey.describe_gcc(local[arch]) if arch in local else None
         if found is not None:
             wanted[arch] = Gcc(**found)
     return candidates, wanted

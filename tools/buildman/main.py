@@ -12,9 +12,10 @@ import signal
 import sys
 from typing import NoReturn, Sequence
 
-from buildman import cmdline, control, git, signals
-from buildman.errors import EXIT_INTERRUPTED, EXIT_USAGE, BuildmanError
-from buildman.messages import plain
+from buildman.cli import cmdline, control, signals
+from buildman.core.errors import EXIT_INTERRUPTED, EXIT_USAGE, BuildmanError
+from buildman.core.text import plain
+from buildman.source import git
 
 
 def main(argv: Sequence[str]) -> int:
@@ -92,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
         from buildman import worker
         return worker.main(args.terms)
     if args.demo is not None:
-        from buildman import demo
+        from buildman.demo import demo
         return demo.run(args.demo, sys.stdout)
     return control.run(args)
 

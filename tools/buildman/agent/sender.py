@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""What came out of a build, as messages: its images in pieces, then the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from typing import Callable
+
+from buildman.core.outcome import Outcome
+from buildman.wire import codec
+
+# Bytes of an image that travel in one message
+PIECE_SIZE = 1 << 20
+
+# Characters of stdout or stderr that are sent; of more, the two ends are
+MAX_OUTPUT = 12 << 20
+
+Send = Callable[[codec.Message], None]
+
+
+def send_result(send: Send, outcome: Outcome, with_images: bool) -> None:
+    """Send a result, its images first; they are removed here.
+
+    Args:
+        send: sends a message
+        outcome: what came out
+        with_images: the boss knows what a piece of an image is
+    """
+    infra = outcome.infra
+    if with_images:
+        try:
+            for name, path in outcome.images.items():
+                _send_image(send, outcome, name, path)
+        except OSError as exc:
+            infra = infra or f'an image cannot be read: {exc.strerror}'
+    outcome.drop_images()
+    result = codec.BuildResult(
+        board=outcome.target, commit_upto=outcome.commit_upto,
+        return_code=outcome.return_code, stdout=_bounded(outcome.stdout),
+        stderr=_bounded(outcome.stderr), sizes=outcome.sizes, load_avg=os.getloadavg()[0],
+        files=outcome.files, seconds=outcome.seconds, infra=infra,
+        scan_seconds=outcome.scan_seconds,
+        reconfigured=outcome.reconfigured, skipped=outcome.skipped)
+    try:
+        send(result)
+    except ValueError as exc:
+        # Files without bound, of a build that has gone mad
+        send(dataclasses.replace(result, files={}, infra=str(exc)))
+
+
+def _send_image(send: Send, outcome: Outcome, name: str, path: str) -> None:
+    """Send one image in pieces"""
+    stat = os.stat(path)
+    digest = hashlib.sha256()
+    offset = 0
+    with open(path, 'rb') as inf:
+        while True:
+            data = inf.read(PIECE_SIZE)
+            digest.update(data)
+            last = offset + len(data) >= stat.st_size or not data
+            send(codec.FilePiece(
+                outcome.target, outcome.commit_upto, name, offset, data, last,
+                stat.st_size, digest.hexdigest() if last else '', stat.st_mode & 0o777))
+            offset += len(data)
+            if last:
+                return
+
+
+def _bounded(text: str) -> str:
+    """Return a text with its middle taken out when it is too large to be sent"""
+    if len(text) <= MAX_OUTPUT:
+        return text
+    half = MAX_OUTPUT // 2
+    return f'{text[:half]}\n… {len(text) - 2 * half} characters are left out …\n{text[-half:]}'

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""One build folder (O=) and what must be true of it between two builds.
+
+Objects are kept from commit to commit and from board to board, since make can
+tell which are out of date. What make cannot tell is looked after in here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from typing import Dict, Iterable, Set
+
+from buildman.build.artifacts import ENV_OBJECTS, PHASES
+from buildman.core.plan import Toolchain
+
+# Name of the file that tells that a build folder is sound, inside of it
+STATE_FILE = '.buildman-state'
+
+# A source that a message of a compiler begins with, or that included it
+_DIAGNOSED = re.compile(
+    r'(?:^|[\s(])((?:[\w+.,-]+/)*[\w+.,-]+\.(?:c|S|s|cc|cpp|dts|dtb|dtbo|dtso|l|y|asl))'
+    r'(?=[:,]\s|:\d)', re.MULTILINE)
+
+# What a linker complained about, where its output is made into something else and
+# is not kept: U-Boot's EFI programs. Images at the top are made again anyway
+_LINKED = re.compile(
+    r'(?:^|[-/])ld(?:\.\w+)?: warning: ((?:[\w+.,-]+/)*[\w+.,-]+_efi\.so)(?=:| has )', re.MULTILINE)
+
+# What Kconfig says of a configuration (scripts/kconfig/{confdata,symbol}.c) when make has
+# it brought up to date. A compiler tells a column as well, or leaves a blank
+_CONFIGURED = re.compile(r'^(?:[\w+./,-]+:\d+:warning: |WARNING: unmet direct dependencies )',
+                         re.MULTILINE)
+
+# What may be made of a source, without the ending
+_MADE = ('.o', '.dtb', '.dtbo', '.lex.o', '.tab.o')
+
+
+def _key(tool: Toolchain) -> str:
+    """Return what must be the same for a compiler's objects to be of any use"""
+    try:
+        stat = os.stat(tool.gcc)
+        ident = f'{stat.st_size} {stat.st_mtime_ns}'
+    except OSError:
+        ident = ''
+    return hashlib.sha256(repr((tool, ident)).encode()).hexdigest()
+
+
+class BuildFolder:
+    """A folder that builds go into.
+
+    Attributes:
+        path: the folder
+        own: whether it is ours to empty; the user's source folder is not
+    """
+
+    def __init__(self, path: str, own: bool) -> None:
+        """Name a folder; nothing is touched."""
+        self.path = path
+        self.own = own
+        self._diagnosed: Set[str] = set()
+        self._keys: Dict[str, str] = {}
+        self._config_said = False
+
+    def enter(self, tool: Toolchain) -> None:
+        """Make it ready for a board.
+
+        It is emptied unless the last build in it ended in peace and used the
+        same compiler for this architecture.
+
+        Args:
+            tool: compiler that is going to be used
+
+        Raises:
+            OSError: it cannot be made or emptied
+        """
+        state_path = os.path.join(self.path, STATE_FILE)
+        self._diagnosed, self._keys, self._config_said = set(), {}, False
+        sound = self._load(state_path) and (
+            self._keys.get(tool.arch, _key(tool)) == _key(tool))
+        if self.own:
+            if sound:
+                # From now on until leave() it is not
+                os.unlink(state_path)
+            else:
+                self.empty()
+        self._keys[tool.arch] = _key(tool)
+
+    def _load(self, state_path: str) -> bool:
+        """Read what the last build left; False when that tells nothing"""
+        try:
+            with open(state_path, encoding='utf-8') as inf:
+                state = json.load(inf)
+            self._keys = {str(arch): str(key) for arch, key in state['keys'].items()}
+            self._diagnosed = {str(name) for name in state['diagnosed']}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Tell that it is sound; not called when a build was cut short.
+
+        Raises:
+            OSError: no space
+        """
+        if self.own and os.path.isdir(self.path):
+            with open(os.path.join(self.path, STATE_FILE), 'w', encoding='utf-8') as outf:
+                json.dump({'keys': self._keys, 'diagnosed': sorted(self._diagnosed)}, outf)
+
+    def empty(self) -> None:
+        """Remove all that is in it.
+
+        Raises:
+            OSError: it cannot be removed or made
+        """
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.path)
+        os.makedirs(self.path)
+        self._diagnosed = set()
+
+    @property
+    def used(self) -> bool:
+        """Whether something was built in it before"""
+        return self.own and os.path.isdir(os.path.join(self.path, 'include'))
+
+    def remove_images(self, configure: bool) -> None:
+        """Remove what an earlier build may have left to be collected.
+
+        Args:
+            configure: the board is going to be configured, so what is made of
+                the configuration goes too
+        """
+        if not self.own:
+            return
+        for folder in ('', *PHASES):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                for entry in list(os.scandir(os.path.join(self.path, folder))):
+                    name = entry.name
+                    if name == 'Makefile' or (name.endswith('.cfg') and not configure) or (
+                            name.startswith('.') and not name.endswith('.cmd')):
+                        continue
+                    if entry.is_file(follow_symlinks=False):
+                        os.unlink(entry.path)
+        self._unlink(ENV_OBJECTS)
+        if configure:
+            # Should they not come to be made, those that are here are not of this build
+            self._unlink(('include/autoconf.mk', 'include/generated/autoconf.h'))
+            for phase in PHASES:
+                shutil.rmtree(os.path.join(self.path, phase, 'include'), ignore_errors=True)
+            # A configuration that turns out the same may be left alone by
+            # Kconfig; what is made of it must be made again all the same
+            self._outdate_config()
+
+    def _outdate_config(self) -> None:
+        """Have make bring up to date what is made of the configuration"""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.utime(os.path.join(self.path, 'include', 'config', 'auto.conf'), (0, 0))
+
+    def note_diagnosed(self, text: str) -> int:
+        """Remember which sources a compiler had something to say about.
+
+        Args:
+            text: what make wrote to stderr, with paths relative to the source
+
+        Returns:
+            how many there are in this text
+        """
+        found = set()
+        for name in (*_DIAGNOSED.findall(text), *_LINKED.findall(text)):
+            parts = name.split('/')
+            while parts and parts[0] in ('..', '.', 'build'):
+                parts = parts[1:]
+            if parts and '..' not in parts:
+                found.add('/'.join(parts))
+        self._diagnosed |= found
+        self._config_said = self._config_said or bool(_CONFIGURED.search(text))
+        return len(found)
+
+    def remove_diagnosed(self) -> None:
+        """Remove what was made of the sources that were complained about.
+
+        So they are compiled again and the messages show again, as in a build
+        from nothing. The same for what Kconfig said during the build.
+        """
+        if self._config_said:
+            self._outdate_config()
+        for name in self._diagnosed:
+            stem, ext = os.path.splitext(name)
+            outputs = [name] if ext in ('.dtb', '.dtbo') else [stem + end for end in _MADE]
+            if ext == '.so':
+                # X_efi.so becomes X.efi, which X_efi.S holds (scripts/Makefile.lib)
+                outputs += [name, stem + '.S', stem[:-len('_efi')] + '.efi']
+            for folder in ('', *(f'{phase}/' for phase in PHASES)):
+                self._unlink(folder + output for output in outputs)
+            # A host program of one source has no object of its own
+            program = os.path.join(self.path, stem)
+            if ext == '.c' and os.path.isfile(program) and not os.path.islink(program):
+                os.unlink(program)
+
+    def _unlink(self, names: Iterable[str]) -> None:
+        """Remove files that may not be there"""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(os.path.join(self.path, name))

@@ -1,0 +1,554 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Builds one board at one commit after another, in the folder of one slot.
+
+What comes out must not depend on what the folder was used for before: the
+same board at the same commit gives the same result on any machine, in any
+slot, after any interruption. Objects are kept all the same, as make can tell
+which are out of date; four rules make that safe:
+
+- Sources that a compiler complained about are remembered and their objects
+  removed before the next build, so a warning shows at every commit and for
+  every board, not only where the file happened to be compiled.
+- Images are removed when the configuration changes, so a board without SPL
+  does not inherit the SPL of another; and when the last build said anything,
+  as the linker may have said it.
+- A failure in a folder with older objects is not believed: the board is
+  configured again and tried once more. What it says in the end comes from one
+  job at a time.
+- A folder whose last build was cut short is emptied.
+
+A build that failed keeps what it has left, sizes and images included. But make leaves
+the images of the commit before where they are when it does not get as far as linking
+them again. So of these, only what was written since the build began is of this commit;
+and nothing if it was cut short, as nobody knows what is half there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import time
+from typing import Collection, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+
+from buildman.build import artifacts, ccache, environment, footprint, unaffected
+from buildman.build.folder import BuildFolder
+from buildman.build.jobserver import JobServer
+from buildman.build.make import MakeRunner
+from buildman.build.output import Tidier, by_path, infra_reason, is_passing, lacks_blobs_only
+from buildman.build.shared_dtc import DtcStore, SharedDtc
+from buildman.core.outcome import Outcome
+from buildman.core.plan import BoardJob, Commit, Settings
+from buildman.process.groups import OutOfTime, ProcessGroups
+from buildman.source.checkout import ChangedFiles, SlotSource
+from buildman.source.localversion import VersionTexts
+
+# Exit status of a build that took too long, as timeout(1) has it
+TIMED_OUT = 124
+
+# A commit that changes no more sources than this leaves little to compile
+SMALL = 8
+
+# As the preprocessor takes it, with or without blanks
+_INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*[<"]', re.MULTILINE)
+
+# What binutils need of the environment
+_TOOL_ENV = ('PATH', 'HOME', 'LC_ALL', 'LANG', 'LD_LIBRARY_PATH', 'TMPDIR')
+
+
+@dataclasses.dataclass(frozen=True)
+class SlotDirs:
+    """Where a slot works.
+
+    Attributes:
+        source: folder that make is started in
+        work: the .bm-work folder
+        number: number of the slot
+        results: folder of the results, for -w
+    """
+
+    source: str
+    work: str
+    number: int
+    results: str = ''
+
+    @property
+    def stem(self) -> str:
+        """Return the prefix of the slot's own files"""
+        return os.path.join(self.work, f'{self.number:02}')
+
+
+class MakeJob:
+    """Builds boards in one slot, one after the other."""
+
+    def __init__(self, dirs: SlotDirs, source: Optional[SlotSource],
+                 commits: Optional[Sequence[Commit]], settings: Settings,
+                 groups: ProcessGroups, jobs: Optional[JobServer],
+                 changed: Optional[ChangedFiles], base_env: Mapping[str, str],
+                 texts: Optional[VersionTexts] = None,
+                 shown_env: Optional[Mapping[str, str]] = None,
+                 dtcs: Optional[DtcStore] = None, inputs: Collection[str] = (),
+                 elsewhere: Optional[Mapping[str, str]] = None) -> None:
+        """Set up a slot; nothing is touched.
+
+        Args:
+            dirs: folders
+            source: working tree that can move between commits; None: build
+                `dirs.source` as it is
+            commits: commits of the run, None for the current source
+            settings: how to build
+            groups: runs the makes
+            jobs: job server; None when each make has -j of its own
+            changed: tells which files changed between commits
+            base_env: environment to start from
+            texts: tells what images say of commits
+            shown_env: values that results show in place of those of this machine
+            dtcs: where a dtc that boards share is kept; None: each builds its own
+            inputs: variables that the tree reads, to be recorded
+            elsewhere: paths of files from outside the tree, with those on the
+                machine that the build was asked for on
+        """
+        self._dirs = dirs
+        self._source = source
+        self._commits = commits
+        self._settings = settings
+        self._make = MakeRunner(dirs.source, dirs.stem, settings, groups, jobs)
+        self._jobs = settings.jobs if jobs is None else 0
+        self._changed = changed
+        self._base_env = base_env
+        self._texts = texts
+        self._shown_env = shown_env or {}
+        self._dtcs = dtcs
+        self._inputs = inputs
+        self._elsewhere = elsewhere or {}
+        self._elf = artifacts.ElfReader()
+        self._host_words: List[str] = []
+        self._shown: Dict[str, str] = {}
+        self._job: Optional[BoardJob] = None
+        self._folder = BuildFolder('', False)
+        self._tidier = Tidier(dirs.source, '', False)
+        self._out_arg: List[str] = []
+        self._prev: Optional[int] = None
+        self._prefix = ''
+        self._noisy = False
+        self._complaints = 0
+        self._found: Mapping[str, artifacts.Stamp] = {}
+        self._cut_short = False
+        self._last: Optional[Outcome] = None
+        self._notes: Optional[unaffected.Notes] = None
+
+    # -- folders -----------------------------------------------------------
+
+    def _choose_folder(self, job: BoardJob) -> None:
+        """Decide where the build of this board goes"""
+        dirs, settings = self._dirs, self._settings
+        own = True
+        if settings.work_in_output:
+            path, self._out_arg, own = dirs.results, [f'O={dirs.results}'], False
+            if os.path.realpath(path) == os.path.realpath(dirs.source):
+                # make takes O= for another folder, and the source for one that is not clean
+                self._out_arg = []
+        elif settings.in_tree and self._source:
+            path, self._out_arg, own = dirs.source, [], False
+        elif settings.per_board_out_dir:
+            path = os.path.join(dirs.work, job.board.target)
+            self._out_arg = [f'O=../{job.board.target}' if self._source else f'O={path}']
+        elif self._source:
+            path = os.path.join(dirs.source, 'build')
+            self._out_arg = ['O=build']
+        else:
+            # The folder as it is, which is the user's, stays clean. -i leaves out `build`
+            path = dirs.stem if settings.in_tree else os.path.join(dirs.stem, 'build')
+            self._out_arg = [f'O={path}']
+        if self._folder.path != path:
+            self._folder = BuildFolder(path, own)
+            self._tidier = Tidier(dirs.source, path, own, self._elsewhere)
+
+    @property
+    def _in_slot_tree(self) -> bool:
+        """Return whether the build goes into the slot's own working tree"""
+        return self._source is not None and self._folder.path == self._dirs.source
+
+    # -- one board ---------------------------------------------------------
+
+    def start_board(self, job: BoardJob) -> None:
+        """Make ready for the commits of a board.
+
+        Raises:
+            OSError: a folder cannot be made
+        """
+        self._job = job
+        self._prev = None
+        self._last = None
+        self._complaints = 0
+        self._choose_folder(job)
+        self._folder.enter(job.toolchain)
+        env = environment.make_environment(
+            job.toolchain, self._settings, self._base_env, self._dirs.work)
+        self._shown = {}
+        if self._folder.own or self._source:
+            self._shown = environment.hide_folders(
+                env, ((self._dirs.source, '.'), (self._folder.path, './build')),
+                job.board.arch)
+        if self._settings.ccache:
+            env.update(ccache.environment(env, bool(self._shown)))
+        by_name = self._settings.ccache and not (
+            self._settings.full_path or job.toolchain.override)
+        self._tidier.tools = by_path(job.toolchain.cross) if by_name else None
+        self._prefix = environment.cross_prefix(job.toolchain)
+        words = environment.make_arguments(
+            job.toolchain, self._settings, job.make_args, jobs=self._jobs)
+        self._make.start_board(job.board, self._folder.path, self._out_arg, words, env)
+        self._host_words = environment.host_words(words, env)
+
+    def end_board(self) -> None:
+        """Keep the build folder for the next board.
+
+        Not called after a build that was cut short: the folder is emptied then.
+        """
+        self._folder.leave()
+        self._job = None
+
+    def build(self, upto: int) -> Outcome:
+        """Build the board at one commit.
+
+        Args:
+            upto: index of the commit
+
+        Returns:
+            what came out; its images lie in the slot's staging folder until
+            they are taken
+
+        Raises:
+            OSError, GitError: this machine cannot do it
+            jobserver.Stopped: everything is being stopped
+        """
+        started = time.monotonic()
+        if self._last and not self._affected(upto):
+            return self._carry(self._last, upto)
+        outcome = self._build(upto)
+        if self._source and self._source.spoiled():
+            # A build, this one or another slot's, wrote to what they share. From
+            # now on this one has files of its own, and this result does not count.
+            outcome.drop_images()
+            self._source.unshare()
+            self._folder.empty()
+            self._prev = None
+            outcome = dataclasses.replace(self._build(upto), reconfigured=outcome.reconfigured)
+        outcome.seconds = time.monotonic() - started
+        return outcome
+
+    def _build(self, upto: int) -> Outcome:
+        """Bring the source to a commit and build the board, whatever there is already"""
+        assert self._job is not None
+        job = self._job
+        if self._source and self._commits is not None:
+            commit = self._commits[upto].hash
+            self._source.checkout(commit)
+        again, images = self._what_changed(upto)
+        first = self._prev is None
+        configure = first or again or self._settings.force_reconfig
+        if configure or images or self._noisy:
+            if self._in_slot_tree and self._source:
+                self._source.clean()
+                configure = True
+            self._folder.remove_images(configure)
+        self._folder.remove_diagnosed()
+        self._make.dtc = self._find_dtc(upto)
+        had_objects = not first or self._folder.used
+        self._found, self._cut_short = artifacts.stamps(self._folder.path), False
+        self._make.start_build()
+        try:
+            configure, (code, out, err) = self._try(
+                configure, had_objects, serial=not configure and self._is_small(upto))
+        except OutOfTime as exc:
+            return self._out_of_time(upto, exc)
+        self._prev = upto if self._make.configured else None
+        self._noisy = bool(err)
+        outcome = Outcome(
+            target=job.board.target, commit_upto=upto, return_code=code,
+            stdout=self._tidier.said(out, self._settings.verbose_build),
+            stderr=self._tidier.complaints(err),
+            reconfigured=configure and not first)
+        if code and not outcome.stderr:
+            # Then what make says of itself is all there is
+            outcome.stderr = self._tidier.said(err)
+        outcome.infra = infra_reason(code, outcome.stderr)
+        self._collect(outcome)
+        self._scan(outcome)
+        self._last = outcome if code == 0 and not outcome.infra else None
+        self._notes = None
+        if self._cut_short or is_passing(outcome.infra):
+            # make was cut short, or what it ran: nobody knows what is half there
+            self._forget()
+        return outcome
+
+    def _forget(self) -> None:
+        """Begin anew with the next commit"""
+        if self._folder.own:
+            self._folder.empty()
+        self._make.configured = False
+        self._noisy = True
+        self._prev = self._last = self._notes = None
+
+    def _find_dtc(self, upto: int) -> Optional[SharedDtc]:
+        """Return the dtc that all boards share at a commit, None if there is none"""
+        settings = self._settings
+        if not self._dtcs or settings.dtc_skip or settings.config_only:
+            return None
+        commit = self._commits[upto].hash if self._source and self._commits else ''
+        return self._dtcs.get(self._dirs.source, commit, self._host_words, self._make.build_dtc)
+
+    def _out_of_time(self, upto: int, exc: OutOfTime) -> Outcome:
+        """Return the result of a build that took too long: a failure that says so"""
+        assert self._job is not None
+        out, err = self._make.said()
+        waits = f", ended while it ran {', '.join(exc.running[:5])}" if exc.running else ''
+        text = self._tidier.complaints(err)
+        if text and not text.endswith('\n'):
+            text += '\n'
+        outcome = Outcome(
+            target=self._job.board.target, commit_upto=upto, return_code=TIMED_OUT,
+            stdout=self._tidier.said(out, self._settings.verbose_build),
+            stderr=f'{text}buildman: the build took longer than {self._settings.timeout} seconds '
+            f'(--timeout){waits}\n')
+        self._collect(outcome)
+        self._forget()
+        return outcome
+
+    def _step(self, upto: int) -> Optional[Mapping[str, str]]:
+        """Return the files that differ from the commit built before, each with how.
+
+        None when nothing was built before, or it is not known.
+        """
+        if self._prev is None or self._changed is None or self._commits is None:
+            return None
+        return self._changed.between(self._commits[self._prev].hash, self._commits[upto].hash)
+
+    def _affected(self, upto: int) -> bool:
+        """Tell whether a commit may give another result than the last build.
+
+        Args:
+            upto: index of the commit
+        """
+        settings = self._settings
+        changes = self._step(upto)
+        if (changes is None or not settings.skip_unaffected or not self._folder.own
+                or settings.force_reconfig or settings.mrproper or settings.verbose_build
+                or (settings.keep_outputs and not settings.reproducible_builds)):
+            return True
+        if self._notes is None:
+            self._notes = unaffected.read_notes(self._folder.path, self._dirs.source)
+            if self._notes is None:
+                self._last = None
+                return True
+        assert self._job is not None and self._commits is not None and self._prev is not None
+        inputs = self._config_inputs()
+        old, new = self._commits[self._prev].hash, self._commits[upto].hash
+        return unaffected.matters(changes, self._notes, inputs, self._includes(inputs)) or (
+            not self._same_length(old, new))
+
+    def _same_length(self, old: str, new: str) -> bool:
+        """Return whether images say as much of a commit as of another one"""
+        assert self._changed is not None
+        before, after = (self._texts.text(commit) if self._texts else None
+                         for commit in (old, new))
+        if before is None or after is None:
+            # Nothing in the tree says what is made of it
+            return unaffected.same_length(self._changed.describe(old), self._changed.describe(new))
+        return len(before) == len(after)
+
+    def _carry(self, last: Outcome, upto: int) -> Outcome:
+        """Return the last result for a commit that cannot have changed it"""
+        outcome = dataclasses.replace(
+            last, commit_upto=upto, files=dict(last.files), images={}, seconds=0.0,
+            scan_seconds=0.0, reconfigured=False, skipped=True)
+        self._stage(outcome)
+        return outcome
+
+    def _is_small(self, upto: int) -> bool:
+        """Tell whether one job at a time will do for what a commit leaves to be built.
+
+        When several sources were complained about, a build with more jobs is
+        followed by one without, see _try(); that costs more than it saves when a
+        commit changes some sources only.
+        """
+        if self._complaints < 2:
+            return False
+        names = self._step(upto)
+        return names is not None and len(names) <= SMALL and all(
+            name.endswith(('.c', '.S', '.dts')) for name in names)
+
+    def _try(self, configure: bool, had_objects: bool,
+             serial: bool) -> Tuple[bool, Tuple[int, bytes, bytes]]:
+        """Build, and again when what came out may depend on chance.
+
+        Leftovers in the folder may be to blame for a failure. And how far the
+        other jobs of a make get after one has failed, or whose messages come
+        first, differs from run to run; one job at a time, on top of what is
+        there already, gives the same text on every machine.
+
+        Args:
+            configure: configure first
+            had_objects: the folder has objects of earlier builds
+            serial: let the first attempt have but one job at a time
+
+        Returns:
+            (whether it was configured, what _attempt() returned)
+        """
+        folder, settings, parallel = self._folder, self._settings, self._make.parallel
+        got = self._attempt(configure, serial and parallel)
+        self._complaints = folder.note_diagnosed(self._tidier.said(got[2]))
+        if got[0] == 0 and parallel and not serial and self._complaints > 1:
+            folder.remove_images(False)
+            folder.remove_diagnosed()
+            return configure, self._attempt(False, True)
+        if got[0] == 0 or got[0] >= 126 or settings.quick:
+            return configure, got
+        if had_objects or settings.fallback_mrproper:
+            emptied = False
+            if settings.fallback_mrproper:
+                self._make.run('mrproper')
+            elif configure and folder.own:
+                folder.empty()
+                emptied = True
+            folder.remove_images(True)
+            folder.remove_diagnosed()
+            configure = True
+            got = self._attempt(True, parallel and not emptied)
+            folder.note_diagnosed(self._tidier.said(got[2]))
+            parallel = parallel and emptied
+        if 0 < got[0] < 126 and parallel and self._make.configured:
+            # Which images the other jobs got done is chance as well
+            folder.remove_images(False)
+            folder.remove_diagnosed()
+            got = self._attempt(False, True)
+        if 0 < got[0] < 126:
+            self._finish()
+        return configure, got
+
+    def _finish(self) -> None:
+        """After a failure that came when an image was linked, make the other ones, too.
+
+        An image that is too large, say: the sizes of all are wanted then, and most of
+        what they are made of is there. Which of them other jobs had got done is chance.
+        After a failure to compile this is not worth the time that it takes.
+        """
+        if self._make.configured and artifacts.elf_images(self._folder.path, self._left_alone()):
+            code, err = self._make.finish()
+            self._folder.note_diagnosed(self._tidier.said(err))
+            self._cut_short = code >= 126
+
+    def _attempt(self, configure: bool, serial: bool) -> Tuple[int, bytes, bytes]:
+        """Do what MakeRunner.attempt() does; that blobs are missing is no failure"""
+        code, out, err = self._make.attempt(configure, serial=serial)
+        if lacks_blobs_only(code, self._tidier.said(err)):
+            code = 0
+        return code, out, err
+
+    def _what_changed(self, upto: int) -> Tuple[bool, bool]:
+        """Find out what the step from the commit built before this one means.
+
+        Returns:
+            (whether to configure again, whether to remove the images)
+        """
+        names = self._step(upto)
+        if names is None:
+            return False, False
+        assert self._job is not None
+        inputs = self._config_inputs()
+        images = any(('/' not in name and name.endswith(('Makefile', '.mk', 'Kbuild')))
+                     or name.startswith('scripts/') for name in names)
+        if not self._settings.kconfig_check:
+            return False, images
+        again = any(
+            name in inputs if unaffected.is_config(name) else
+            os.path.basename(name).startswith('Kconfig')
+            or name.startswith('scripts/kconfig/')
+            or name.endswith('.config')
+            or (name.startswith('configs/') and not name.endswith('.buildman'))
+            for name in names)
+        if not again and any(unaffected.is_config(name) for name in names):
+            again = self._includes(inputs)
+        return again, images
+
+    def _config_inputs(self) -> List[str]:
+        """Return the files in configs/ that the board is configured with: defconfig, fragments"""
+        assert self._job is not None
+        board = self._job.board
+        return [f'configs/{name}' for name in (
+            board.defconfig, *board.fragments, *self._settings.fragments)]
+
+    def _includes(self, inputs: Sequence[str]) -> bool:
+        """Return whether one of these includes other files
+
+        A fragment that is not there is elsewhere, below board/.
+        """
+        for num, name in enumerate(inputs):
+            try:
+                with open(os.path.join(self._dirs.source, name), 'rb') as inf:
+                    if _INCLUDE.search(inf.read()):
+                        return True
+            except OSError:
+                if not num:
+                    return True
+        return False
+
+    # -- what is left over -------------------------------------------------
+
+    def _collect(self, outcome: Outcome) -> None:
+        """Add the files of the result"""
+        assert self._job is not None
+        tool, settings = self._job.toolchain, self._settings
+        files = outcome.files
+        files['toolchain'] = environment.toolchain_file(tool, outcome.return_code)
+        files['out-env'] = self._shown_environment()
+        files['out-cmd'] = self._tidier.text(self._make.commands()).encode(
+            'utf-8', 'surrogateescape')
+        # After a failure to configure, what lies there is another board's
+        if self._make.configured:
+            files.update(artifacts.collect_config(self._folder.path))
+        if (settings.config_only or not self._make.configured or self._cut_short
+                or outcome.return_code >= TIMED_OUT or is_passing(outcome.infra)):
+            return
+        stale = self._left_alone() if outcome.return_code else frozenset()
+        env = {name: self._make.env[name] for name in _TOOL_ENV if name in self._make.env}
+        outcome.sizes, elf_files = self._elf.read(self._folder.path, self._prefix, env, stale)
+        files.update(elf_files)
+        text = artifacts.default_env(self._folder.path, self._prefix, env, stale)
+        if text:
+            files['uboot.env'] = text
+        self._stage(outcome, stale)
+
+    def _left_alone(self) -> FrozenSet[str]:
+        """Return the images that a build has not written to, below the build folder"""
+        return frozenset(name for name, stamp in artifacts.stamps(self._folder.path).items()
+                         if self._found.get(name) == stamp)
+
+    def _scan(self, outcome: Outcome) -> None:
+        """Add which lines of the source were compiled (--lines)
+
+        Not for a failure: what was compiled until then says nothing of the commit.
+        """
+        if self._settings.lines and not outcome.return_code:
+            started = time.monotonic()
+            outcome.files['lines'] = footprint.scan(
+                self._folder.path, self._dirs.source, artifacts.PHASES)
+            outcome.scan_seconds = time.monotonic() - started
+
+    def _stage(self, outcome: Outcome, stale: FrozenSet[str] = frozenset()) -> None:
+        """Copy the images of -k, but for stale ones, to where they can be taken from"""
+        if self._settings.keep_outputs:
+            stage = f'{self._dirs.stem}.stage-{outcome.target}-{outcome.commit_upto}'
+            shutil.rmtree(stage, ignore_errors=True)
+            os.makedirs(stage)
+            outcome.images = artifacts.stage_images(self._folder.path, stage, stale)
+
+    def _shown_environment(self) -> bytes:
+        """Return the environment as it was asked for"""
+        env = {**self._make.env, **self._shown, **self._shown_env}
+        for name, shown in self._shown.items():
+            if not shown:
+                del env[name]
+        return environment.out_env_file(env, (*self._inputs, *self._settings.variables))

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Runs make for one slot: how a board is configured, and what was said meanwhile.
+
+What a build needs besides, and whether one attempt is enough, is decided in
+`build.job`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+
+from buildman.build import environment
+from buildman.build.jobserver import JobServer
+from buildman.build.shared_dtc import SharedDtc
+from buildman.core.plan import Board, Settings
+from buildman.process.groups import ProcessGroups
+
+# A log or error text longer than this many bytes is cut in the middle
+MAX_TEXT = 32 << 20
+
+
+class MakeRunner:
+    """Runs the makes of one slot, for one board after the other.
+
+    Attributes:
+        configured: the build folder has the configuration of this board
+        env: environment that make gets
+        dtc: what builds use instead of a dtc of their own
+    """
+
+    def __init__(self, source: str, stem: str, settings: Settings, groups: ProcessGroups,
+                 jobs: Optional[JobServer]) -> None:
+        """Set up; nothing is touched.
+
+        Args:
+            source: folder that make is started in
+            stem: beginning of the names of the files for what it says
+            settings: how to build
+            groups: runs the makes
+            jobs: job server; None when each make has -j of its own
+        """
+        self._source = source
+        self._log = stem + '.log'
+        self._err = stem + '.err'
+        self._settings = settings
+        self._groups = groups
+        self._jobs = jobs
+        self._target = ''
+        self._config: List[str] = []
+        self._build_dir = ''
+        self._out_arg: List[str] = []
+        self._words: List[str] = []
+        self._said = b''
+        self._left: Optional[float] = None
+        self.configured = False
+        self.dtc: Optional[SharedDtc] = None
+        self.env: Dict[str, str] = {}
+
+    def start_board(self, board: Board, build_dir: str, out_arg: Sequence[str],
+                    words: Sequence[str], env: Mapping[str, str]) -> None:
+        """Take up a board.
+
+        Args:
+            board: the board
+            build_dir: folder that the build goes into
+            out_arg: what tells make of that folder
+            words: what each make is told besides that and its targets
+            env: environment for make
+        """
+        self._target = board.target
+        self._config = [board.defconfig, *board.fragments, *self._settings.fragments]
+        self._build_dir = build_dir
+        self._out_arg = list(out_arg)
+        self._words = list(words)
+        self.env = dict(env)
+
+    def start_build(self) -> None:
+        """Let the time begin that one build may take (--timeout)."""
+        self._left = float(self._settings.timeout) if self._settings.timeout else None
+
+    @property
+    def parallel(self) -> bool:
+        """Whether a make may have several jobs at a time."""
+        return self._settings.jobs > 1 or (self._jobs is not None and self._jobs.tokens > 1)
+
+    def _command(self, *targets: str) -> List[str]:
+        """Return the words of a make command"""
+        if targets == ('mrproper',):
+            return ['make', 'mrproper', *self._out_arg, *self._words]
+        return ['make', *self._out_arg, *self._words, *targets]
+
+    def _config_targets(self) -> List[str]:
+        """Return what make is told in order to configure the board"""
+        return self._config
+
+    def _build_targets(self) -> List[str]:
+        """Return what make is told in order to build"""
+        if self._settings.config_only:
+            return ['cfg']
+        return [self._settings.target] if self._settings.target else []
+
+    def run(self, *targets: str, serial: bool = False,
+            env: Optional[Mapping[str, str]] = None) -> int:
+        """Run make with these targets, output added to what was said.
+
+        Args:
+            targets: what to make
+            serial: one job at a time
+            env: environment for this make, if it is another one
+
+        Raises:
+            OutOfTime: the build takes longer than it may
+        """
+        command = self._command(*targets)
+        if self._settings.verbose_build:
+            with open(self._log, 'a', encoding='utf-8') as outf:
+                outf.write(' '.join(command) + '\n')
+        return self._start(command, env or self.env, serial, self._log, self._err, limited=True)
+
+    def _start(self, command: List[str], env: Mapping[str, str], serial: bool, log: str,
+               err: str, limited: bool = False) -> int:
+        """Run a make with the job server; what it says is added to these files
+
+        limited: its time counts for the build (--timeout)
+        """
+        env = dict(env)
+        fds: Sequence[int] = ()
+        if serial and self._settings.jobs:
+            command.append('-j1')  # the last one counts
+        elif self._jobs and not serial:
+            told = env.get('MAKEFLAGS')
+            env['MAKEFLAGS'] = self._jobs.makeflags + (f' {told}' if told else '')
+            fds = self._jobs.fds
+        with self._jobs.token() if self._jobs else contextlib.nullcontext():
+            # The wait for a token does not count: others may hold it
+            started = time.monotonic()
+            code = self._groups.run(
+                command, cwd=self._source, env=env, stdout=log, stderr=err, tag=self._target,
+                pass_fds=fds, seconds=self._left if limited else None)
+            if limited and self._left is not None:
+                self._left -= time.monotonic() - started
+        return code
+
+    def build_dtc(self, folder: str) -> int:
+        """Build dtc, and pylibfdt if that can be, in a folder of their own.
+
+        Any board will do for the configuration.
+
+        Returns:
+            0 when that worked without a complaint, -1 when make was ended
+        """
+        log, err = (os.path.join(folder, name) for name in ('log', 'err'))
+        for goals in (self._config_targets(), ['scripts_dtc', 'CONFIG_PYLIBFDT=y'],
+                      ['scripts_dtc']):
+            command = ['make', f'O={folder}', *self._words, *goals]
+            with open(err, 'wb'):
+                pass
+            code = self._start(command, self.env, False, log, err)
+            if code >= 128:
+                return -1
+            if code and goals[-1] != 'CONFIG_PYLIBFDT=y':
+                return code
+            if not code and goals[0] == 'scripts_dtc':
+                return 1 if self._read(err) else 0
+        return 1
+
+    def attempt(self, configure: bool, serial: bool = False) -> Tuple[int, bytes, bytes]:
+        """Configure if asked, then build.
+
+        Args:
+            configure: configure first
+            serial: build with one job at a time
+
+        Returns:
+            (exit status, what was printed, what went to stderr)
+        """
+        if configure:
+            self._said = b''
+        self._restart()
+        code = 0
+        if configure:
+            self.configured = False
+            code = self._configure()
+            self.configured = code == 0
+            if self.configured:
+                if self._settings.verbose_build:
+                    self._said = b''.join(self.said())
+                self._restart()
+        if code == 0:
+            env = self.dtc.environment(self.env, self._build_dir) if self.dtc else self.env
+            code = self.run(*self._build_targets(), serial=serial, env=env)
+        return (code, *self.said())
+
+    def finish(self) -> Tuple[int, bytes]:
+        """Make what can be made of a board that has failed, although something cannot.
+
+        Returns:
+            (exit status, what went to stderr); they are no part of the result
+
+        Raises:
+            OutOfTime: the build takes longer than it may
+        """
+        log, err = self._log + '.rest', self._err + '.rest'
+        for name in (log, err):
+            with open(name, 'wb'):
+                pass
+        env = self.dtc.environment(self.env, self._build_dir) if self.dtc else self.env
+        code = self._start([*self._command(*self._build_targets()), '-k'], env, False, log, err,
+                           limited=True)
+        return code, self._read(err)
+
+    def _restart(self) -> None:
+        """Forget what was said, but for what is part of every result.
+
+        What is said when a board is configured tells of its defconfig and is no part
+        of the build: it counts only if that fails. With -V it is in the log, and of
+        every result that comes of that configuration, wherever it was made.
+        """
+        for name, text in ((self._log, self._said), (self._err, b'')):
+            with open(name, 'wb') as outf:
+                outf.write(text)
+
+    def said(self) -> Tuple[bytes, bytes]:
+        """Return what make has printed so far, and what went to stderr."""
+        return self._read(self._log), self._read(self._err)
+
+    def _configure(self) -> int:
+        """Configure the board as its defconfig and the settings say"""
+        if self._settings.mrproper:
+            code = self.run('mrproper')
+            if code:
+                return code
+        code = self.run(*self._config_targets())
+        wanted = self._adjustments()
+        if code == 0 and wanted:
+            code = self._adjust(wanted)
+        return code
+
+    def _adjustments(self) -> Sequence[str]:
+        """Return what is to be changed in the configuration"""
+        wanted = self._settings.adjust_cfg
+        if self._settings.reproducible_builds and not any(
+                'LOCALVERSION_AUTO' in item for item in wanted):
+            # The hash of the commit in an image is not reproducible by others
+            return (*wanted, '~LOCALVERSION_AUTO')
+        return wanted
+
+    def _adjust(self, wanted: Sequence[str]) -> int:
+        """Change the configuration, and check that Kconfig agrees"""
+        path = os.path.join(self._build_dir, '.config')
+        if not self._settings.adjust_cfg:
+            # Nothing depends on what -r switches off
+            self._edit_config(path, path, wanted)
+            return 0
+        # Changed in the short form, so that defaults which follow from the
+        # change are worked out anew; then completed, as make itself would ask
+        # for what came into reach and there is nobody to answer
+        code = self.run('savedefconfig')
+        if code == 0:
+            self._edit_config(os.path.join(self._build_dir, 'defconfig'), path, wanted)
+            code = self.run('olddefconfig')
+        if code:
+            return code
+        text = self._read(path).decode('utf-8', 'surrogateescape')
+        problems = environment.check_config(text, wanted)
+        if problems:
+            # The makes did as they were told: what they said is none of it
+            with open(self._err, 'w', encoding='utf-8') as outf:
+                outf.write('\n'.join(problems) + '\n')
+            return 1
+        return 0
+
+    def _edit_config(self, source: str, dest: str, wanted: Sequence[str]) -> None:
+        """Write a configuration with changes, unless that changes nothing"""
+        text = environment.adjust_config(
+            self._read(source).decode('utf-8', 'surrogateescape'), wanted)
+        data = text.encode('utf-8', 'surrogateescape')
+        if data != self._read(dest):
+            with open(dest, 'wb') as outf:
+                outf.write(data)
+
+    def commands(self) -> str:
+        """Return the commands that give this result from an empty folder, a line each.
+
+        Not the ones that happened to be needed: after an interruption or on
+        another machine those differ, while the result does not.
+        """
+        cmds = []
+        if self._settings.mrproper:
+            cmds.append(self._command('mrproper'))
+        cmds.append(self._command(*self._config_targets()))
+        if self.configured:
+            cmds.append(self._command(*self._build_targets()))
+        return ''.join(' '.join(words) + '\n' for words in cmds)
+
+    @staticmethod
+    def _read(path: str) -> bytes:
+        """Return what a make wrote, without the middle when it is too much"""
+        try:
+            with open(path, 'rb') as inf:
+                size = os.fstat(inf.fileno()).st_size
+                if size <= MAX_TEXT:
+                    return inf.read()
+                head = inf.read(MAX_TEXT // 2)
+                inf.seek(size - MAX_TEXT // 2)
+                return head + b'\n[... %d bytes left out ...]\n' % (
+                    size - MAX_TEXT) + inf.read(MAX_TEXT // 2)
+        except FileNotFoundError:
+            return b''

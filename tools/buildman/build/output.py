@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""What a build says: the same text from every slot, and whose fault it tells of."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import List, Mapping, Optional
+
+from buildman.core.text import plain
+
+# make says this when one of its parallel jobs failed, depending on what else
+# was running at that moment; with one job it never does. Several makes write to one
+# pipe, so it may be indented, cut, or at the end of somebody else's line
+_UNFINISHED = re.compile(
+    r'[ \t]*(?:(?:(?<![\w./-])[\w./-]*/)?(?:g?make)?(?:\[\d+\])?: )?'
+    r'(?:\*\*\* Waiting(?: for unfinished jobs\.{0,4}|(?: [a-z]+)*\.*[ \t]*$)'
+    r'|(?:\*\*\* )?wait: No child processes\.?(?:  Stop\.)?)', re.MULTILINE)
+# What is cheap to look for before that
+_UNFINISHED_WORDS = ('*** Waiting', 'wait: No child processes')
+
+# What binman says last when the images that it made are of no use, as blobs are missing
+# or made up; its exit status is 103 then (tools/binman/control.py)
+INVALID_IMAGES = 'Some images are invalid'
+INVALID_STATUS = 103
+
+# A make that gives up: how deep it is nested, and why
+_GIVES_UP = re.compile(r'^[ \t]*(?:[\w./-]*make(?:\[(\d+)\])?|[\w./-]+:\d+): \*\*\* (.*)$',
+                       re.MULTILINE)
+_RECIPE_ERROR = re.compile(r'\[.*\] Error (\d+)\s*$')
+
+# What gcc's link-time optimiser says of the jobs that it may start: of the way in
+# which make was run, not of the source. With a job server it has nothing to say
+_SERIAL_LTO = re.compile(r'^lto-wrapper: (?:warning: using serial compilation of \d+ LTRANS jobs'
+                         r'|note: see the \S+ option documentation for more information)\n?',
+                         re.MULTILINE)
+
+# Where a path begins with the way from the build folder up to the source
+_UP = re.compile(r'(?<![\w./-])\.\./(?=\w)')
+
+# What upstream's buildman leaves of a slot's folders. It takes away that of the
+# source where something follows; so what has a file after it is a build folder (-i)
+_SLOT = r'(?:/[^\s:\'"`()<>]{0,500})?/\.bm-work/'
+_UPSTREAM_BUILD = re.compile(_SLOT + r'(?:\d\d+(?:/build(?![\w.-])|(?=/))|(?!\d\d+(?![\w-]))'
+                             r'[\w.+-]*[\w+-])')
+_UPSTREAM_SOURCE = re.compile(_SLOT + r'\d\d+(?![\w/-])')
+
+# Failures that speak of the machine rather than of the source
+_INFRA = (
+    (re.compile(r'No space left on device'), 'no space left'),
+    (re.compile(r'(?:Disk quota exceeded)'), 'disk quota exceeded'),
+    (re.compile(r'(?:Cannot allocate memory|virtual memory exhausted|out of memory allocating)'),
+     'out of memory'),
+    (re.compile(r'(?:\bKilled(?: signal terminated program)?\b|Terminated signal terminated)'),
+     'a compiler was killed'),
+    # A word is begun once, however long it is
+    (re.compile(r'(?<!\S)(\S{1,300}): (?:command )?not found\s*$', re.MULTILINE),
+     'a command was not found'),
+    (re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'"), 'a Python module is missing'),
+    # Of the libraries that host programs of the build use; any other one would be of the source
+    (re.compile(r'fatal error: ((?:openssl|gnutls|uuid|SDL2?)/[\w./-]+\.h|Python\.h|'
+                r'(?:n?curses|libelf|gelf|std(?:io|lib|int))\.h): No such file'),
+     'a header of a library is missing'),
+    (re.compile(r'cannot find -l(ssl|crypto|gnutls|uuid|SDL2|python[\d.]+)\b'),
+     'a library is missing'),
+    (re.compile(r'Read-only file system|Input/output error'), 'the disk fails'),
+)
+
+
+def without_chatter(text: str) -> str:
+    """Return text without what make says of its jobs, and without lines of nothing else."""
+    if not any(words in text for words in _UNFINISHED_WORDS):
+        return text
+    out = []
+    for line in text.splitlines(keepends=True):
+        body = line.rstrip('\r\n')
+        rest = _UNFINISHED.sub('', body)
+        if rest == body or rest.strip():
+            out.append(rest + line[len(body):])
+    return ''.join(out)
+
+
+def make_failures(text: str) -> List[Optional[int]]:
+    """Return how the recipes ended that made a make fail.
+
+    A make that gives up since a make below it has, says so as well ("Error 2"); that is
+    not one of them.
+
+    Args:
+        text: what was written to stderr
+
+    Returns:
+        the exit status of each recipe; None for a make that gave up for another reason
+    """
+    found: List[Optional[int]] = []
+    levels = set()
+    for level_text, why in _GIVES_UP.findall(without_chatter(text)):
+        match = _RECIPE_ERROR.search(why)
+        level = int(level_text or 0)
+        status = int(match.group(1)) if match else None
+        if status != 2 or level + 1 not in levels:
+            found.append(status)
+        levels.add(level)
+    return found
+
+
+def is_make_failure(line: str) -> bool:
+    """Tell whether a line says that a make gives up."""
+    return bool(_GIVES_UP.match(line))
+
+
+def lacks_blobs_only(return_code: int, stderr: str) -> bool:
+    """Tell whether a build failed for nothing but images that lack blobs.
+
+    binman has made them all the same and told what they lack. That is no fault of the
+    source; whoever has the blobs gets images that work. A build in which something else
+    failed as well is a failure: binman runs last, but a parallel make may be at
+    something else meanwhile.
+
+    Args:
+        return_code: make's exit status
+        stderr: what it wrote
+    """
+    return (return_code == 2 and INVALID_IMAGES in stderr
+            and all(status == INVALID_STATUS for status in make_failures(stderr)))
+
+
+def as_ours(line: str) -> str:
+    """Return a line of an `err` that upstream's buildman wrote as one of ours would have it."""
+    if '/.bm-work/' in line:
+        line = _UPSTREAM_SOURCE.sub('.', _UPSTREAM_BUILD.sub('build', line))
+    if '\x1b' in line:
+        # binman writes in colours there
+        line = plain(line)
+    return _UP.sub('', line)
+
+
+def infra_reason(return_code: int, stderr: str) -> str:
+    """Tell whether a failed build speaks of the machine, not of the source.
+
+    Returns:
+        what is wrong, '' when this is a verdict on the source
+    """
+    if return_code == 0:
+        return ''
+    if return_code in (126, 127):
+        return 'make cannot be run'
+    if return_code > 128:
+        return f'make was ended by signal {return_code - 128}'
+    for regex, reason in _INFRA:
+        match = regex.search(stderr)
+        if match:
+            detail = f' ({match.group(1)})' if match.groups() else ''
+            return reason + detail
+    return ''
+
+
+# Of these, what a machine lacks: that is so the next time as well, and worth reading
+_LACKING = ('a command was not found', 'a Python module is missing',
+            'a header of a library is missing', 'a library is missing')
+
+
+def is_passing(reason: str) -> bool:
+    """Tell whether what made a machine fail a board may be over the next time.
+
+    Such a failure says nothing of the board, however often it comes.
+
+    Args:
+        reason: from infra_reason(), or what a machine says; '' for none
+    """
+    return bool(reason) and not reason.startswith(_LACKING)
+
+
+# What a build runs of the binutils by itself: a compiler calls its linker and its
+# assembler by a path of its own, with or without ccache
+_BINUTILS = r'(?:ld\.bfd|ar|nm|objcopy|objdump|ranlib|readelf|size|strip)'
+_CROSS_BINUTILS = f'(?:{_BINUTILS}|ld|as)'
+
+
+def by_path(prefix: str) -> 're.Pattern[str]':
+    """Return what finds the folder before the name of a tool that says something.
+
+    ccache runs what it is put before by its path, so binutils call themselves by
+    that, where they give just their name without ccache.
+
+    Args:
+        prefix: of the cross tools, without a folder; '' for those of the host
+    """
+    names = _CROSS_BINUTILS if prefix else _BINUTILS
+    return re.compile(rf'^/[^\s:]*/(?={re.escape(prefix)}{names}: )', re.MULTILINE)
+
+
+class Tidier:
+    """Takes the folders of one slot out of what is said in it.
+
+    Attributes:
+        tools: finds what else is to be left out of complaints; see by_path()
+    """
+
+    def __init__(self, source: str, build: str, own: bool,
+                 elsewhere: Optional[Mapping[str, str]] = None) -> None:
+        """Set up.
+
+        Args:
+            source: folder that make is started in
+            build: the build folder (O=)
+            own: it is the slot's; else its name is part of what was asked for
+            elsewhere: other paths, each with what is to be said instead
+        """
+        self._elsewhere = elsewhere or {}
+        self.tools: Optional['re.Pattern[str]'] = None
+        names = {}
+        if own:
+            names.update({build: 'build', os.path.realpath(build): 'build'})
+        names.update({source: '.', os.path.realpath(source): '.'})
+        self._folders = [(folder, name, re.compile(re.escape(folder) + r'(?![\w.-])'))
+                         for folder, name in names.items()]
+
+    def text(self, text: str) -> str:
+        """Return text with `build` for the build folder and without that of the source."""
+        for there, here in self._elsewhere.items():
+            text = text.replace(there, here)
+        for folder, name, regex in self._folders:
+            if folder not in text:
+                continue
+            if name == '.':
+                text = text.replace(folder + '/', '')
+            text = regex.sub(name, text)
+        return text
+
+    def said(self, data: bytes, commands: bool = False) -> str:
+        """Return output with paths relative to the source.
+
+        Args:
+            data: what make wrote
+            commands: it has commands, which only make sense as they are
+        """
+        if not data:
+            return ''
+        text = self.text(plain(data.decode('utf-8', 'replace')))
+        return text if commands else _UP.sub('', text)
+
+    def complaints(self, data: bytes) -> str:
+        """Return what make wrote to stderr, less what depends on chance or on the jobs it had."""
+        text = _SERIAL_LTO.sub('', without_chatter(self.said(data)))
+        return self.tools.sub('', text) if self.tools else text

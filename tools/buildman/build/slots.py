@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Carries out boards on this machine: slots, their sources, one job server.
+
+The same engine runs in the boss for the local machine and in a worker on any
+other one. It decides nothing: it takes boards and posts events, from the
+threads of its slots, to whoever owns the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import queue
+import shutil
+import threading
+import time
+from typing import Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+
+from buildman.build import ccache, shared_dtc
+from buildman.build.job import MakeJob, SlotDirs
+from buildman.build.jobserver import JobServer, Stopped
+from buildman.core.errors import BuildmanError
+from buildman.core.events import BoardDone, Built, Crashed, Event, SlotReady, Started, WorkerGone
+from buildman.core.plan import BoardJob, Commit, Settings
+from buildman.process.groups import ProcessGroups
+from buildman.process.processors import cpu_count
+from buildman.source import git
+from buildman.source.checkout import ChangedFiles, SlotSource
+from buildman.source.localversion import VersionTexts
+from buildman.source.origin import Origin
+from buildman.source.replay import Steps
+from buildman.source.shared import Seed, remove_leftovers
+from buildman.source.writes import Watches
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineConfig:
+    """What an engine needs to know, apart from the boards.
+
+    Attributes:
+        work_dir: folder of the slots
+        source_dir: repository or the folder to build as it is
+        commits: commits of the run, oldest first; None for the current source
+        settings: how to build
+        slots: how many boards to build at once
+        tokens: how many compilers may run at once, on all slots together
+        env: environment to start from
+        shown_env: values that results show instead, where paths are not those
+            of the machine that the build was asked for on
+        results_dir: folder of the results, used with -w
+        origin: what slots borrow, None for the repository as it is
+        complain: takes a line about what is odd here
+        name: name of this worker in its events, '' for the local machine
+        inputs: variables that the tree reads, to be recorded
+        elsewhere: see MakeJob
+    """
+
+    work_dir: str
+    source_dir: str
+    commits: Optional[Tuple[Commit, ...]]
+    settings: Settings
+    slots: int
+    tokens: int
+    env: Mapping[str, str]
+    shown_env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    results_dir: str = ''
+    origin: Optional[Origin] = None
+    complain: Callable[[str], None] = lambda text: None
+    name: str = ''
+    inputs: FrozenSet[str] = frozenset()
+    elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(eq=False)
+class _Ticket:
+    """A board that was submitted once.
+
+    It may be dropped and submitted again before the slot that has it notices;
+    what that one still sends is of the dropped one.
+    """
+
+    job: BoardJob
+    running: bool = False
+    cancelled: bool = False
+
+
+class Engine:
+    """Builds the boards that are submitted, and posts what happens."""
+
+    def __init__(self, config: EngineConfig, post: Callable[[Event], None]) -> None:
+        """Set up; nothing is started.
+
+        Args:
+            config: what to know
+            post: called with each event, from several threads
+        """
+        self._config = config
+        self._post = post
+        self._groups = ProcessGroups()
+        self._server = (JobServer(config.tokens) if config.settings.jobs == 0 else None)
+        self._queue: 'queue.Queue[Optional[_Ticket]]' = queue.Queue()
+        self._threads: List[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._tickets: Dict[str, List[_Ticket]] = {}
+        self._stopping = False
+        self._finishing = False
+        self._alive = 0
+        self._origin: Optional[Origin] = None
+        self._changed: Optional[ChangedFiles] = None
+        self._texts: Optional[VersionTexts] = None
+        self._seed: Optional[Seed] = None
+        self._watches: Optional[Watches] = None
+        self._steps = Steps()
+        self._dtcs: Optional[shared_dtc.DtcStore] = None
+        self._meter: Optional[ccache.Meter] = None
+        # One after the other, so that the first is ready soon
+        self._gate = threading.Semaphore(cpu_count())
+
+    @property
+    def slots(self) -> int:
+        """Return how many boards are built at once."""
+        return self._config.slots
+
+    def start(self) -> None:
+        """Start the slots; each posts SlotReady when its source is there.
+
+        Raises:
+            BuildmanError: the repository cannot be read
+            OSError: the work folder cannot be made
+        """
+        config = self._config
+        os.makedirs(config.work_dir, exist_ok=True)
+        # Images that nobody came to take, as the last run was killed
+        for entry in list(os.scandir(config.work_dir)):
+            if '.stage-' in entry.name:
+                shutil.rmtree(entry.path)
+        remove_leftovers(config.work_dir)
+        if config.settings.shared_dtc:
+            shared_dtc.remove_halves(config.work_dir)
+            self._dtcs = shared_dtc.DtcStore(config.work_dir)
+        if config.settings.ccache:
+            self._meter = ccache.Meter(config.env)
+        if config.commits is not None:
+            self._origin = config.origin or Origin.read(config.source_dir)
+            self._texts = VersionTexts(os.path.join(config.work_dir, 'version.new'), self._origin)
+            self._changed = ChangedFiles(config.source_dir)
+            self._seed = self._plant(self._origin)
+            if not self._alone:
+                # Builds do not write to the source, as far as they should
+                self._watches = Watches()
+        self._alive = config.slots
+        for number in range(config.slots):
+            thread = threading.Thread(target=self._guard_slot, args=(number,),
+                                      name=f'slot-{number}', daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _slot_path(self, number: int) -> str:
+        """Return the folder for the source of a slot"""
+        return os.path.join(self._config.work_dir, f'{number:02}')
+
+    @property
+    def _alone(self) -> bool:
+        """Whether builds write into the source, so that slots must not share it"""
+        return self._config.settings.in_tree or self._config.settings.work_in_output
+
+    def _plant(self, origin: Origin) -> Optional[Seed]:
+        """Return what new slots are made from; None when there are not several"""
+        config = self._config
+        new = sum(not os.path.lexists(self._slot_path(number)) for number in range(config.slots))
+        if not config.commits or self._alone or new < 2:
+            return None
+        first = config.commits[0].hash
+        return Seed(config.work_dir, new,
+                    lambda path: SlotSource(path, origin).prepare(first), self._run_quiet,
+                    self._gate)
+
+    def _run_quiet(self, argv: Sequence[str]) -> int:
+        """Run a command that says nothing; stop() ends it"""
+        return self._groups.run(argv, cwd=self._config.work_dir, env=self._config.env,
+                                stdout=os.devnull, stderr=os.devnull)
+
+    def submit(self, job: BoardJob) -> None:
+        """Queue a board; its results come as events."""
+        with self._lock:
+            ticket = _Ticket(job)
+            self._tickets.setdefault(job.board.target, []).append(ticket)
+        self._groups.allow(job.board.target)
+        self._queue.put(ticket)
+
+    def cancel(self, target: str) -> None:
+        """Drop a board: what of it runs is ended, BoardDone tells the rest."""
+        with self._lock:
+            tickets = self._tickets.get(target, [])
+            running = any(ticket.running for ticket in tickets)
+            for ticket in tickets:
+                ticket.cancelled = True
+        if running:
+            self._groups.end(target)
+
+    def finish(self) -> None:
+        """Let the slots end when the queue is empty."""
+        self._finishing = True
+        if self._seed:
+            self._seed.stop()
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def stop(self) -> None:
+        """End all that runs, now: returns within about two seconds."""
+        self._stopping = True
+        if self._server:
+            self._server.stop()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        self.finish()
+        self._groups.stop()
+        # A slot may be checking out its source
+        git.end_all()
+        self.join(2)
+
+    def cache_use(self) -> Optional[ccache.Use]:
+        """Return what ccache did during this run; None when it was not asked, or does not tell."""
+        return self._meter.use() if self._meter else None
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the slots to end.
+
+        Args:
+            seconds: for all of them together, at most
+
+        Returns:
+            True when all have ended
+        """
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        ended = not any(thread.is_alive() for thread in self._threads)
+        if ended:
+            self._groups.close()
+            if self._watches:
+                self._watches.close()
+            if self._texts:
+                self._texts.close()
+            if self._server:
+                self._server.close()
+                self._server = None
+        return ended
+
+    # -- the slots' threads ------------------------------------------------
+
+    def _guard_slot(self, number: int) -> None:
+        """Run a slot; an error that nobody thought of ends the run, not just a thread.
+
+        Without this, the loop would wait for ever for a board that nobody builds.
+        """
+        try:
+            self._run_slot(number)
+        except Exception as exc:
+            if not self._stopping:
+                self._post(Crashed(self._config.name, exc))
+
+    def _run_slot(self, number: int) -> None:
+        """Prepare a slot and build boards in it until told to end"""
+        config = self._config
+        try:
+            maker = self._make_slot(number)
+        except Stopped:
+            return
+        except (OSError, BuildmanError) as exc:
+            with self._lock:
+                self._alive -= 1
+                last = self._alive == 0
+            # One slot that cannot be made is a slot less; none is the end
+            if last and not self._stopping:
+                self._post(WorkerGone(config.name, f'no slot can be made: {exc}'))
+            return
+        self._post(SlotReady(config.name, number))
+        while True:
+            ticket = self._queue.get()
+            if ticket is None or self._stopping:
+                return
+            self._run_board(maker, ticket)
+
+    def _make_slot(self, number: int) -> MakeJob:
+        """Get the source of a slot ready
+
+        Raises:
+            GitError, OSError: it cannot be
+            Stopped: it is not needed any more
+        """
+        config = self._config
+        source: Optional[SlotSource] = None
+        path, env = config.source_dir, config.env
+        if self._origin and config.commits:
+            path = self._slot_path(number)
+            source = SlotSource(path, self._origin)
+            self._prepare(source, config.commits[0].hash)
+            if self._watches and self._changed:
+                source.learn(self._watches, self._steps, self._changed)
+            more, wrong = source.stand()
+            env = {**env, **more}
+            if wrong and number == 0:
+                config.complain(wrong)
+        dirs = SlotDirs(path, config.work_dir, number, config.results_dir)
+        return MakeJob(dirs, source, config.commits, config.settings, self._groups,
+                       self._server, self._changed, env, self._texts, config.shown_env,
+                       self._dtcs, config.inputs, config.elsewhere)
+
+    def _prepare(self, source: SlotSource, commit: str) -> None:
+        """Make the working tree of a slot, or take over that of an earlier run"""
+        if self._seed and not os.path.lexists(source.path) and self._seed.fill(source.path):
+            source.adopt(commit)
+            return
+        with self._gate:
+            if self._finishing:
+                raise Stopped
+            source.prepare(commit, alone=self._alone)
+
+    def _is_cancelled(self, ticket: _Ticket) -> bool:
+        """Return whether a board was dropped"""
+        with self._lock:
+            return self._stopping or ticket.cancelled
+
+    def _run_board(self, maker: MakeJob, ticket: _Ticket) -> None:
+        """Build a board at all its commits"""
+        job = ticket.job
+        name, target = self._config.name, job.board.target
+        left = list(job.commits)
+        reason = ''
+        with self._lock:
+            ticket.running = True
+        try:
+            if not self._is_cancelled(ticket):
+                maker.start_board(job)
+                self._build_commits(maker, ticket, left)
+                if not left:
+                    maker.end_board()
+        except Stopped:
+            pass
+        except (OSError, BuildmanError) as exc:
+            reason = _one_line(exc)
+        finally:
+            with self._lock:
+                ticket.running = False
+                self._tickets[target].remove(ticket)
+        if not self._stopping:
+            self._post(BoardDone(name, target, tuple(left), reason))
+
+    def _build_commits(self, maker: MakeJob, ticket: _Ticket, left: List[int]) -> None:
+        """Build the commits in `left`, taking each away when it is done"""
+        name, target = self._config.name, ticket.job.board.target
+        while left and not self._is_cancelled(ticket):
+            self._post(Started(name, target, left[0]))
+            outcome = maker.build(left[0])
+            # What was ended on purpose is no verdict
+            if self._is_cancelled(ticket):
+                outcome.drop_images()
+                return
+            outcome.machine = name
+            self._post(Built(name, outcome))
+            left.pop(0)
+
+
+def _one_line(exc: BaseException) -> str:
+    """Return an error in one line, with the file that it is about"""
+    if isinstance(exc, OSError) and exc.strerror:
+        where = f": '{exc.filename}'" if exc.filename else ''
+        return f'{exc.strerror}{where}'
+    return str(exc)
+
+
+def clean_env(env: Mapping[str, str]) -> Dict[str, str]:
+    """Return an environment without what a surrounding make or git left in it."""
+    drop = {'MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES', 'GNUMAKEFLAGS', 'MAKE_TERMOUT',
+            'MAKE_TERMERR', *git.VARIABLES}
+    return {key: val for key, val in env.items() if key not in drop}

@@ -1,0 +1,563 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""From arguments to a plan, and from the plan to a run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import os
+import re
+import shutil
+import sys
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Collection,
+    Dict,
+    FrozenSet,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    TextIO,
+    Tuple,
+)
+
+from buildman import bsettings
+from buildman.boards import keep, select
+from buildman.boards.extend import read_extensions
+from buildman.build import environment
+from buildman.cli import configcheck, lists, signals
+from buildman.cli.places import Places, check_disk, find_places, output_folder, work_area
+from buildman.core.errors import (
+    EXIT_OK,
+    BoardError,
+    BuildmanError,
+    SetupError,
+    UsageError,
+)
+from buildman.core.plan import Board, Commit, Plan, Settings
+from buildman.process.processors import cpu_count
+from buildman.source import commits
+
+# The rest is loaded by the functions that need it: lists, dry runs and summaries,
+# which scripts do in a row, begin in half of the time without what builds
+if TYPE_CHECKING:
+    import queue
+
+    from buildman.core.events import Event
+    from buildman.remote.fleet import Fleet
+    from buildman.results.durations import Recorder
+    from buildman.results.tree import ResultTree
+    from buildman.schedule.local import LocalWorker, Worker
+    from buildman.schedule.loop import Builder, Report
+    from buildman.schedule.progress import Status
+    from buildman.toolchains.choose import Choice
+
+# Board -> commits (indexes) that could not be built, and why
+Missing = Mapping[str, Tuple[Tuple[int, ...], str]]
+
+
+def split_names(values: Optional[Sequence[str]]) -> List[str]:
+    """Return the names of a flag that takes lists and may be repeated."""
+    out: List[str] = []
+    for value in values or ():
+        out += [name.strip() for name in value.split(',') if name.strip()]
+    return out
+
+
+def make_settings(args: argparse.Namespace) -> Settings:
+    """Return the settings that the command line asks for."""
+    return Settings(
+        verbose_build=args.verbose_build,
+        allow_missing=may_lack_blobs(args, 1),
+        no_lto=args.no_lto or args.lines,
+        reproducible_builds=args.reproducible_builds,
+        warnings_as_errors=args.warnings_as_errors,
+        # Objects of other boards and commits are no lines of this one
+        mrproper=args.mrproper or args.lines,
+        fallback_mrproper=args.fallback_mrproper,
+        config_only=args.config_only,
+        # What lies in the folder may have changed since it was built
+        force_build=args.force_build or not args.branch,
+        force_build_failures=args.force_build_failures,
+        kconfig_check=args.kconfig_check,
+        force_reconfig=args.force_reconfig or args.lines,
+        skip_unaffected=args.skip_unaffected,
+        ccache=args.ccache,
+        keep_outputs=args.keep_outputs,
+        quick=args.quick,
+        in_tree=args.in_tree,
+        work_in_output=args.work_in_output,
+        per_board_out_dir=args.per_board_out_dir,
+        full_path=args.full_path,
+        dtc_skip=args.dtc_skip,
+        shared_dtc=args.shared_dtc,
+        target=args.target,
+        adjust_cfg=environment.parse_adjustments(
+            [*(['CC_OPTIMIZE_FOR_DEBUG'] if args.lines_debug else []), *(args.adjust_cfg or ())]),
+        fragments=tuple(split_names([args.fragments] if args.fragments else [])),
+        jobs=args.jobs or 0,
+        timeout=args.timeout,
+        variables=tuple(name for name, _ in bsettings.get_items('worker-env')),
+        lines=args.lines)
+
+
+def may_lack_blobs(args: argparse.Namespace, count: int) -> bool:
+    """Return whether binman is told that blobs may be missing.
+
+    Unless a flag decides, `allow-missing` in [global] says for which builds: `always`,
+    for `multiple` boards, for a `branch`; several of these, or `never`.
+
+    Args:
+        args: the command line
+        count: number of boards that are selected
+
+    Raises:
+        UsageError: the configuration has a word that means nothing
+    """
+    text = bsettings.get_value('global', 'allow-missing')
+    words = re.split(r'[\s,]+', text.strip(' \t\n,')) if text.strip(' \t\n,') else []
+    wrong = [word for word in words if word not in ('always', 'multiple', 'branch', 'never')]
+    if wrong or ('never' in words and len(words) > 1):
+        what = f"'{wrong[0]}' is unknown" if wrong else "'never' stands alone"
+        raise UsageError(f'[global] allow-missing = {" ".join(words)}: {what}: use always, or '
+                         'multiple and branch, or never')
+    if args.allow_missing is not None:
+        return bool(args.allow_missing)
+    return 'always' in words or ('multiple' in words and count > 1) or (
+        'branch' in words and bool(args.branch))
+
+
+def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> select.Selection:
+    """Find the boards and select those that are asked for.
+
+    Raises:
+        BoardError: the list cannot be made, or nothing matches
+    """
+    names = args.boards if split_names(args.boards) else None
+    if args.boards and not names:
+        # A variable of a script that is not set, say: it did not mean all boards
+        raise BoardError('No matching boards found: --boards names none')
+    exclude = split_names(args.exclude)
+    # Before anything is looked for or written
+    select.parse_terms(args.terms)
+    for name in exclude:
+        select.compile_term(name)
+    cache: Optional[str] = os.path.join(places.base, 'boards.cfg')
+    # Runs that build nothing come in rows: each but the first is to be quick
+    builds_nothing = args.dry_run or args.print_arch or args.print_prefix
+    if builds_nothing and not os.path.isdir(places.base):
+        cache = None
+    extensions = read_extensions(places.source) if args.extend else None
+    wanted = select.exact_names(args.terms, names, extensions)
+    try:
+        found, warnings = select.load(
+            places.source, cache, wanted, around=output_folder(args),
+            private=keep.list_path(places.source), keep_all=builds_nothing,
+            symbols=extensions.symbols if extensions else ())
+    except OSError as exc:
+        raise SetupError(f"cannot make the list of boards '{cache}': {exc.strerror} "
+                         '(choose another output folder with -o)') from exc
+    if extensions:
+        found, more = found.extended(extensions, whole=wanted is None)
+        warnings = [*warnings, *more]
+    for text in warnings:
+        print(text, file=err)
+    selection = found.select(args.terms, exclude, names)
+    for text in selection.warnings:
+        print(text, file=err)
+    if not selection.boards:
+        raise BoardError('No matching boards found' + _what_was_asked(args))
+    return selection
+
+
+def _what_was_asked(args: argparse.Namespace) -> str:
+    """Return the flags that selected no board"""
+    asked = list(args.terms)
+    if args.boards:
+        asked.append(f"--boards {','.join(split_names(args.boards))}")
+    if args.exclude:
+        asked.append(f"-x {','.join(split_names(args.exclude))}")
+    return f" for {' '.join(asked)}" if asked else ''
+
+
+def describe(args: argparse.Namespace, series: Optional[commits.Series],
+             selected: Sequence[Board]) -> str:
+    """Return the line that says what is going to be built."""
+    if series:
+        count = len(series.selected)
+        what = f"{count} commit{'s' if count != 1 else ''}"
+    else:
+        what = 'current source'
+    threads, jobs = thread_counts(args, len(selected))
+    if args.threads == 0:
+        threads = 0
+    return (f"Building {what} for {len(selected)} boards "
+            f"({threads} thread{'s' if threads != 1 else ''}, "
+            f"{jobs} job{'s' if jobs != 1 else ''} per thread)")
+
+
+def thread_counts(args: argparse.Namespace, board_count: int) -> Tuple[int, int]:
+    """Return (boards to build at once, jobs that each make gets on average)."""
+    cpus = cpu_count()
+    threads = args.threads if args.threads is not None else min(cpus, board_count)
+    threads = max(1, threads)
+    if args.work_in_output:
+        threads = 1
+    return threads, args.jobs or -(-cpus // threads)
+
+
+def check_programs(settings: Settings) -> None:
+    """See to it that this machine has the programs that builds are to use.
+
+    Raises:
+        SetupError: one is missing
+    """
+    for wanted, what, name, package in (
+            (True, 'GNU make', 'make', 'make'), (settings.ccache, '--ccache: ccache', 'ccache',
+                                                 'ccache'),
+            (settings.dtc_skip, '--dtc-skip: dtc', 'dtc', 'device-tree-compiler')):
+        if wanted and not shutil.which(name):
+            raise SetupError(f'{what} is not installed (apt-get install {package})')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line asks for.
+
+    Returns:
+        exit status
+
+    Raises:
+        BuildmanError: it cannot be done
+    """
+    out, err = sys.stdout, sys.stderr
+    if args.full_help:
+        return lists.full_help(out)
+    if args.test or args.coverage:
+        from buildman.cli import selftest
+        return selftest.run(args.terms, args.coverage, args.verbose)
+    if args.machines_buildman_path and args.verbose:
+        print('--machines-buildman-path has no effect: machines run the buildman that is '
+              'sent to them', file=err)
+    bsettings.setup(args.config_file)
+    for text in configcheck.problems(folders=not args.fetch_arch):
+        print(text, file=err)
+    if args.fetch_arch:
+        return lists.fetch(split_names(args.fetch_arch), out)
+    if args.list_tool_chains:
+        return lists.toolchains(args, out)
+    if args.kill_workers or args.clean_workers or args.machines:
+        signals.watch()
+        return fleet_command(args, out)
+    places = find_places(args)
+    if args.regen_board_list or args.maintainer_check or args.full_check:
+        return lists.board_list(args, places.source, places.base, err)
+    series = None
+    if args.branch:
+        series = commits.find_series(args.git, args.branch, args.count, args.step)
+        for text in series.messages:
+            print(text, file=err)
+        if args.work_in_output and len(series.selected) != 1:
+            raise UsageError('-w can only be used with a single commit (-c 1)')
+    settings = make_settings(args)
+    # What is wrong with the machines is told before anything is begun
+    fleet = make_fleet(args)
+    selection = load_boards(args, places, err)
+    settings = dataclasses.replace(
+        settings, allow_missing=may_lack_blobs(args, len(selection.boards)))
+    if args.print_arch or args.print_prefix:
+        return lists.board_values(args, selection.boards, out)
+    if args.work_in_output and len(selection.boards) != 1:
+        raise UsageError('-w can only be used with a single board: '
+                         f'{len(selection.boards)} match')
+    if args.dry_run:
+        lists.dry_run(describe(args, series, selection.boards), places.shown, series,
+                        selection, args.verbose, out)
+        if args.dist:
+            from buildman.remote.fleet import describe_shares
+            from buildman.toolchains import choose
+            local = choose.local_toolchains(args.override_toolchain or '', selection.boards)
+            threads, _ = thread_counts(args, len(selection.boards))
+            for line in describe_shares(args, selection.boards, threads, local):
+                print(line, file=out)
+        return EXIT_OK
+    if args.summary:
+        return show_summary(args, places, series, selection.boards)
+    status, missing = build(args, places, series, selection.boards, settings, fleet)
+    if args.build_summary:
+        show_summary(args, places, series, selection.boards, missing)
+    return status
+
+
+def show_summary(args: argparse.Namespace, places: Places,
+                 series: Optional[commits.Series], selected: Sequence[Board],
+                 missing: Optional[Missing] = None) -> int:
+    """Show what changed from commit to commit (-s), from the results that are there.
+
+    Args:
+        missing: what could not be built in this run
+
+    Returns:
+        exit status
+    """
+    from buildman.results import show
+    from buildman.results.tree import ResultTree
+    tree = ResultTree(places.base, series.commits if series else None, args.work_in_output,
+                      not args.no_subdirs)
+    threads, jobs = thread_counts(args, len(selected))
+    return show.show_summary(show.SummaryRequest(
+        folder=places.base if series else tree.commit_dir(0),
+        commits=series.commits if series else None, boards=tuple(selected),
+        known=_known_commits(args, series, tree), threads=threads,
+        jobs_per_thread=jobs, show_errors=args.show_errors,
+        list_error_boards=args.list_error_boards, show_sizes=args.show_sizes,
+        detail=args.detail, bloat=args.bloat, show_config=args.show_config,
+        show_environment=args.show_environment, show_lines=args.lines,
+        lines_code=args.lines_code, repo=places.source,
+        show_unknown=args.show_unknown,
+        filter_dtb_warnings=args.filter_dtb_warnings,
+        filter_migration_warnings=args.filter_migration_warnings,
+        preserve_config_y=args.preserve_config_y, show_not_built=args.show_not_built,
+        ide=args.ide, step=args.step, json=args.json, junit=args.junit,
+        colour=sys.stdout.isatty(), times_folder=places.base, missing=missing or {}), sys.stdout)
+
+
+def _known_commits(args: argparse.Namespace, series: Optional[commits.Series],
+                   tree: ResultTree) -> FrozenSet[str]:
+    """Return the commits whose results are in their place, also if they are not shown"""
+    if not series:
+        return frozenset()
+    hashes = [commit for _, commit in tree.built_commits()]
+    return series.alive.union(commits.in_history(args.git, series, hashes))
+
+
+def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
+    """Do what concerns all machines and builds nothing.
+
+    Returns:
+        exit status
+    """
+    from buildman.remote.fleet import clean_workers, kill_workers, show_machines
+    from buildman.toolchains import choose
+    if args.kill_workers:
+        return kill_workers(args)
+    if args.clean_workers:
+        return clean_workers(args)
+    return show_machines(
+        args, choose.local_toolchains(args.override_toolchain or '', None), out)
+
+
+def make_fleet(args: argparse.Namespace) -> Optional[Fleet]:
+    """Return the machines that are to take part in a build, None when there is none.
+
+    Raises:
+        UsageError: flags or the configuration of machines cannot be understood
+    """
+    if not args.dist or args.summary or args.print_arch or args.print_prefix:
+        return None
+    # Loaded when it is needed only, as the summary is: most runs do without
+    from buildman.remote.fleet import Fleet
+    return Fleet(args)
+
+
+def build(args: argparse.Namespace, places: Places, series: Optional[commits.Series],
+          selected: Sequence[Board], settings: Settings,
+          fleet: Optional[Fleet] = None) -> Tuple[int, Missing]:
+    """Build the boards.
+
+    Args:
+        fleet: other machines that take part
+
+    Returns:
+        exit status, and what has no result
+    """
+    from buildman.cli import limit
+    from buildman.results.tree import OutputLock, ResultTree
+    from buildman.schedule.loop import exit_status
+    from buildman.toolchains import choose, find
+    if not args.no_local:
+        check_programs(settings)
+    chains = find.Toolchains(args.override_toolchain or '')
+    chains.scan()
+    commit_list: Optional[Tuple[Commit, ...]] = series.commits if series else None
+    indexes = series.selected if series else (0,)
+    choice = choose.choose_toolchains(selected, chains, indexes)
+    plan = Plan(tuple(choice.jobs), commit_list, settings, indexes)
+    tree = ResultTree(places.base, commit_list, args.work_in_output, not args.no_subdirs)
+    status = make_status(args, selected, commit_list)
+    with limit.process_limit(args.process_limit, status.say):
+        lock = OutputLock(places.base)
+        try:
+            check_disk(places.base)
+            if not args.ide:
+                status.say(describe(args, series, selected))
+            alive = (commits.to_keep(args.git, series, tree.built_commits()) if series
+                     else frozenset())
+            stale = tree.stale(alive)
+            if stale and not args.ide:
+                status.say(f'Removing {len(stale)} old build directories...')
+            tree.remove_stale(alive)
+            # Another machine may have the compiler that this one lacks
+            report = run_builds(args, places, plan, tree, status, fleet,
+                                set() if fleet else choice.unbuildable())
+        finally:
+            lock.close()
+    tell_unbuilt(report, choice, plan, status, bool(fleet))
+    return exit_status(status, report, args.ignore_warnings), report.missing
+
+
+def make_status(args: argparse.Namespace, selected: Sequence[Board],
+                commit_list: Optional[Sequence[Commit]]) -> Status:
+    """Return what tells people how far a build is.
+
+    The current source is built by somebody who waits for the errors; those of
+    a branch are told as they come with -v.
+    """
+    from buildman.schedule.progress import Status
+    teller = None
+    if args.verbose or commit_list is None:
+        from buildman.results.show import ResultTeller
+        from buildman.results.text import TextOptions
+        teller = ResultTeller(selected, commit_list, TextOptions(
+            errors=args.show_errors or commit_list is None,
+            error_boards=args.list_error_boards, colour=sys.stdout.isatty()),
+            args.filter_dtb_warnings, args.filter_migration_warnings)
+    return Status(sys.stdout, describe=teller, ide=sys.stderr if args.ide else None)
+
+
+def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,
+               status: Status, fleet: Optional[Fleet] = None,
+               unbuildable: Collection[str] = ()) -> Report:
+    """Build what is missing in the tree.
+
+    Args:
+        fleet: other machines that take part
+        unbuildable: boards that nobody has a compiler for
+
+    Returns:
+        what could not be built
+    """
+    import queue
+
+    from buildman.build import envscan
+    from buildman.results import durations
+    from buildman.schedule.loop import Builder
+    signals.watch()
+    events: 'queue.Queue[Event]' = queue.Queue()
+    status.start(len(plan.jobs) * plan.commit_count)
+    here: Optional[LocalWorker] = None
+    builder = Builder(plan, tree, status, events, host=fleet.host if fleet else '',
+                      weigh=functools.partial(weigh_boards, tree.base_dir,
+                                              output_folder(args), plan),
+                      unbuildable=unbuildable)
+    recorder: Optional[Recorder] = None
+    try:
+        builder.tell_unbuildable()
+        if not builder.nothing_to_do:
+            recorder = durations.Recorder(tree.base_dir, plan.commits,
+                                          plan.settings.config_only or bool(plan.settings.target))
+            builder.add_listener(recorder)
+            local = {job.board.arch: job.toolchain for job in plan.jobs if job.toolchain.gcc}
+            workers: List[Worker] = []
+            ends = [plan.commits[upto].hash for upto in
+                    (plan.selected[0], plan.selected[-1])] if plan.commits else []
+            inputs = envscan.search(places.source, ends, os.environ)
+            if not fleet or fleet.use_local:
+                here = make_local_worker(args, places, plan, tree, builder, events.put,
+                                         sorted(local), inputs, fleet)
+                workers.append(here)
+            if fleet:
+                workers += fleet.make_workers(plan, tree, places.source, local, inputs, events.put)
+                for text in fleet.warnings:
+                    status.say(text)
+                fleet.attach(builder, tree.base_dir)
+            builder.run(workers)
+            why = builder.report.lost.get('')
+            if why and len(workers) == 1 and not builder.report.built:
+                raise SetupError(why)
+    finally:
+        status.end_line()
+        if recorder:
+            recorder.close()
+        if fleet:
+            fleet.close()
+    if not args.ide:
+        status.say(status.closing())
+        use = here.cache_use() if here else None
+        if use:
+            status.say(f'  {"local: " if fleet else ""}{use}')
+        if fleet:
+            for line in [*fleet.transfer_lines(), *builder.aftermath.lines()]:
+                status.say(line)
+        scanned = status.scanned()
+        if scanned:
+            status.say(scanned)
+    return builder.report
+
+
+def weigh_boards(base: str, around: str, plan: Plan,
+                 todo: Mapping[str, int]) -> Dict[str, Tuple[float, float]]:
+    """Return what boards are expected to cost, from how long earlier builds took.
+
+    Args:
+        base: folder of the results
+        around: holds those of all branches
+        plan: the boards
+        todo: board to number of commits that are to be built
+
+    Returns:
+        board to the cost of all its commits, and of the first of them
+    """
+    from buildman.results import durations
+    from buildman.schedule import weights
+    costs = weights.expect(durations.read_all(base, around, todo),
+                           [job.board for job in plan.jobs])
+    return {target: (costs[target].of(count), costs[target].first)
+            for target, count in todo.items() if target in costs}
+
+
+def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,
+                      builder: Builder, post: Callable[[Event], None],
+                      archs: Sequence[str], inputs: FrozenSet[str],
+                      fleet: Optional[Fleet]) -> LocalWorker:
+    """Return this machine as a worker"""
+    from buildman.build import slots
+    from buildman.schedule.local import LocalWorker
+    threads, _ = thread_counts(args, len(plan.jobs))
+    cpus = cpu_count()
+    # One board more than there are processors, unless the user has a say in it: the
+    # steps of a build that have one job only then leave nobody idle, as there are
+    # jobs of another board. How many run at once is for the job server.
+    spare = (args.threads is None and not args.jobs and not fleet and threads == cpus > 1)
+    config = slots.EngineConfig(
+        work_dir=work_area(tree.base_dir), source_dir=places.source, commits=plan.commits,
+        settings=plan.settings, slots=min(threads + spare, builder.pending()),
+        tokens=max(threads, cpus),
+        env={**slots.clean_env(os.environ), **environment.make_definitions(os.environ),
+             **(fleet.environment(inputs) if fleet else {})},
+        results_dir=tree.base_dir, inputs=inputs)
+    return LocalWorker(slots.Engine(config, post), archs if fleet else None,
+                       fleet.speed if fleet else 1.0)
+
+
+def tell_unbuilt(report: Report, choice: Choice, plan: Plan, status: Status,
+                 is_distributed: bool) -> None:
+    """Name the boards that were not built, and why."""
+    from buildman.toolchains import choose
+    reasons = [(job.board.target, report.lacking[job.board.target],
+                choose.why_nobody(choice, job.board.arch, is_distributed))
+               for job in plan.jobs if job.board.target in report.lacking]
+    reasons += [(target, missing, why) for target, (missing, why) in report.missing.items()]
+    by_reason: Dict[str, List[str]] = {}
+    for target, missing, why in reasons:
+        count = len(missing)
+        name = (target if count == plan.commit_count
+                else f"{target} ({count} commit{'s' if count != 1 else ''})")
+        by_reason.setdefault(why or 'not finished', []).append(name)
+    for why, names in by_reason.items():
+        status.say(f"Not built: {' '.join(names)}: {why}")
+
+
+__all__ = ['EXIT_OK', 'BuildmanError', 'run']

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Text that others wrote, made fit to be shown."""
+
+from __future__ import annotations
+
+import re
+
+# Escape sequences of a terminal: CSI, OSC (to BEL or ST) and the short ones
+_ESCAPE = re.compile('\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?'
+                     '|[@-_a-z0-9=>]|$)')
+# The other control characters but tab and newline, and those that turn text around
+_CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]')
+
+
+def plain(text: str) -> str:
+    """Return text without what could do something to a terminal: no harm in showing it."""
+    if not _CONTROL.search(text):
+        return text
+    return _CONTROL.sub('', _ESCAPE.sub('', text))

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The process at our end of a machine's connection: started, listened to, ended.
+
+What is said over it, and in which order, is for `boss.RemoteWorker`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import subprocess
+import sys
+import threading
+import time
+from typing import Callable, Optional, Sequence, Type
+
+from buildman.core.errors import BuildmanError
+from buildman.process import commands
+from buildman.remote.inbox import Inbox, Sink
+from buildman.wire import codec, fields
+from buildman.wire.channel import Channel, ChannelError, Reader
+
+# Seconds that a worker gets to become ready after it was started
+READY_TIME = 60
+
+# Seconds for each step of ending a process: ask, terminate, kill
+END_TIME = 2
+
+# Kept, since tests put stand-ins in its place
+_POPEN = subprocess.Popen
+
+
+class BossError(BuildmanError):
+    """Something is wrong with a worker; the message names its machine."""
+
+
+class Connection:
+    """A persistent process, ssh mostly, with a worker behind it.
+
+    Attributes:
+        hostname: machine, host or user@host
+        name: name in messages
+        closing: an end was asked for, so the loss of the connection is none
+        refusing: no process is to be started any more
+        version: of the protocol, as far as both know it; 0 for an older worker
+        heartbeat_interval: seconds between the worker's signs of life, 0 when it
+            sends none
+        on_stderr: called with each line that comes on stderr
+        on_noise: called with each line that is not a message
+        bytes_sent, bytes_recv: what has travelled
+    """
+
+    def __init__(self, hostname: str, name: str, timeout: float) -> None:
+        """Set up; nothing is started.
+
+        Args:
+            hostname: for messages
+            name: for messages
+            timeout: seconds to connect
+        """
+        self.hostname = hostname
+        self.name = name
+        self.closing = False
+        self.refusing = False
+        self.version = 0
+        self.heartbeat_interval = 0.0
+        self.on_stderr: Callable[[str], None] = self._print_stderr
+        self.on_noise: Callable[[str], None] = lambda text: None
+        self._timeout = timeout
+        self._proc: Optional['subprocess.Popen[bytes]'] = None
+        self._channel: Optional[Channel] = None
+        self._stderr: Optional[Reader] = None
+        self._last_stderr = ''
+        self._inbox = Inbox()
+        self._ending = threading.Lock()
+        self._sent = self._received = 0
+
+    def patience(self) -> float:
+        """Return the seconds of silence after which a worker counts as lost."""
+        raise NotImplementedError
+
+    def _print_stderr(self, text: str) -> None:
+        """Pass on what the worker complains about"""
+        print(f'[{self.name}] {text}', file=sys.stderr, flush=True)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that went to the worker."""
+        return self._channel.bytes_sent if self._channel else self._sent
+
+    @property
+    def bytes_recv(self) -> int:
+        """Bytes that came from it."""
+        return self._channel.bytes_received if self._channel else self._received
+
+    # -- its beginning -----------------------------------------------------
+
+    def _launch(self, argv: Sequence[str]) -> codec.Ready:
+        """Start the process and wait until the worker says that it is ready.
+
+        Raises:
+            BossError: it cannot be started or does not become ready
+        """
+        self._last_stderr = ''
+        # So that whoever ends it meets it either whole or not at all
+        with self._ending:
+            if self.refusing:
+                raise BossError(f'{self.name}: stopped before its worker was started')
+            try:
+                self._proc = subprocess.Popen(
+                    argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
+            except OSError as exc:
+                raise BossError(f'Failed to start SSH to {self.hostname}: {exc}') from exc
+            self._open(self._proc)
+        try:
+            ready = self._wait_ready()
+        except BaseException:
+            self._end()
+            raise
+        if self.version:
+            threading.Thread(target=self._ping, args=(self._proc,), daemon=True,
+                             name=f'ping {self.name}').start()
+        return ready
+
+    def _open(self, proc: 'subprocess.Popen[bytes]') -> None:
+        """Begin to read what a process says"""
+        inbox = self._inbox = Inbox()
+        # A stand-in may have none
+        stderr = getattr(proc, 'stderr', None)
+        if callable(getattr(stderr, 'readline', None)):
+            self._stderr = Reader(stderr, self._take_stderr, name=f'{self.name} stderr')
+            self._stderr.start()
+        self._channel = Channel(
+            proc.stdout, proc.stdin, from_worker=True, on_message=inbox.put,
+            on_noise=lambda text: self.on_noise(text), on_end=lambda why: inbox.end(),
+            name=self.name)
+        self._channel.start()
+
+    def _wait_ready(self) -> codec.Ready:
+        """Wait for the first message"""
+        seconds = min(self._timeout + READY_TIME, max(self._timeout, self.patience()))
+        deadline = time.monotonic() + seconds
+        msg: Optional[codec.Message] = codec.Heartbeat()
+        while isinstance(msg, codec.Heartbeat):
+            try:
+                msg = self._inbox.get(deadline - time.monotonic())
+            except queue.Empty:
+                raise BossError(f'{self.name}: worker did not send ready within '
+                                f'{seconds:g} s') from None
+        if msg is None:
+            raise self.closed_error()
+        if not isinstance(msg, codec.Ready):
+            raise BossError(f'{self.name}: worker did not send ready but '
+                            f'{codec.as_dict(msg)}')
+        self.version = min(msg.version, codec.PROTOCOL_VERSION)
+        self.heartbeat_interval = msg.heartbeat_interval
+        if self._channel:
+            self._channel.version = self.version
+        return msg
+
+    def _ping(self, proc: 'subprocess.Popen[bytes]') -> None:
+        """Tell the worker now and then that we are there, as long as its process is"""
+        while self._proc is proc:
+            time.sleep(self.heartbeat_interval or codec.HEARTBEAT_INTERVAL)
+            with contextlib.suppress(BossError):
+                if self._proc is proc:
+                    self.send(codec.Ping())
+
+    # -- what comes, and goes ----------------------------------------------
+
+    def divert(self, sink: Optional[Sink]) -> None:
+        """Have all messages from now on go to a function, not to recv().
+
+        Args:
+            sink: called in the reader's thread with each message, and with
+                None at the end of the connection; None: back to recv()
+        """
+        self._inbox.divert(sink)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since anything came from the worker."""
+        return time.monotonic() - self._channel.last_heard if self._channel else 0.0
+
+    @property
+    def process(self) -> Optional['subprocess.Popen[bytes]']:
+        """The process of the connection, None when there is none"""
+        return self._proc
+
+    def send(self, msg: codec.Command) -> None:
+        """Send a command.
+
+        Raises:
+            BossError: the worker is not running or does not read
+        """
+        if not self._channel or not self._proc:
+            raise BossError(f'{self.name}: worker is not running')
+        try:
+            self._channel.send(msg)
+        except (ChannelError, ValueError) as exc:
+            raise BossError(f'{self.name}: cannot send: {exc}') from exc
+
+    def _next(self, timeout: Optional[float] = None) -> codec.Message:
+        """Return the next message; `timeout` is our patience when not given"""
+        seconds = self.patience() if timeout is None else timeout
+        try:
+            msg = self._inbox.get(seconds)
+        except queue.Empty:
+            raise BossError(f'{self.name}: nothing heard for {seconds:g} s') from None
+        if msg is None:
+            raise self.closed_error()
+        return msg
+
+    def expect(self, kind: Type[codec.Response]) -> codec.Response:
+        """Return the next message, which has to be of a kind; heartbeats are passed over.
+
+        Raises:
+            BossError: it is another one, or the connection has ended
+        """
+        while True:
+            msg = self._next()
+            if isinstance(msg, kind):
+                return msg
+            if isinstance(msg, codec.ErrorMsg):
+                raise BossError(f'{self.name}: {msg.msg}')
+            if not isinstance(msg, codec.Heartbeat):
+                raise BossError(f'{self.name}: unexpected answer: {codec.as_dict(msg)}')
+
+    # -- its end -----------------------------------------------------------
+
+    def closed_error(self) -> BossError:
+        """Return the error that says why the connection has gone"""
+        proc, reader = self._proc, self._stderr
+        # What a dying worker says last may still be on its way
+        if reader:
+            with contextlib.suppress(RuntimeError):
+                reader.wait_end(0.5)
+        if proc and not self._last_stderr and not isinstance(proc, _POPEN):
+            # A stand-in may have it in one piece
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                said = proc.stderr.read()
+                for line in said.splitlines() if isinstance(said, bytes) else ():
+                    self._take_stderr(line)
+        why = f': {self._last_stderr}' if self._last_stderr else ''
+        return BossError(f'{self.name} closed connection{why}')
+
+    def _take_stderr(self, line: bytes) -> None:
+        """Keep the last thing that was said, and pass it on"""
+        text = fields.harmless(line)
+        if text.strip():
+            self._last_stderr = text.strip()
+            self.on_stderr(text)
+
+    def close(self, seconds: float = END_TIME) -> None:
+        """End the connection: ask, terminate, kill. Never hangs; may be called twice.
+
+        Args:
+            seconds: for each of these steps
+        """
+        self.closing = True
+        self._end(seconds)
+
+    def _end(self, seconds: float = END_TIME) -> None:
+        """End the process, for whatever reason"""
+        # A second caller waits until the first has done it
+        with self._ending:
+            proc, self._proc = self._proc, None
+            channel, stderr = self._channel, self._stderr
+            self._inbox.close()
+            if channel:
+                channel.writer.close(min(0.5, seconds))
+            if proc is not None:
+                commands.end_process(proc, seconds)
+                if isinstance(proc, _POPEN):
+                    # What it has started, a ProxyCommand say, is in the same group
+                    commands.kill_group(proc.pid)
+            if channel:
+                channel.reader.close()
+                self._sent, self._received = channel.bytes_sent, channel.bytes_received
+            if stderr:
+                stderr.close()
+            self._channel = self._stderr = None
+            for name in ('stdout', 'stderr'):
+                with contextlib.suppress(OSError, AttributeError):
+                    getattr(proc, name).close()

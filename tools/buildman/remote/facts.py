@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""What a machine tells of itself, as the probe (`agent.survey`) answers it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from buildman.agent import survey
+from buildman.wire import fields
+
+_GCC_DIR = re.compile(r'gcc-\d[^/]*\Z')
+
+
+def gcc_version(path: str) -> Optional[str]:
+    """Return the name of the folder that tells a downloaded gcc's version.
+
+    Args:
+        path: of a compiler, e.g. `~/.buildman-toolchains/gcc-13.1.0-nolibc/
+            aarch64-linux/bin/aarch64-linux-gcc`
+    Returns:
+        e.g. 'gcc-13.1.0-nolibc'; None for a compiler of the system
+    """
+    for part in (path or '').split('/')[:-1]:
+        if _GCC_DIR.match(part):
+            return part
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Gcc:
+    """A compiler on a machine: path, version, and what tells its builder."""
+
+    path: str
+    version: str
+    banner: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class MachineInfo:
+    """What a machine told of itself.
+
+    Attributes:
+        arch: of its processor, as uname says
+        cpus, threads: processor cores, and hardware threads that may be used
+        bogomips: of one thread
+        load: average of the last minute
+        mem_avail_mb, disk_avail_mb: MiB of memory, and of disk at the work folder
+        tools: tool to version, '' for one that is missing
+        work_dir, work_mb: work folder and its size in MiB
+        owner: who uses the work folder now, '' for nobody
+        gccs: arch to the compilers found for it
+    """
+
+    arch: str = '-'
+    cpus: int = 0
+    threads: int = 0
+    bogomips: float = 0.0
+    load: float = 0.0
+    mem_avail_mb: int = 0
+    disk_avail_mb: int = 0
+    tools: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    work_dir: str = ''
+    work_mb: int = 0
+    owner: str = ''
+    gccs: Mapping[str, Tuple[Gcc, ...]] = dataclasses.field(default_factory=dict)
+
+
+def parse_probe(text: str) -> MachineInfo:
+    """Return what a machine answered to scripts.probe_script().
+
+    Raises:
+        ValueError: there is no answer in it, or not a proper one
+    """
+    lines = [line for line in text.splitlines() if line.startswith(survey.MARK)]
+    if not lines:
+        raise ValueError('no answer to the probe')
+    try:
+        data = json.loads(lines[-1][len(survey.MARK):])
+    except RecursionError:
+        raise ValueError('nested too deeply') from None
+    if not isinstance(data, dict):
+        raise ValueError('not an object')
+    values: Dict[str, Any] = {}
+    for field in dataclasses.fields(MachineInfo):
+        val = data.get(field.name)
+        if val is None or field.name in ('tools', 'gccs'):
+            continue
+        kind = type(field.default)
+        if kind is float and isinstance(val, int):
+            val = float(val)
+        if type(val) is not kind:
+            raise ValueError(f"'{field.name}' has a wrong type")
+        values[field.name] = _plain(val) if isinstance(val, str) else val
+    values['tools'] = {_plain(key): _plain(val) for key, val in _mapping(data, 'tools').items()}
+    gccs = {}
+    for arch, found in _mapping(data, 'gccs').items():
+        if not isinstance(found, list) or not all(isinstance(gcc, dict) for gcc in found):
+            raise ValueError("'gccs' has a wrong type")
+        gccs[arch] = tuple(Gcc(_plain(gcc.get('path')), _plain(gcc.get('version')),
+                               _plain(gcc.get('banner'))) for gcc in found)
+    return MachineInfo(**values, gccs=gccs)
+
+
+def _plain(val: object) -> str:
+    """Return a word from the far side as text that may be printed."""
+    return fields.harmless(str(val), 300).replace('\n', ' ')
+
+
+def _mapping(data: Mapping[str, Any], name: str) -> Dict[str, Any]:
+    val = data.get(name, {})
+    if not isinstance(val, dict):
+        raise ValueError(f"'{name}' has a wrong type")
+    return val

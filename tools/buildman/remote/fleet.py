@@ -1,0 +1,404 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""--dist: what a run needs so that other machines take part.
+
+A `Fleet` makes one `RemoteMachine` for each configured machine and gives them
+to the builder loop beside the local one. Nothing waits for all of them: each
+takes boards as soon as it is ready, and one that fails says why and is left
+out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import socket
+import threading
+import time
+from typing import Callable, Collection, Dict, List, Mapping, Optional, Sequence, TextIO, Tuple
+
+from buildman import boss, bsettings, machine
+from buildman.agent import survey
+from buildman.build import ccache, env_files, environment
+from buildman.core import events
+from buildman.core.errors import EXIT_OK, BuildmanError, SetupError, UsageError
+from buildman.core.plan import Board, Plan, Toolchain
+from buildman.process import commands
+from buildman.remote import hosts, logs, push, scripts, ssh
+from buildman.remote.payload import Shipment
+from buildman.remote.session import RemoteMachine
+from buildman.results.tree import ResultTree
+from buildman.schedule.loop import Builder
+from buildman.wire import codec
+
+# Seconds for a machine to download toolchains
+FETCH_TIME = 3600.0
+
+# Seconds that lost machines get, at the end of a run, to be freed of what is left there
+CLEANUP_TIME = 3.0
+
+# Seconds that machines in the middle of their start-up get to notice an end
+ABANDON_TIME = 2.0
+
+
+def machine_names(args: argparse.Namespace) -> Optional[List[str]]:
+    """Return the names that --use-machines gives, None for all."""
+    if args.use_machines is None:
+        return None
+    return [name.strip() for name in args.use_machines.split(',') if name.strip()]
+
+
+def heartbeat_interval() -> float:
+    """Return the seconds between heartbeats, from [distributed] heartbeat.
+
+    A worker that misses three of them counts as lost.
+
+    Raises:
+        UsageError: it is no such number
+    """
+    text = bsettings.get_value('distributed', 'heartbeat')
+    if not text:
+        return codec.HEARTBEAT_INTERVAL
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise UsageError(f"[distributed] heartbeat = {text}: has to be a number of seconds, "
+                         'from 0.1 to 3600')
+    return seconds
+
+
+def load_machines(args: argparse.Namespace) -> machine.MachinePool:
+    """Return the machines to use.
+
+    Raises:
+        UsageError: there are none, or the configuration cannot be understood
+    """
+    pool = machine.MachinePool(machine_names(args))
+    if not pool.machines:
+        raise UsageError("no machines: add a section [machines] to the configuration, one "
+                         "'name = user@host' a line")
+    for mach in pool.machines:
+        boss.WORK_DIRS[mach.name] = mach.work_dir
+    return pool
+
+
+class Fleet:
+    """The machines of a run, and the logs that tell of them.
+
+    Attributes:
+        warnings: what the user should know of what machines get, a line each
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        """Read the configuration; nothing is started.
+
+        Raises:
+            UsageError: flags do not fit together, or there are no machines
+        """
+        if args.work_in_output:
+            raise UsageError('-w builds in the output folder of this machine: not with --dist')
+        self.use_local = not args.no_local
+        # A user's own way for git would beat that of the machine
+        ssh.forget_git_ssh()
+        self._heartbeat = heartbeat_interval()
+        self._pool = load_machines(args)
+        self._machines: List[RemoteMachine] = []
+        self._boss_log: Optional[logs.BossLog] = None
+        self._job_log: Optional[logs.JobLog] = None
+        self._builder: Optional[Builder] = None
+        self._total = 0
+        self._push: Optional[push.PushPlan] = None
+        self._finder: Optional[threading.Thread] = None
+        self.warnings: List[str] = []
+
+    @property
+    def host(self) -> str:
+        """Return the name of this machine, for the results."""
+        return socket.gethostname()
+
+    @property
+    def speed(self) -> float:
+        """Return how fast this machine is, in the unit of `RemoteMachine.speed`."""
+        here = survey.processors()
+        return machine.speed_of(here['threads'], here['bogomips'])
+
+    @staticmethod
+    def environment(inputs: Collection[str]) -> Dict[str, str]:
+        """Return what builds get of our environment, on this machine and all others."""
+        return build_environment(inputs)
+
+    def make_workers(self, plan: Plan, tree: ResultTree, source_dir: str,
+                     local: Mapping[str, Toolchain], inputs: Collection[str],
+                     post: Callable[[events.Event], None]) -> List[RemoteMachine]:
+        """Return the machines as workers for the builder.
+
+        Args:
+            plan: what to build
+            tree: where results go
+            source_dir: repository, or folder to build as it is
+            local: arch -> compiler of this machine
+            inputs: variables that the tree reads
+            post: takes events
+
+        Raises:
+            BuildmanError: the source cannot be read
+        """
+        needed = sorted({job.board.arch for job in plan.jobs})
+        candidates, wanted = machine.compiler_spec(
+            needed, {arch: tool.gcc for arch, tool in local.items() if arch in needed})
+        hashes = None if plan.commits is None else [commit.hash for commit in plan.commits]
+        owner = scripts.new_owner()
+        to_push = push.prepare_push(source_dir, hashes, owner.run, exclude=[tree.base_dir])
+        env = build_environment(inputs)
+        if plan.settings.ccache:
+            env.update(ccache.shared_storage({**os.environ, **env}))
+        # What a user names goes as it is
+        asked = {name for name, _ in bsettings.get_items('worker-env')}
+        base = '' if hashes else source_dir
+        found = env_files.collect(env, set(inputs) - asked, base)
+        words = env_files.collect_words(
+            {word for job in plan.jobs for word in job.make_args}, found, base)
+        self.warnings = found.warnings
+        shipment = Shipment(
+            plan=plan, candidates=candidates, wanted=wanted, local=dict(local),
+            tools=_local_tools(), owner=owner,
+            push=lambda worker: push.push(
+                to_push, worker.name, ssh.transport_for(worker.hostname, worker.name),
+                worker.git_dir, worker.have),
+            commits=tuple(to_push.commits), part=to_push.part, env=found.env,
+            shown_env={name: env[name] for name in env if found.env[name] != env[name]},
+            inputs=inputs, words=words, files=found.files, texts=found.texts,
+            log_dir=tree.base_dir, stage_dir=tree.work_dir, heartbeat=self._heartbeat)
+        self._machines = [RemoteMachine(mach, shipment, post) for mach in self._pool.machines]
+        self._total = len(plan.jobs) * plan.commit_count
+        self._push = to_push
+        # It is there when the first machine asks for it
+        self._finder = threading.Thread(target=_find_out, args=(to_push,), daemon=True,
+                                        name='history')
+        self._finder.start()
+        return self._machines
+
+    # -- beside the loop ---------------------------------------------------
+
+    def attach(self, builder: Builder, base_dir: str) -> None:
+        """Take part in a run: logs, status lines, the end.
+
+        Args:
+            builder: the loop
+            base_dir: folder for the logs
+
+        Raises:
+            SetupError: they cannot be written
+        """
+        self._builder = builder
+        try:
+            self._boss_log = logs.BossLog(os.path.join(base_dir, '.buildman.log'))
+            self._job_log = logs.JobLog(os.path.join(base_dir, 'joblog'))
+        except OSError as exc:
+            raise SetupError(f"cannot write the logs in '{base_dir}': {exc.strerror}") from exc
+        self._boss_log.say(f'start: {self._total} builds, machines: '
+                           f"{', '.join(mach.name for mach in self._machines)}")
+        builder.add_listener(self._log_event)
+        builder.set_ticker(self.log_status, float(boss.STATUS_INTERVAL))
+        builder.set_before_end(self.wind_down)
+
+    def _log_event(self, event: events.Event, fate: str) -> None:
+        """Log what happened; called by the loop"""
+        log = self._boss_log
+        if log is None or self._job_log is None or self._builder is None:
+            return
+        if isinstance(event, events.Built):
+            attempt = self._builder.attempt(event.worker, event.outcome.target)
+            self._job_log.add(event.outcome, fate, attempt)
+        elif isinstance(event, events.Refused):
+            self._job_log.add(event.outcome, '')
+            log.say(f'{event.outcome.target}: {event.outcome.stderr}')
+        elif isinstance(event, events.WorkerReady):
+            log.say(f'[{event.worker}] ready')
+        elif isinstance(event, events.WorkerGone):
+            log.say(f'[{event.worker}] lost: {event.reason}')
+        elif isinstance(event, events.Said):
+            log.say(f'[{event.worker}] {event.text}')
+        elif isinstance(event, events.BoardDone) and event.reason:
+            log.say(f'[{event.worker}] {event.target}: {event.reason}')
+
+    def log_status(self) -> None:
+        """Write a status line: boards done of those sent, and load, per machine."""
+        if self._boss_log and self._builder:
+            parts = [f'{mach.name} {mach.boards_done}/{mach.boards_sent} boards, '
+                     f'{mach.results} results, load {mach.load:.1f}' for mach in self._machines]
+            counts = self._builder.counts
+            self._boss_log.say(f"status: {counts.done}/{counts.total} done; {'; '.join(parts)}")
+
+    def wind_down(self, haste: bool) -> None:
+        """Let machines begin nothing more, and end the commands that run on them.
+
+        Args:
+            haste: all machines; else those that are being started, while
+                everything is built: what runs there has to be ended before
+                the machine can be freed
+        """
+        ending = [mach for mach in self._machines if haste or mach.starting]
+        if not ending:
+            return
+        if not haste:
+            # Those that were lost are being freed by such commands
+            self._await_freed()
+        for mach in ending:
+            mach.abandon()
+        commands.stop_all()
+        deadline = time.monotonic() + ABANDON_TIME
+        for mach in ending:
+            mach.join(max(0.0, deadline - time.monotonic()))
+        commands.resume()
+
+    def _await_freed(self) -> None:
+        """Wait, not for long, until nothing of lost machines is left on them"""
+        deadline = time.monotonic() + CLEANUP_TIME
+        for mach in self._machines:
+            mach.cleaned(max(0.0, deadline - time.monotonic()))
+
+    def close(self) -> None:
+        """End the logs and remove what was made for the push."""
+        self._await_freed()
+        self.log_status()
+        if self._builder and self._boss_log:
+            for text in self._builder.aftermath.lines():
+                self._boss_log.say(text)
+        for log in (self._boss_log, self._job_log):
+            if log:
+                log.close()
+        self._boss_log = self._job_log = None
+        if self._push:
+            if self._finder:
+                self._finder.join(ABANDON_TIME)
+            self._push.close()
+
+    def transfer_lines(self) -> List[str]:
+        """Return what travelled to and from each machine."""
+        return [f'  {mach.name}: {mach.results} results, sent {_size(mach.worker.bytes_sent)}, '
+                f'received {_size(mach.worker.bytes_recv)}'
+                + (f'; {mach.cache}' if any(mach.cache) else '') for mach in self._machines]
+
+
+def _find_out(to_push: push.PushPlan) -> None:
+    """Find out what of the history goes along; who asks for it is told what went wrong"""
+    with contextlib.suppress(BuildmanError, OSError):
+        to_push.find_part()
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes for people"""
+    size = float(count)
+    for unit in ('B', 'KiB', 'MiB'):
+        if size < 1024:
+            return f'{size:.0f} {unit}' if unit == 'B' else f'{size:.1f} {unit}'
+        size /= 1024
+    return f'{size:.1f} GiB'
+
+
+def _local_tools() -> Callable[[], Mapping[str, str]]:
+    """Return a function that tells the versions of the tools here, found out once"""
+    lock = threading.Lock()
+    cached = functools.lru_cache(maxsize=1)(
+        lambda: survey.tool_versions(machine.DECIDING_TOOLS))
+
+    def tools() -> Mapping[str, str]:
+        with lock:
+            return cached()
+
+    return tools
+
+
+def build_environment(inputs: Collection[str]) -> Dict[str, str]:
+    """Return the part of our environment that goes along with a build, here as well.
+
+    Variables that the tree reads, and those that [worker-env] names (`NAME`, or
+    `NAME = value`).
+    """
+    env = environment.portable_environment(os.environ, inputs)
+    for name, value in bsettings.get_items('worker-env'):
+        if value:
+            env[name] = value
+        elif name in os.environ:
+            env[name] = os.environ[name]
+    return env
+
+
+# -- without building ------------------------------------------------------
+
+def show_machines(args: argparse.Namespace, local: Mapping[str, Toolchain],
+                  out: TextIO) -> int:
+    """Probe all machines and show what they are and have (--mach).
+
+    Returns:
+        0 when all can be used, else 1
+    """
+    pool = load_machines(args)
+    gccs = {arch: tool.gcc for arch, tool in local.items()}
+    fetcher = _fetch if args.machines_fetch_arch else None
+    pool.probe_all(gccs)
+    pool.check_toolchains(sorted(local), fetch=bool(fetcher), local_gcc=gccs, fetcher=fetcher)
+    pool.print_summary()
+    return EXIT_OK if all(mach.avail for mach in pool.machines) else 1
+
+
+def _fetch(mach: machine.Machine, archs: Sequence[str]) -> None:
+    """Install toolchains on a machine (--machines-fetch-arch)"""
+    # It brings half of the standard library with it
+    url = bsettings.get_value('toolchain-fetch', 'url')
+    mach.transport.run(scripts.module_command('agent.fetch', [url, *archs]),
+                       FETCH_TIME, doing='fetching toolchains')
+
+
+def kill_workers(args: argparse.Namespace) -> int:
+    """Stop left-over workers (--kill-workers)."""
+    names = [mach.name for mach in load_machines(args).machines]
+    return EXIT_OK if hosts.kill_all(names) else 1
+
+
+def clean_workers(args: argparse.Namespace) -> int:
+    """Remove the work folders (--clean-workers)."""
+    return boss.clean_workers([mach.name for mach in load_machines(args).machines])
+
+
+def describe_shares(args: argparse.Namespace, selected: Sequence[Board], slots: int,
+                    local: Mapping[str, Toolchain]) -> List[str]:
+    """Return the lines that say who would get what (-n --dist).
+
+    Machines are probed for this; the shares are what their speeds let expect.
+    """
+    pool = load_machines(args)
+    needed = sorted({board.arch for board in selected})
+    gccs = {arch: tool.gcc for arch, tool in local.items() if arch in needed}
+    pool.probe_all(gccs)
+    pool.check_toolchains(needed, local_gcc=gccs)
+    shares: Dict[str, float] = {}
+    who: List[Tuple[str, float, Sequence[str]]] = []
+    if not args.no_local:
+        speed = float(survey.processors()['bogomips'])
+        who.append(('local', slots * max(1.0, speed), sorted(local)))
+    for mach in pool.machines:
+        if mach.avail:
+            who.append((mach.name, mach.weight * max(1.0, mach.info.bogomips),
+                        sorted(mach.toolchains)))
+    nobody: List[str] = []
+    for board in selected:
+        able = [(name, speed) for name, speed, archs in who if board.arch in archs]
+        total = sum(speed for _, speed in able)
+        if not able:
+            nobody.append(board.target)
+        for name, speed in able:
+            shares[name] = shares.get(name, 0.0) + speed / total
+    lines = ['Machines, and about how many boards each would get:']
+    for name, _, archs in who:
+        lines.append(f"   {name}: {shares.get(name, 0.0):.1f} boards ({' '.join(archs) or 'none'})")
+    for mach in pool.machines:
+        if not mach.avail:
+            lines.append(f'   {mach.name}: not used: {mach.reason}')
+    if nobody:
+        lines.append(f"Nobody can build: {' '.join(nobody)}")
+    return lines

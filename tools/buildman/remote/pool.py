@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Several workers for callers of `boss`: start them, build boards on them, end them.
+
+The command itself uses `remote`, where each machine begins when it is ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
+
+from buildman import boss
+from buildman.process import commands
+from buildman.remote import scripts
+from buildman.remote.poolrun import PoolRun
+
+# Seconds that all workers together get to answer `quit`
+QUIT_TIME = 30
+
+# The same after Ctrl-C, and for closing what has not answered
+INTERRUPT_TIME = 4
+CLOSE_TIME = 8
+
+
+class WorkerPool:
+    """The workers on a number of machines.
+
+    Attributes:
+        machines: what it was made with
+        workers: those that run
+    """
+
+    def __init__(self, machines: Sequence[Any]) -> None:
+        """Set up; nothing is started.
+
+        Args:
+            machines: each with `hostname`, and `name`, `toolchains`,
+                `max_boards`, `info.bogomips`, `work_dir` where they are known
+        """
+        self.machines = list(machines)
+        self.workers: List[Any] = []
+        self._former: List[Any] = []
+        self._logs: Set[str] = set()
+
+    # -- start -------------------------------------------------------------
+
+    def start_all(self, git_dir: str, refspec: str, debug: bool = False,
+                  settings: Optional[Mapping[str, Any]] = None) -> List[Any]:
+        """Start a worker on each machine, on all of them in parallel.
+
+        A machine that fails is left out, with a line that says why.
+
+        Args:
+            git_dir: repository here
+            refspec: what to push, as for git push
+            debug: show what workers print besides messages
+            settings: how to build, by the names of the wire; None: they are
+                not configured
+
+        Returns:
+            the workers that run
+        """
+        workers: Dict[int, Any] = {}
+        failures: Dict[int, str] = {}
+        running: Set[int] = set()
+
+        def bring_up(pos: int) -> None:
+            try:
+                worker = workers[pos] = _make_worker(self.machines[pos])
+                _start(worker, self.machines[pos], git_dir, refspec, debug, settings)
+                running.add(pos)
+            except Exception as exc:
+                failures[pos] = str(exc) or type(exc).__name__
+
+        threads = [threading.Thread(target=bring_up, args=(pos,), daemon=True)
+                   for pos in range(len(self.machines))]
+        try:
+            for thread in threads:
+                thread.start()
+            for pos, thread in enumerate(threads):
+                thread.join()
+                if pos not in running:
+                    print(f'  Worker failed on {_label(self.machines[pos])}: '
+                          f"{failures.get(pos, 'it could not be started')}", flush=True)
+        except BaseException:
+            commands.stop_all()
+            _join(threads, INTERRUPT_TIME)
+            commands.resume()
+            # For close_all(): they may have a process or a lock
+            self.workers = list(workers.values())
+            raise
+        self.workers = [workers[pos] for pos in sorted(running)]
+        return self.workers
+
+    # -- build -------------------------------------------------------------
+
+    def build_boards(self, board_selected: Mapping[str, Any], commits: Optional[Sequence[Any]],
+                     builder: Any, local_count: int = 0) -> None:
+        """Build boards at all commits, on the workers.
+
+        A worker that is lost gives its boards to the others; what cannot be
+        built is named on stderr and in the log, and nothing is raised for it.
+
+        Args:
+            board_selected: target -> board, with `target` and `arch`
+            commits: oldest first, with a `hash` each; None: the current source
+            builder: knows where results go and takes them, see `remote.poolrun`
+            local_count: how many boards are built on this machine meanwhile
+
+        Raises:
+            SetupError: a result cannot be written
+        """
+        PoolRun(self.workers, board_selected, commits, builder, local_count, self._logs).run()
+
+    # -- end ---------------------------------------------------------------
+
+    def quit_all(self) -> None:
+        """Have all workers end, and wait for that."""
+        def end(worker: Any) -> None:
+            try:
+                worker.quit()
+            except Exception:
+                _close(worker)
+
+        _join(_on_all(self.workers, end), QUIT_TIME)
+        self._forget()
+
+    def close_all(self) -> None:
+        """End all workers now (Ctrl-C): ask all of them, then close; in bounded time."""
+        for worker in self.workers:
+            with contextlib.suppress(Exception):
+                worker.closing = True
+
+        def ask(worker: Any) -> None:
+            with contextlib.suppress(Exception):
+                worker.quit()
+
+        _join(_on_all(self.workers, ask), INTERRUPT_TIME)
+        _join(_on_all(self.workers, _close), CLOSE_TIME)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Have no workers any more, but for the summary"""
+        self._former += self.workers
+        self.workers = []
+
+    def print_transfer_summary(self) -> None:
+        """Print how many bytes went to each worker and came back."""
+        parts = []
+        sums = [0.0, 0.0]
+        for worker in [*self._former, *self.workers]:
+            counts = [_number(worker, 'bytes_sent'), _number(worker, 'bytes_recv')]
+            sums = [one + two for one, two in zip(sums, counts)]
+            parts.append(f'{_label(worker)}:{_size(counts[0])}/{_size(counts[1])}')
+        if parts:
+            print(f"\nTransfer (sent/recv): {', '.join(parts)} "
+                  f'total:{_size(sums[0])}/{_size(sums[1])}', file=sys.stderr, flush=True)
+
+
+def _make_worker(mach: Any) -> Any:
+    """Return the worker of a machine, not started"""
+    name = getattr(mach, 'name', None)
+    worker = boss.RemoteWorker(mach.hostname, name=name if isinstance(name, str) else None)
+    toolchains = getattr(mach, 'toolchains', None)
+    if isinstance(toolchains, Mapping):
+        worker.toolchains = dict(toolchains)
+    worker.max_boards = int(_number(mach, 'max_boards'))
+    worker.bogomips = float(_number(getattr(mach, 'info', None), 'bogomips'))
+    return worker
+
+
+def _start(worker: Any, mach: Any, git_dir: str, refspec: str, debug: bool,
+           settings: Optional[Mapping[str, Any]]) -> None:
+    """Take a worker through all phases; a failure leaves nothing behind"""
+    work_dir = getattr(mach, 'work_dir', None)
+    if isinstance(work_dir, str) and work_dir and work_dir != scripts.DEFAULT_WORK_DIR:
+        worker.init_git(work_dir)
+    else:
+        worker.init_git()
+    try:
+        worker.push_source(git_dir, refspec)
+        worker.start(debug)
+        if settings is not None:
+            worker.configure(settings)
+    except BaseException:
+        _close(worker)
+        _free(worker)
+        raise
+
+
+def _free(worker: Any) -> None:
+    """Free the lock of a machine, if it is ours"""
+    with contextlib.suppress(Exception):
+        worker.remove_lock()
+
+
+def _close(worker: Any) -> None:
+    """End a worker's connection"""
+    with contextlib.suppress(Exception):
+        worker.close()
+
+
+def _on_all(workers: Sequence[Any], act: Callable[[Any], None]) -> List[threading.Thread]:
+    """Begin to do something with all workers at the same time"""
+    threads = [threading.Thread(target=act, args=(worker,), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _join(threads: Sequence[threading.Thread], seconds: float) -> None:
+    """Wait for threads, at most so many seconds for all of them"""
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _number(thing: Any, name: str) -> float:
+    """Return an attribute that is a number, 0 when it is none"""
+    value = getattr(thing, name, 0)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else 0
+
+
+def _label(thing: Any) -> str:
+    """Return what a worker or machine is called"""
+    for attr in ('name', 'hostname'):
+        value = getattr(thing, attr, None)
+        if isinstance(value, str) and value:
+            return value
+    return '?'
+
+
+def _size(count: float) -> str:
+    """Return a number of bytes in few characters"""
+    for unit in ('B', 'KB', 'MB'):
+        if count < 1024:
+            return f'{count:.0f}{unit}' if unit == 'B' else f'{count:.1f}{unit}'
+        count /= 1024
+    return f'{count:.1f}GB'

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""What a machine sends, turned into events: checked, as the machine is not trusted.
+
+A result counts when it was asked for, holds no file but those of a list, and
+its images came whole. What is refused is told with the machine's name, and the
+board is still owed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+from typing import Callable, Dict, Mapping, Sequence, Set, Tuple
+
+from buildman.build import artifacts
+from buildman.core import events
+from buildman.core.outcome import Outcome
+from buildman.core.text import plain
+from buildman.remote.logs import WorkerLog
+from buildman.wire import codec, fields
+
+# Bytes of one image that are accepted, and how many images of a result
+MAX_IMAGE = 2 << 30
+MAX_IMAGES = 300
+
+
+def one_line(text: str) -> str:
+    """Return what a machine says in a line that can be shown."""
+    return ' '.join(fields.harmless(text).split('\n'))
+
+
+class Receiver:
+    """The boards that one machine owes, and what comes of them.
+
+    take() is called in the reader's thread of the connection, everything else
+    by the loop or by who ends the machine.
+
+    Attributes:
+        load: its load average, as it told last
+        boards_done: boards that it is through with
+        results: received, a board at a commit each
+        tells_done: it says when it is through with a board, as an older one does not
+    """
+
+    def __init__(self, name: str, post: Callable[[events.Event], None], log: WorkerLog,
+                 stage_dir: str, with_images: bool) -> None:
+        """Set up.
+
+        Args:
+            name: of the machine
+            post: takes events
+            log: gets each message
+            stage_dir: folder for images that are under way
+            with_images: images are asked for
+        """
+        self.load = 0.0
+        self.boards_done = 0
+        self.results = 0
+        self.tells_done = True
+        self._name = name
+        self._post = post
+        self._log = log
+        self._stage_dir = stage_dir
+        self._with_images = with_images
+        self._owed: Dict[str, Set[int]] = {}
+        self._again: Dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._reasons: Dict[str, str] = {}
+        self._images: Dict[Tuple[str, int], Dict[str, _Image]] = {}
+
+    @property
+    def owes(self) -> bool:
+        """True when a board was given out and is not through."""
+        return bool(self._owed)
+
+    def expect(self, target: str, commits: Sequence[int]) -> None:
+        """Take note of a board that is given to the machine."""
+        with self._lock:
+            if target in self._owed:
+                # It was taken away, which the worker has not told of yet
+                self._again[target] = self._again.get(target, 0) + 1
+            self._owed[target] = set(commits)
+        self._reasons.pop(target, None)
+
+    def tell(self, text: str) -> None:
+        """Tell people something about the machine, or what it says."""
+        self._post(events.Said(self._name, one_line(text)))
+
+    def take(self, msg: codec.Message) -> None:
+        """Turn a message that speaks of boards into events."""
+        if isinstance(msg, codec.BuildResult):
+            self._result(msg)
+        elif isinstance(msg, codec.FilePiece):
+            self._piece(msg)
+        elif isinstance(msg, codec.Started):
+            self._post(events.Started(self._name, msg.board, msg.commit_upto))
+        elif isinstance(msg, codec.BoardDone):
+            self._board_done(msg.board)
+        elif isinstance(msg, codec.Heartbeat):
+            self.load = msg.load_avg
+        elif isinstance(msg, codec.ErrorMsg):
+            if msg.board:
+                self._reasons[msg.board] = one_line(msg.msg)
+            else:
+                self.tell(msg.msg)
+        elif isinstance(msg, codec.Malformed):
+            self.tell(f'sent a message that makes no sense: {msg.reason}')
+            if msg.kind == 'build_result' and msg.board in self._owed:
+                # That result is lost: the board is owed still
+                self._reasons[msg.board] = one_line(f'its result makes no sense: {msg.reason}')
+
+    def _board_done(self, target: str) -> None:
+        """Tell the loop that the worker is through with a board"""
+        with self._lock:
+            if target not in self._owed:
+                return
+            if self._again.get(target):
+                self._again[target] -= 1
+            else:
+                del self._owed[target]
+        self.boards_done += 1
+        self._post(events.BoardDone(self._name, target, (), self._reasons.pop(target, '')))
+
+    def _result(self, msg: codec.BuildResult) -> None:
+        """Turn a result into an outcome, if it was asked for"""
+        key = (msg.board, msg.commit_upto)
+        images = self._images.pop(key, {})
+        owed = self._owed.get(msg.board)
+        if owed is None or msg.commit_upto not in owed:
+            _drop(images)
+            if self.tells_done:
+                self._log.error(f'a result for {key} was not asked for')
+            return
+        owed.discard(msg.commit_upto)
+        self.load, self.results = msg.load_avg, self.results + 1
+        bad = [name for name in msg.files if not artifacts.is_result_file(name)]
+        if bad or any(not image.complete for image in images.values()):
+            self.tell(f"result of '{msg.board}' refused: it holds "
+                       f"{bad[0] if bad else 'an image that is not complete'}")
+            self._reasons[msg.board] = 'its result was refused'
+            _drop(images)
+        else:
+            self._post(events.Built(self._name, Outcome(
+                target=msg.board, commit_upto=msg.commit_upto, return_code=msg.return_code,
+                stdout=plain(msg.stdout), stderr=plain(msg.stderr), files=dict(msg.files),
+                sizes=msg.sizes + '\n' if msg.sizes and msg.sizes[-1] != '\n' else msg.sizes,
+                images={name: image.path for name, image in images.items()},
+                seconds=msg.seconds, scan_seconds=msg.scan_seconds,
+                reconfigured=msg.reconfigured, skipped=msg.skipped,
+                infra=one_line(msg.infra), machine=self._name)))
+        if not self.tells_done and not owed:
+            # An older worker does not tell that it is through with a board
+            self._board_done(msg.board)
+
+    def _piece(self, msg: codec.FilePiece) -> None:
+        """Take a piece of an image"""
+        key = (msg.board, msg.commit_upto)
+        if (msg.board not in self._owed or not artifacts.is_image(msg.name)
+                or not self._with_images):
+            self._log.error(f'a file {msg.name!r} was not asked for')
+            return
+        images = self._images.setdefault(key, {})
+        if msg.name not in images:
+            if len(images) >= MAX_IMAGES:
+                return
+            folder = os.path.join(self._stage_dir,
+                                  f'{self._name}.stage-{msg.board}-{msg.commit_upto}')
+            os.makedirs(folder, exist_ok=True)
+            images[msg.name] = _Image(os.path.join(folder, msg.name))
+        try:
+            images[msg.name].add(msg)
+        except (OSError, ValueError) as exc:
+            self.tell(f"image '{msg.name}' of '{msg.board}': {exc}")
+
+    def drop_images(self) -> None:
+        """Remove images whose result never came"""
+        for images in list(self._images.values()):
+            _drop(images)
+        self._images.clear()
+
+
+class _Image:
+    """An image that is under way"""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.complete = False
+        self._size = 0
+        self._digest = hashlib.sha256()
+        self._broken = False
+
+    def add(self, msg: codec.FilePiece) -> None:
+        """Add a piece.
+
+        Raises:
+            ValueError: it does not follow the one before, the file is too
+                large or did not arrive as it was sent
+            OSError: no space
+        """
+        if self._broken:
+            return
+        self._broken = True
+        if self.complete or msg.offset != self._size or (
+                self._size + len(msg.data) > MAX_IMAGE):
+            raise ValueError('pieces do not fit together')
+        with open(self.path, 'ab' if msg.offset else 'wb') as outf:
+            outf.write(msg.data)
+        self._size += len(msg.data)
+        self._digest.update(msg.data)
+        if msg.last:
+            if msg.sha256 != self._digest.hexdigest():
+                raise ValueError('it did not arrive as it was sent')
+            os.chmod(self.path, msg.mode & 0o777)
+            self.complete = True
+        self._broken = False
+
+
+def _drop(images: Mapping[str, _Image]) -> None:
+    """Remove the staging folders of images"""
+    for folder in {os.path.dirname(image.path) for image in images.values()}:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,518 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""A machine as the builder loop sees it: boards go in, events come out.
+
+Each machine has a thread that starts it (init and lock, push, start, files from
+outside the tree, configure, prepare) and then watches for signs of life. What
+the worker sends is decoded in the reader's thread of its channel and posted to
+the loop; nothing else is touched from there.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import os
+import random
+import threading
+import time
+import uuid
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
+
+from buildman import boss, machine
+from buildman.agent import survey
+from buildman.boss import BossError, RemoteWorker, WorkerBusy
+from buildman.build import ccache
+from buildman.core import events
+from buildman.core.errors import BuildmanError
+from buildman.core.plan import BoardJob, Toolchain
+from buildman.process import commands
+from buildman.remote import payload, scripts, ssh
+from buildman.remote.logs import WorkerLog
+from buildman.remote.receiver import Receiver, one_line
+from buildman.source.history import Part
+from buildman.source.origin import Past
+from buildman.wire import codec
+
+# Heartbeats that may fail to come before a worker counts as lost
+MISSED_HEARTBEATS = 3
+
+# Seconds for a machine to describe itself and get its repository ready
+SURVEY_TIME = machine.PROBE_TIMEOUT + boss.COMMAND_TIME
+
+# Seconds for the source to get there, over whatever line
+PUSH_TIME = 1800.0
+
+# Kinds of failure after which it may be claimed all the same
+MAY_HAVE_CLAIMED = ('cut', 'timeout', 'failed', 'stopped', 'no-space', 'not-writable')
+
+# Seconds to end what a lost worker left on its machine
+FREE_TIME = 2.5
+
+# Seconds that a worker gets to end by itself when everything is to end at once
+STOP_ASK = 2.0
+
+# Seconds for each step of ending a connection when everything is to end at once
+STOP_STEP = 0.4
+
+# Seconds that a worker gets for each answer while it starts
+ANSWER_TIME = 600.0
+
+
+class RemoteMachine:
+    """One machine, as a `local.Worker`.
+
+    Attributes:
+        boards_sent: boards given to it
+        worker: the connection
+    """
+
+    def __init__(self, mach: machine.Machine, ship: payload.Shipment,
+                 post: Callable[[events.Event], None]) -> None:
+        """Set up; nothing is started.
+
+        Args:
+            mach: from the configuration
+            ship: what it gets
+            post: called with each event, from several threads
+        """
+        self.name = mach.name
+        self.slots = 0
+        self.archs: Optional[Sequence[str]] = ()
+        self.speed = 1.0
+        self.boards_sent = 0
+        self._handed_out = float('-inf')
+        self._grace = float(boss.END_TIME)
+        self.cache = ccache.Use(0, 0)
+        self.worker = RemoteWorker(mach.hostname, name=mach.name)
+        # A run of its own: two machines may share a host, and what is left of
+        # one is known by its run
+        self.worker.owner = dataclasses.replace(ship.owner, run=uuid.uuid4().hex)
+        self.worker.max_boards = mach.max_boards
+        self.worker.on_stderr = self._said
+        self.worker.heartbeat = ship.heartbeat
+        self._machine = mach
+        self._shipment = ship
+        self._toolchains: Dict[str, Toolchain] = {}
+        self._post = post
+        self._log = WorkerLog(os.path.join(ship.log_dir, f'worker-{mach.name}.log'))
+        self._gone = threading.Event()
+        self._gone_lock = threading.Lock()
+        self._freed = threading.Event()
+        self._claimed = False
+        self._has_told = False
+        self._pushing: Optional[threading.Thread] = None
+        self._prepared = threading.Event()
+        self._over = threading.Event()
+        self._acknowledged = False
+        self._receiver = Receiver(mach.name, post, self._log, ship.stage_dir,
+                                  ship.plan.settings.keep_outputs)
+        self._thread = threading.Thread(target=self._run, daemon=True,
+                                        name=f'machine {mach.name}')
+
+    # -- start-up and watching, in the machine's own thread ----------------
+
+    def start(self) -> None:
+        """Begin to start the machine; WorkerReady or WorkerGone tells the rest."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        """Start the machine, then watch it"""
+        try:
+            self._start_up()
+        except (BuildmanError, OSError, ValueError) as exc:
+            self._lost(str(exc))
+            return
+        except Exception as exc:
+            # The loop waits to hear of this machine: a defect costs it, not the run
+            self._lost(f'unexpected {type(exc).__name__}: {exc}')
+            return
+        self._watch()
+
+    def _start_up(self) -> None:
+        """Take all steps up to the first slot being ready"""
+        worker, ship, mach = self.worker, self._shipment, self._machine
+        self._step('probe and init')
+        self._survey()
+        self._find_toolchains()
+        self._step(f'push {len(ship.commits)} commits, and start')
+        push = self._begin_push()
+        self._start_worker()
+        settings = ship.plan.settings.to_dict()
+        if ship.plan.commits is None:
+            # What is the folder as it is here is a slot's own source there
+            settings['in_tree'] = False
+        self._receiver.tells_done = bool(worker.version)
+        part = ship.part() if worker.version else Part(Past())
+        for text in part.warnings:
+            self._receiver.tell(text)
+        if worker.version:
+            packs = {part.past.pack: part.pack} if part.pack else {}
+            payload.send_files(worker, {**ship.files, **packs}, ship.texts)
+        self._log.sent(codec.Configure(settings, worker.toolchains))
+        worker.configure(settings, {'settings': settings, 'env': dict(ship.env),
+                                    'shown_env': dict(ship.shown_env),
+                                    'inputs': sorted(ship.inputs),
+                                    'words': {mark: word for word, mark in ship.words.items()}})
+        # Before the push is waited for: what it says meanwhile has to be read
+        worker.divert(self._take)
+        if not concurrent.futures.wait([push], PUSH_TIME).done:
+            raise BossError(f'the source was not there within {PUSH_TIME:g} seconds')
+        push.result()
+        self._step('prepare')
+        slots = worker.max_boards or worker.nthreads or 1
+        worker.send(codec.BuildPrepare(
+            ship.commits, slots, source=ship.commits[-1], history=part.past.to_dict(),
+            version=codec.PROTOCOL_VERSION))
+        self._log.sent(f'build_prepare, {len(ship.commits)} commits')
+        for text in mach.differences(ship.tools()):
+            self._receiver.tell(text)
+        if not self._wait(self._prepared):
+            raise BossError('its slots did not become ready')
+        self.slots = slots
+        self._post(events.WorkerReady(self.name))
+
+    def _start_worker(self) -> None:
+        """Start the worker; again, later and later, while sshd turns the connection away.
+
+        As for the commands before: what was turned away has not been run.
+        """
+        worker = self.worker
+        said: List[str] = []
+        for delay in (*ssh.RETRY_DELAYS, None):
+            said.clear()
+            worker.on_stderr = said.append
+            try:
+                worker.start()
+            except BossError as exc:
+                why = ssh.explain(worker.hostname, commands.Answer('', '\n'.join(said), 255))
+                if why.kind != 'turned-away' or delay is None:
+                    raise
+                self._log.note(f'{exc}; tried again')
+                time.sleep(delay * (.5 + random.random()))
+                self._step('start again')
+            else:
+                break
+        worker.on_stderr = self._said
+        for text in said:
+            self._said(text)
+
+    def _step(self, text: str) -> None:
+        """Begin a step of the start-up, unless everything is being stopped"""
+        if self._gone.is_set() or self.worker.refusing:
+            raise BossError('stopped')
+        self._log.note(text)
+
+    def _find_toolchains(self) -> None:
+        """Choose the compilers there, and tell what is odd about the machine"""
+        mach, ship = self._machine, self._shipment
+        mach.find_toolchains(ship.candidates, ship.wanted)
+        for arch, gcc in mach.toolchains.items():
+            self._toolchains[arch] = _toolchain_there(arch, gcc, ship.local.get(arch))
+        for text in mach.problems:
+            self._receiver.tell(text)
+        if not self._toolchains:
+            raise BossError('not used: it has no compiler for any of these boards')
+        self.archs = sorted(self._toolchains)
+        self.speed = machine.speed_of(mach.info.threads, mach.info.bogomips)
+        self._receiver.load = mach.info.load
+        self.worker.bogomips = mach.info.bogomips
+        self.worker.toolchains = {arch: tool.gcc for arch, tool in self._toolchains.items()}
+        self._post(events.WorkerComing(self.name, mach.max_boards or max(1, mach.info.threads),
+                                       tuple(self.archs), self.speed))
+
+    def _known_archs(self) -> Optional[Tuple[str, ...]]:
+        """Return what the machine has compilers for, None when it did not tell"""
+        if not self._has_told:
+            return None
+        # It was asked for these in the survey: nothing travels
+        mach, ship = self._machine, self._shipment
+        mach.find_toolchains(ship.candidates, ship.wanted)
+        return tuple(sorted(mach.toolchains))
+
+    def _wait(self, event: threading.Event) -> bool:
+        """Wait for an answer, as long as the worker lives"""
+        deadline = time.monotonic() + ANSWER_TIME
+        while time.monotonic() < deadline and not self._gone.is_set():
+            if event.wait(0.2):
+                return True
+            if self._silent_too_long():
+                return False
+        return False
+
+    def _survey(self) -> None:
+        """Ask the machine what it is, and claim it, in one command.
+
+        A repository there that is damaged is begun anew.
+        """
+        worker, mach, text = self.worker, self._machine, ''
+        failure: Optional[ssh.RemoteError] = None
+        script = scripts.survey_script(
+            mach.work_dir, worker.owner,
+            mach.probe_spec(self._shipment.candidates, brief=True), mach.limits)
+        self._claimed = True
+        try:
+            text = mach.transport.run(script, SURVEY_TIME)
+        except ssh.RemoteError as exc:
+            text, failure = exc.stdout, exc
+            self._claimed = exc.kind in MAY_HAVE_CLAIMED
+        if failure and survey.MARK not in text:
+            mach.cannot(failure.text)
+        elif not mach.take_answer(text):
+            self._claimed = False
+        self._has_told = mach.info.threads > 0
+        if not mach.avail:
+            raise BossError(f'not used: {mach.reason}')
+        if not failure:
+            try:
+                worker.take_init(text)
+            except WorkerBusy as exc:
+                self._claimed = False
+                if not worker.end_dead(mach.work_dir, exc.owner):
+                    raise
+                self._step(f'init again: the boss has died of which it was said that {exc}')
+                self._claimed = True
+                worker.init_git(mach.work_dir)
+        elif failure.kind == 'failed':
+            self._step(f'init again, of a new repository: {failure}')
+            worker.init_git(mach.work_dir, fresh=True)
+        else:
+            raise failure
+
+    def _begin_push(self) -> 'concurrent.futures.Future[None]':
+        """Push the source in a thread of its own, while the worker starts"""
+        done: 'concurrent.futures.Future[None]' = concurrent.futures.Future()
+
+        def push() -> None:
+            try:
+                self._push()
+                done.set_result(None)
+            except Exception as exc:
+                done.set_exception(exc)
+
+        self._pushing = threading.Thread(target=push, daemon=True, name=f'push {self.name}')
+        self._pushing.start()
+        return done
+
+    def _push(self) -> None:
+        """Push the source; a repository that takes no push is begun anew, once"""
+        try:
+            self._shipment.push(self.worker)
+        except ssh.RemoteError as exc:
+            if exc.kind in ('turned-away', 'cut', 'denied', 'no-space', 'stopped', 'timeout'):
+                raise
+            self._step(f'push again, to a new repository: {exc}')
+            self.worker.init_git(self._machine.work_dir, fresh=True)
+            self._shipment.push(self.worker)
+
+    def _silent_too_long(self) -> str:
+        """Return why a worker that says nothing is lost, '' when it is not"""
+        # An older worker that had nothing to do had nothing to say
+        silence = min(self.worker.silence, time.monotonic() - self._handed_out)
+        if self.worker.heartbeat_interval:
+            limit = MISSED_HEARTBEATS * self.worker.heartbeat_interval
+        elif self._receiver.owes or not self._prepared.is_set():
+            limit = float(boss.BUILD_TIMEOUT)
+        else:
+            return ''
+        return f'no sign of life for {silence:.0f} s' if silence > limit else ''
+
+    def _watch(self) -> None:
+        """Send pings and see that heartbeats come, until the end"""
+        last_ping = time.monotonic()
+        interval = self._shipment.heartbeat
+        while not self._gone.wait(min(1.0, interval / 2)):
+            silent = self._silent_too_long()
+            if silent:
+                self._lost(silent)
+                return
+            if time.monotonic() - last_ping >= interval:
+                last_ping = time.monotonic()
+                try:
+                    self.worker.send(codec.Ping())
+                except BossError as exc:
+                    self._lost(str(exc))
+
+    def _lost(self, reason: str) -> None:
+        """Give the machine up, once"""
+        if self.worker.refusing:
+            # Everything is being stopped: stop() frees the machine, when the
+            # commands that do so are not ended themselves any more
+            return
+        with self._gone_lock:
+            if self._gone.is_set():
+                return
+            self._gone.set()
+        closing = self.worker.closing
+        reason = one_line(reason)
+        self._log.error(reason)
+        if not closing:
+            self._post(events.WorkerGone(self.name, reason, self._known_archs()))
+        self._free()
+        self._receiver.drop_images()
+
+    def _said(self, text: str) -> None:
+        """Pass on what the worker writes to stderr"""
+        if not self.worker.closing:
+            self._log.note(f'stderr: {text}')
+            self._receiver.tell(text)
+
+    @property
+    def load(self) -> float:
+        """Its load average, as it told last."""
+        return self._receiver.load
+
+    @property
+    def boards_done(self) -> int:
+        """Boards that it is through with."""
+        return self._receiver.boards_done
+
+    @property
+    def results(self) -> int:
+        """Results received, a board at a commit each."""
+        return self._receiver.results
+
+    @property
+    def starting(self) -> bool:
+        """True as long as it is neither ready nor lost."""
+        return not self.slots and not self._gone.is_set() and self._thread.is_alive()
+
+    # -- what the loop asks for --------------------------------------------
+
+    def submit(self, job: BoardJob) -> None:
+        """Build a board there."""
+        target = job.board.target
+        tool = self._toolchains[job.board.arch]
+        self._receiver.expect(target, job.commits)
+        self.boards_sent += 1
+        if not self.worker.heartbeat_interval:
+            self._handed_out = time.monotonic()
+        # An older worker has been sent no files
+        marks = self._shipment.words if self.worker.version else {}
+        words = tuple(marks.get(word, word) for word in job.make_args)
+        self._send(codec.BuildBoard(
+            target, job.board.arch, job.commits, words,
+            {key: str(val) for key, val in dataclasses.asdict(tool).items()},
+            job.board.base, job.board.fragments))
+
+    def cancel(self, target: str) -> None:
+        """Drop a board there."""
+        self._send(codec.Cancel(target))
+
+    def _send(self, msg: codec.Command) -> None:
+        """Send a command; a machine that cannot be told is lost"""
+        if self._gone.is_set():
+            return
+        self._log.sent(msg)
+        try:
+            self.worker.send(msg)
+        except BossError as exc:
+            threading.Thread(target=self._lost, args=(str(exc),), daemon=True).start()
+
+    def abandon(self) -> None:
+        """Begin nothing more; stop() does the rest."""
+        self.worker.closing = True
+        self.worker.refusing = True
+
+    def join(self, seconds: float) -> None:
+        """Wait for the start-up to end, after abandon()."""
+        if self._thread.ident is not None and self.worker.process is None:
+            self._thread.join(seconds)
+
+    def finish(self) -> None:
+        """Have the worker end in peace."""
+        self._end(boss.QUIT_TIME, boss.END_TIME)
+
+    def stop(self) -> None:
+        """End everything there, at once."""
+        self._end(STOP_ASK, STOP_STEP)
+
+    def cleaned(self, seconds: float) -> None:
+        """Wait until nothing of a lost worker is left there, or it cannot be helped."""
+        if self._gone.is_set():
+            self._freed.wait(seconds)
+
+    def _free(self) -> None:
+        """End what is left there of a worker that did not end in peace, and free the lock.
+
+        It may be stopped, or cut off and not know yet; and the machine may be
+        claimed although no worker was started.
+        """
+        worker = self.worker
+        was_started = worker.process is not None
+        work_dir = worker.work_dir or self._machine.work_dir
+        closer = threading.Thread(target=worker.close, args=(self._grace,), daemon=True)
+        closer.start()
+        with contextlib.suppress(BossError):
+            if was_started:
+                # The claim first, which takes but a moment: a worker that dies
+                # before it holds the lock leaves it behind
+                run = worker.owner.run
+                boss._run_ssh(worker.address, f'{scripts.remove_lock_script(work_dir, run)}; '
+                              f'{scripts.kill_script(work_dir, run)}', FREE_TIME)
+            elif self._claimed:
+                worker.work_dir = work_dir
+                worker.remove_lock()
+        closer.join(FREE_TIME)
+        if self._pushing:
+            self._pushing.join(FREE_TIME)
+        self._freed.set()
+
+    def _end(self, ask: float, step: float) -> None:
+        """End the worker and free the machine: ask, then close the connection.
+
+        Args:
+            ask: seconds that it gets to answer; one that is not ready is not asked
+            step: seconds for each step of closing the connection
+        """
+        worker = self.worker
+        self._grace = step
+        worker.closing = True
+        with self._gone_lock:
+            is_first = not self._gone.is_set()
+            self._gone.set()
+        if not is_first:
+            # It was lost a moment ago, and whoever noticed is at it
+            self._freed.wait(2 * FREE_TIME)
+            worker.close(step)
+        else:
+            if worker.process is not None and worker.nthreads:
+                with contextlib.suppress(BossError):
+                    worker.send(codec.Quit())
+                    self._log.sent('quit')
+                    self._over.wait(ask)
+            if self._acknowledged:
+                worker.close(step)
+                self._freed.set()
+            else:
+                self._free()
+            self._receiver.drop_images()
+        self._log.close()
+
+    # -- what comes, in the reader's thread --------------------------------
+
+    def _take(self, msg: Optional[codec.Message]) -> None:
+        """Take a message of the worker, or the end of the connection"""
+        if msg is None:
+            self._over.set()
+            if not self.worker.closing:
+                self._lost(str(self.worker.closed_error()))
+            return
+        self._log.received(msg)
+        if isinstance(msg, codec.BuildPrepareDone):
+            self._prepared.set()
+        elif isinstance(msg, codec.QuitAck):
+            self.cache = ccache.Use(msg.cache_hits, msg.cache_misses)
+            self._acknowledged = True
+            self._over.set()
+        else:
+            self._receiver.take(msg)
+
+
+def _toolchain_there(arch: str, gcc: str, local: Optional[Toolchain]) -> Toolchain:
+    """Return the toolchain of a machine for a compiler that was found there"""
+    folder, name = os.path.split(gcc)
+    if local:
+        return dataclasses.replace(local, gcc=gcc, path=folder)
+    cross = name[:-len('gcc')] if name.endswith('-gcc') else ''
+    return Toolchain(arch, gcc, folder, cross)

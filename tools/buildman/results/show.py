@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""`buildman -s`: reads the result tree and tells listeners what changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import io
+import os
+import sys
+from typing import (
+    TYPE_CHECKING,
+    Dict,
+    FrozenSet,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    TextIO,
+    Tuple,
+)
+
+from buildman.core.outcome import Outcome
+from buildman.core.plan import Board, Commit
+from buildman.results import durations
+from buildman.results.compare import NO_MESSAGES, classify
+from buildman.results.reader import (
+    CONFIG_FILES,
+    ERROR,
+    KCONFIG_FILES,
+    OK,
+    WARNING,
+    Problem,
+    check_branch_folder,
+    decode,
+    err_lines,
+)
+from buildman.results.scan import History, Wanted, process_count, read_commits
+from buildman.results.summary import BoardFacts, CommitSummary, Differ
+from buildman.results.text import TextOptions, TextPrinter
+from buildman.results.tree import commit_dir_name, find_commit_dirs
+
+if TYPE_CHECKING:
+    from buildman.results.report import Report
+
+# Paths that are named for one kind of problem
+_MAX_PATHS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class SummaryRequest:
+    """All that decides what a summary shows.
+
+    Attributes:
+        folder: OUT/BRANCH; without a branch the folder that holds the boards,
+            OUT/current
+        commits: all the commits of the branch, the one to compare with first;
+            None for the current source
+        boards: the boards that are selected, in the order of the board list
+        known: hashes of commits that belong to the branch too; results of others
+            are told if some that should be there are not
+        threads: builder threads, for the heading only
+        jobs_per_thread: jobs of each, for the heading only
+        show_errors: -e
+        list_error_boards: -l
+        show_sizes: -S
+        detail: -d
+        bloat: -B
+        show_config: -K
+        show_environment: -U
+        show_lines: --lines
+        lines_code: --lines-code
+        repo: repository that has the commits, for `show_lines`
+        show_unknown: -u
+        filter_dtb_warnings: -y
+        filter_migration_warnings: -Y
+        preserve_config_y: --preserve-config-y
+        show_not_built: --show-not-built
+        ide: -I
+        step: --step: each n-th commit, 0 for the first and the last
+        json: --json: file to write, or None
+        junit: --junit: file to write, or None
+        colour: print in colour
+        processes: most processes to read with, 0 for one per processor
+        times_folder: folder that has how long builds took; '' for `folder`
+        missing: board -> commits (indexes) that the build before this summary
+            could not build, and why
+    """
+
+    folder: str
+    commits: Optional[Tuple[Commit, ...]]
+    boards: Tuple[Board, ...]
+    known: FrozenSet[str] = frozenset()
+    threads: int = 1
+    jobs_per_thread: int = 1
+    show_errors: bool = False
+    list_error_boards: bool = False
+    show_sizes: bool = False
+    detail: bool = False
+    bloat: bool = False
+    show_config: bool = False
+    show_environment: bool = False
+    show_lines: bool = False
+    lines_code: bool = False
+    repo: str = ''
+    show_unknown: bool = False
+    filter_dtb_warnings: bool = False
+    filter_migration_warnings: bool = False
+    preserve_config_y: bool = False
+    show_not_built: bool = False
+    ide: bool = False
+    step: int = 1
+    json: Optional[str] = None
+    junit: Optional[str] = None
+    colour: bool = False
+    processes: int = 0
+    times_folder: str = ''
+    missing: Mapping[str, Tuple[Tuple[int, ...], str]] = dataclasses.field(default_factory=dict)
+
+    def selected(self) -> List[Tuple[int, Optional[Commit], str]]:
+        """Return index, commit and folder of each commit to show."""
+        if self.commits is None:
+            return [(0, None, self.folder)]
+        try:
+            names = find_commit_dirs(self.folder, self.commits)
+        except OSError:
+            # It is told as a problem of the tree
+            names = [commit_dir_name(*item) for item in enumerate(self.commits)]
+        last = len(self.commits) - 1
+        wanted = (range(0, last + 1, self.step) if self.step
+                  else sorted({0, last}))
+        return [(upto, self.commits[upto],
+                 os.path.join(self.folder, names[upto]))
+                for upto in wanted]
+
+    def why_not_built(self, upto: int, nums: Iterable[int]) -> Dict[int, str]:
+        """Return which boards could not be built at a commit, and why.
+
+        Args:
+            upto: index of the commit
+            nums: boards without a result there
+        """
+        out = {}
+        for num in nums if self.missing else ():
+            commits, why = self.missing.get(self.boards[num].target, ((), ''))
+            if upto in commits:
+                out[num] = why or 'not finished'
+        return out
+
+    def wanted(self) -> Wanted:
+        """Return what is to be read for this."""
+        report = bool(self.json or self.junit)
+        config: Tuple[str, ...] = ()
+        if self.show_config:
+            config = CONFIG_FILES + (KCONFIG_FILES if self.preserve_config_y else ())
+        return Wanted(
+            messages=report or (self.show_errors and not self.ide),
+            stderr=bool(self.junit) or self.ide,
+            sizes=bool(self.json) or self.show_sizes,
+            all_sizes=bool(self.json),
+            functions=self.bloat and self.show_sizes,
+            config=config, config_as_is=self.preserve_config_y,
+            env=self.show_environment,
+            lines=self.show_lines, lines_code=self.lines_code,
+            host=report,
+            no_dtb=self.filter_dtb_warnings, no_migration=self.filter_migration_warnings)
+
+
+def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = None) -> int:
+    """Print a summary and write the reports that are asked for.
+
+    Args:
+        request: what to show
+        out: stream for the text
+        err: stream for what is wrong with the tree and, with `ide`, for what
+            the compiler said; sys.stderr if None
+
+    Returns:
+        exit status: 0, since a summary of boards that fail is a good summary
+
+    Raises:
+        SetupError: a report cannot be written, or memory ran out
+    """
+    err = err or sys.stderr
+    commits = request.selected()
+    printer = TextPrinter(request.boards, _text_options(request), out, err)
+    reports: List[Report] = []
+    problems: List[Problem] = []
+    if request.commits is not None and os.path.isdir(request.folder):
+        problems += check_branch_folder(
+            request.folder, [commit.hash for commit in request.commits], request.known)
+    times: Dict[str, Dict[str, float]] = {}
+    if request.json or request.junit:
+        times = durations.by_commit(durations.read(request.times_folder or request.folder))
+    was_collecting = gc.isenabled()
+    # Nothing that is read here forms cycles
+    gc.disable()
+    try:
+        _make_reports(request, reports)
+        printer.begin(None if request.commits is None else len(commits),
+                      request.threads, request.jobs_per_thread)
+        differ = Differ(request.boards)
+        found = incomplete = False
+        for summary in _summaries(request, commits, differ, problems):
+            summary.seconds = times.get(
+                summary.commit.hash if summary.commit else durations.CURRENT, {})
+            found = found or len(summary.not_built) < len(request.boards)
+            incomplete = incomplete or bool(summary.not_built)
+            summary.failures = request.why_not_built(summary.upto, summary.not_built)
+            printer.commit(summary)
+            for report in reports:
+                report.commit(summary)
+        incomplete = incomplete and found and not request.ide
+        printer.end(differ.flakes, incomplete or bool(request.missing))
+        for report in reports:
+            report.end(differ.flakes, problems)
+    finally:
+        if was_collecting:
+            gc.enable()
+        for report in reports:
+            report.close()
+    out.flush()
+    if not found:
+        err.write(f"buildman: there is no result in '{request.folder}': build first (leave out"
+                  ' -s), or name the output folder of that build with -o\n')
+    elif incomplete and not printer.told_boards:
+        err.write('buildman: not every board has a result: --show-not-built shows which\n')
+    _tell_problems(problems, err)
+    return 0
+
+
+class ResultTeller:
+    """Makes the text that tells of one result as soon as it is there (-v).
+
+    It is that of a summary in which nothing comes before.
+    """
+
+    def __init__(self, boards: Sequence[Board], commits: Optional[Sequence[Commit]],
+                 options: TextOptions, no_dtb: bool = False, no_migration: bool = False) -> None:
+        """
+        Args:
+            boards: those of the run
+            commits: the commits of the run, None for the current source
+            options: what to show
+            no_dtb, no_migration: see err_lines()
+        """
+        self._boards = {board.target: board for board in boards}
+        self._commits = commits
+        self._options = options
+        self._filters = no_dtb, no_migration
+
+    def __call__(self, outcome: Outcome) -> str:
+        """Return the lines for a result, each with its line end."""
+        lines = err_lines(decode(outcome.stderr.encode('utf-8', 'surrogateescape'))[0],
+                          *self._filters)
+        status = ERROR if outcome.failed else WARNING if lines else OK
+        facts = BoardFacts(statuses=bytes([status]))
+        messages = classify(lines, self._filters[1])
+        if messages != NO_MESSAGES:
+            facts.messages[0] = messages
+        board = [self._boards[outcome.target]]
+        upto = outcome.commit_upto
+        out = io.StringIO()
+        printer = TextPrinter(board, self._options, out, out)
+        printer.commit(Differ(board).advance(
+            upto, self._commits[upto] if self._commits else None, facts))
+        return out.getvalue()
+
+
+def _make_reports(request: SummaryRequest, reports: List[Report]) -> None:
+    """Add the reports that are asked for, each as soon as it is open."""
+    if request.json or request.junit:
+        # XML and JSON take as long to load as a small tree to read
+        from buildman.results.report import JsonReport, JunitReport
+        if request.json:
+            reports.append(JsonReport(request.json, request.boards, request.folder))
+        if request.junit:
+            reports.append(JunitReport(request.junit, request.boards, request.folder))
+
+
+def _summaries(request: SummaryRequest, commits: Sequence[Tuple[int, Optional[Commit], str]],
+               differ: Differ, problems: List[Problem]) -> Iterator[CommitSummary]:
+    """Yield each commit compared with the one before, adding to `problems`."""
+    wanted = request.wanted()
+    targets = [brd.target for brd in request.boards]
+    processes = process_count(len(commits) * len(targets), wanted, request.processes)
+    history = History(request.repo, tuple(commit.hash for _, commit, _ in commits if commit))
+    steps = read_commits([folder for _, _, folder in commits], targets, wanted, processes,
+                         history)
+    for (upto, commit, _), (facts, found) in zip(commits, steps):
+        problems += found
+        yield differ.advance(upto, commit, facts)
+
+
+def _text_options(request: SummaryRequest) -> TextOptions:
+    return TextOptions(
+        errors=request.show_errors, error_boards=request.list_error_boards,
+        sizes=request.show_sizes, detail=request.detail, bloat=request.bloat,
+        config=request.show_config, environment=request.show_environment,
+        lines=request.show_lines, lines_code=request.lines_code,
+        unknown=request.show_unknown, not_built=request.show_not_built,
+        ide=request.ide, colour=request.colour)
+
+
+def _tell_problems(problems: Sequence[Problem], err: TextIO) -> None:
+    """Print each problem once, those of a kind together."""
+    kinds: Dict[str, Dict[str, None]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.kind, {})[problem.path] = None
+    for kind, paths in kinds.items():
+        for path in list(paths)[:_MAX_PATHS]:
+            err.write(f"buildman: '{path}' {kind}\n")
+        if len(paths) > _MAX_PATHS:
+            err.write(f"buildman: … the same is true of {len(paths) - _MAX_PATHS} more\n")
+    err.flush()

@@ -1,0 +1,414 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The result tree on disk: where things lie, and its only writer.
+
+    OUT/BRANCH/NN_g<hash>_<subject>/BOARD/{done,err,log,sizes,…}
+    OUT/current/BOARD/…                       without a branch
+    OUT/BOARD/…                               the same with -N
+
+`done` holds make's exit status and is put in place last, by rename: when it is
+there, all the rest is complete. So a run that was stopped at any moment is
+continued by looking for the folders without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+from typing import Container, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
+
+from buildman.core.errors import SetupError
+from buildman.core.outcome import Outcome, lacks_compiler
+from buildman.core.plan import Commit
+
+# Folder of the slots, inside the folder of the results
+WORK_DIR = '.bm-work'
+
+# Results of a commit: two or more digits, the hash, 20 characters of subject
+_COMMIT_DIR = re.compile(r'^(\d+)_g([0-9a-f]{7,64})_')
+
+# Characters that tell a file of one line from a longer one
+_SHORT = 4096
+
+# Files of a result that are no files of a build, with the ELF images' ones
+_RESULT_ONLY = frozenset(('err', 'host', 'lines', 'log', 'out-cmd', 'out-env', 'sizes', 'toolchain',
+                          'uboot.env'))
+
+
+def commit_dir_name(upto: int, commit: Commit) -> str:
+    """Return the name of the folder that holds one commit's results.
+
+    Args:
+        upto: index of the commit, the first is 0
+        commit: the commit
+    """
+    subject = commit.subject
+    for char in '/: ':
+        subject = subject.replace(char, '-')
+    subject = subject[:20].replace('\0', '-')
+    name = f'{upto + 1:02}_g{commit.hash}_{subject}'
+    # The same bytes in any locale, also where that does not have these characters
+    return os.fsdecode(name.encode('utf-8', 'surrogateescape'))
+
+
+def commit_folders(base_dir: str) -> Dict[str, Tuple[int, str]]:
+    """Return the folders of commits that there are.
+
+    Args:
+        base_dir: OUT/BRANCH; it need not be there
+
+    Returns:
+        name of the folder to (number, hash)
+
+    Raises:
+        OSError: it cannot be read
+    """
+    try:
+        names = sorted(os.listdir(base_dir))
+    except FileNotFoundError:
+        return {}
+    matches = {name: _COMMIT_DIR.match(name) for name in names}
+    return {name: (int(match.group(1)), match.group(2))
+            for name, match in matches.items() if match}
+
+
+def find_commit_dirs(base_dir: str, commits: Sequence[Commit]) -> List[str]:
+    """Return the name of the folder that each commit has, whatever its number.
+
+    A build with another count numbers the same commits in another way. A commit
+    without a folder gets the name that it would have.
+
+    Raises:
+        OSError: the folder cannot be read
+    """
+    found = commit_folders(base_dir)
+    by_hash = {commit: name for name, (_, commit) in found.items()}
+    wanted = [commit_dir_name(upto, commit) for upto, commit in enumerate(commits)]
+    return [name if name in found else by_hash.get(commit.hash, name)
+            for name, commit in zip(wanted, commits)]
+
+
+def put_file(path: str, data: bytes) -> None:
+    """Write a whole file.
+
+    os.open rather than open: a result is some 16 files, and there is one thread
+    that all results pass through.
+    """
+    fdes = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fdes, view):]
+    finally:
+        os.close(fdes)
+
+
+def put_done(folder: str, return_code: int) -> None:
+    """Tell that a result is complete; by rename, when all the rest is there."""
+    temp = os.path.join(folder, 'done.new')
+    put_file(temp, str(return_code).encode())
+    os.replace(temp, os.path.join(folder, 'done'))
+
+
+class OutputLock:
+    """Keeps two runs out of the same result folder; released with the process."""
+
+    def __init__(self, base_dir: str) -> None:
+        """Take the lock.
+
+        Args:
+            base_dir: folder of the results; made when it is not there
+
+        Raises:
+            SetupError: another run holds it, or the folder cannot be written
+        """
+        work = os.path.join(base_dir, WORK_DIR)
+        path = os.path.join(work, 'lock')
+        try:
+            os.makedirs(work, exist_ok=True)
+            self._file: Optional[TextIO] = open(path, 'a+', encoding='utf-8')  # noqa: SIM115
+        except OSError as exc:
+            raise SetupError(f"cannot write to the output folder '{base_dir}': "
+                             f'{exc.strerror} (choose another with -o)') from exc
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            self._file.seek(0)
+            who = self._file.read(100).strip() or 'unknown'
+            self._file.close()
+            raise SetupError(
+                f"another buildman (process {who}) is building in '{base_dir}': "
+                'wait for it or choose another folder with -o') from exc
+        try:
+            self._file.truncate(0)
+            self._file.write(f'{os.getpid()}\n')
+            self._file.flush()
+        except OSError as exc:
+            raise SetupError(f"cannot write to the output folder '{base_dir}': "
+                             f'{exc.strerror}') from exc
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._file:
+            self._file.close()
+            self._file = None
+
+
+class ResultTree:
+    """The folders of one branch (or of the current source).
+
+    Attributes:
+        base_dir: OUT/BRANCH, or OUT for the current source
+        commits: the commits of this run, None for the current source
+    """
+
+    def __init__(self, base_dir: str, commits: Optional[Sequence[Commit]],
+                 flat: bool = False, subdirs: bool = True) -> None:
+        """Describe a tree; nothing is touched.
+
+        Args:
+            base_dir: folder that holds it
+            commits: commits of this run, oldest first; None: current source
+            flat: results of the only board lie in base_dir itself (-w)
+            subdirs: without a branch, results lie in a folder 'current'
+        """
+        self.base_dir = base_dir
+        self.commits = commits
+        self._flat = flat
+        self._current = base_dir if flat or not subdirs else os.path.join(base_dir, 'current')
+        self._names = ([commit_dir_name(i, c) for i, c in enumerate(commits)]
+                       if commits is not None else None)
+
+    @property
+    def work_dir(self) -> str:
+        """Return the folder that holds the slots."""
+        return os.path.join(self.base_dir, WORK_DIR)
+
+    def commit_dir(self, upto: int) -> str:
+        """Return the folder that holds all boards of a commit."""
+        if self._flat or self._names is None:
+            return self._current
+        return os.path.join(self.base_dir, self._names[upto])
+
+    def board_dir(self, upto: int, target: str) -> str:
+        """Return the folder that holds one board at one commit."""
+        if self._flat:
+            return self.commit_dir(upto)
+        return os.path.join(self.commit_dir(upto), target)
+
+    def done_file(self, upto: int, target: str) -> str:
+        """Return the path of the file that tells that a result is complete."""
+        return os.path.join(self.board_dir(upto, target), 'done')
+
+    def read_done(self, upto: int, target: str) -> Optional[Tuple[int, bool]]:
+        """Look whether a board was built at a commit.
+
+        Returns:
+            (make's exit status, whether it wrote to stderr); None when the
+            result is not there, not complete or damaged
+        """
+        folder = self.board_dir(upto, target)
+        try:
+            with open(os.path.join(folder, 'done'), encoding='ascii') as inf:
+                code = int(inf.read(20))
+        except (OSError, ValueError):
+            return None
+        try:
+            warned = os.stat(os.path.join(folder, 'err')).st_size > 0
+        except OSError:
+            warned = False
+        return code, warned
+
+    def forget(self, upto: int, target: str) -> None:
+        """Let an earlier result count no more, as it was to be built anew and was not.
+
+        Raises:
+            SetupError: the folder cannot be written
+        """
+        path = self.done_file(upto, target)
+        try:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(path)
+        except OSError as exc:
+            raise SetupError(f"cannot remove '{path}': {exc.strerror}") from exc
+
+    def lacks_compiler(self, upto: int, target: str) -> bool:
+        """Return whether a board has a result that says that there was no compiler.
+
+        Such a result stands until there is one.
+        """
+        done = self.read_done(upto, target)
+        if done is None or not done[0]:
+            return False
+        log, err = (self._read_start(upto, target, name) for name in ('log', 'err'))
+        return lacks_compiler(done[0], log, err)
+
+    def _read_start(self, upto: int, target: str, name: str) -> str:
+        """Return a file of a result, '' when there is none; of a long one its beginning"""
+        try:
+            with open(os.path.join(self.board_dir(upto, target), name), encoding='utf-8',
+                      errors='replace') as inf:
+                return inf.read(_SHORT)
+        except OSError:
+            return ''
+
+    def _sort_old(self, alive: Container[str]) -> Tuple[List[str], Dict[str, str]]:
+        """Sort the folders of commits that are not where this run wants them.
+
+        Returns:
+            (folders of commits that are gone, moves of those that have
+            another number now)
+        """
+        gone: List[str] = []
+        moves: Dict[str, str] = {}
+        if self._flat or self._names is None or self.commits is None:
+            return gone, moves
+        wanted = {commit.hash: name for commit, name in zip(self.commits, self._names)}
+        found = self._folders()
+        for name, (_, commit) in found.items():
+            path = os.path.join(self.base_dir, name)
+            if name in self._names or os.path.islink(path) or not os.path.isdir(path):
+                continue
+            new = wanted.get(commit)
+            if new and new not in found and new not in moves.values():
+                moves[name] = new
+            elif new or commit not in alive:
+                gone.append(name)
+        return gone, moves
+
+    def _folders(self) -> Dict[str, Tuple[int, str]]:
+        """Return what commit_folders() does"""
+        try:
+            return commit_folders(self.base_dir)
+        except OSError as exc:
+            raise SetupError(f"cannot read '{self.base_dir}': {exc.strerror}") from exc
+
+    def built_commits(self) -> List[Tuple[int, str]]:
+        """Return number and hash of each commit that has a folder.
+
+        Raises:
+            SetupError: the folder cannot be read
+        """
+        if self._flat or self._names is None:
+            return []
+        return list(self._folders().values())
+
+    def stale(self, alive: Container[str] = ()) -> List[str]:
+        """Return the folders of commits that are no longer in the branch.
+
+        Args:
+            alive: hashes of commits that are, although not in this run
+        """
+        return self._sort_old(alive)[0]
+
+    def remove_stale(self, alive: Container[str] = ()) -> None:
+        """Remove the results of commits that are no longer in the branch.
+
+        A commit that only moved within the series (another number, the same
+        hash) keeps its results: its folder is renamed.
+
+        Raises:
+            SetupError: a folder cannot be moved or removed
+        """
+        gone, moves = self._sort_old(alive)
+        try:
+            for name in gone:
+                shutil.rmtree(os.path.join(self.base_dir, name))
+            for name, new in moves.items():
+                os.rename(os.path.join(self.base_dir, name),
+                          os.path.join(self.base_dir, new))
+        except OSError as exc:
+            raise SetupError(f"cannot tidy '{self.base_dir}': {exc.strerror}: "
+                             f"'{exc.filename}'") from exc
+
+    def write(self, outcome: Outcome) -> None:
+        """Write one result, replacing what an earlier run left for it.
+
+        Args:
+            outcome: what came out; its images are moved into the tree
+
+        Raises:
+            SetupError: the disk is full or the folder cannot be written;
+                `done` is not there then, so the next run builds it again
+        """
+        folder = self.board_dir(outcome.commit_upto, outcome.target)
+        try:
+            self._write(folder, outcome)
+        except OSError as exc:
+            raise SetupError(
+                f"cannot write the result of '{outcome.target}' to '{folder}': "
+                f'{exc.strerror}') from exc
+
+    def _write(self, folder: str, outcome: Outcome) -> None:
+        """Write all files of a result, `done` last"""
+        try:
+            os.mkdir(folder)
+        except FileNotFoundError:
+            os.makedirs(folder, exist_ok=True)
+        except FileExistsError:
+            self._empty(folder)
+        files = dict(outcome.files)
+        files['log'] = outcome.stdout.encode('utf-8', 'surrogateescape')
+        if outcome.stderr:
+            files['err'] = outcome.stderr.encode('utf-8', 'surrogateescape')
+        if outcome.sizes:
+            files['sizes'] = outcome.sizes.encode()
+        for name, data in files.items():
+            put_file(os.path.join(folder, name), data)
+        made = {folder}
+        for name, staged in outcome.images.items():
+            path = os.path.join(folder, name)
+            parent = os.path.dirname(path)
+            if parent not in made:
+                os.makedirs(parent, exist_ok=True)
+                made.add(parent)
+            try:
+                os.replace(staged, path)
+            except OSError as exc:
+                if exc.errno != errno.EXDEV:
+                    raise
+                # The work area is on another disk
+                shutil.move(staged, path)
+        for stage in {os.path.dirname(staged) for staged in outcome.images.values()}:
+            with contextlib.suppress(OSError):
+                os.rmdir(stage)
+        put_done(folder, outcome.return_code)
+
+    def _empty(self, folder: str) -> None:
+        """Remove an earlier result, `done` first"""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, 'done'))
+        for entry in list(os.scandir(folder)):
+            if self._flat:
+                # The build is in here too, and is to go on from where it is
+                if entry.name in _RESULT_ONLY or entry.name.endswith(('.sizes', '.objdump')):
+                    os.unlink(entry.path)
+            elif entry.is_dir(follow_symlinks=False):
+                # Sub-folders hold only images
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+
+    def built(self, upto: int, targets: Iterable[str]) -> Dict[str, Tuple[int, bool]]:
+        """Return the complete results of a commit for the targets that have one.
+
+        One listing of the folder first: in a new tree, or for boards that were
+        never built, no file is looked for.
+        """
+        if self._flat:
+            there = set(targets)
+        else:
+            try:
+                there = set(os.listdir(self.commit_dir(upto)))
+            except OSError:
+                return {}
+        out: Dict[str, Tuple[int, bool]] = {}
+        for target in targets:
+            if target in there:
+                done = self.read_done(upto, target)
+                if done is not None:
+                    out[target] = done
+        return out

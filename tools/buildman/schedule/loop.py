@@ -1,0 +1,543 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The loop that owns a run: events in, boards out, results to disk.
+
+Everything that changes while a build runs (the scheduler's state, the result
+tree, the terminal) is touched by this loop only. Slots and connections have
+threads of their own, which post events to its queue and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import queue
+import threading
+import time
+from typing import (
+    Callable,
+    Collection,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
+
+from buildman.build.output import is_passing
+from buildman.core.errors import EXIT_ERRORS, EXIT_OK, EXIT_WARNINGS
+from buildman.core.events import (
+    BoardDone,
+    Built,
+    Crashed,
+    Event,
+    Refused,
+    Said,
+    Started,
+    WorkerComing,
+    WorkerGone,
+    WorkerReady,
+)
+from buildman.core.outcome import without_compiler
+from buildman.core.plan import Plan
+from buildman.results.tree import ResultTree
+from buildman.schedule.aftermath import Aftermath
+from buildman.schedule.local import Worker
+from buildman.schedule.policy import Scheduler, Task
+from buildman.schedule.progress import Counts, Status
+
+# Boards that fail in a row because of the machine, not of the source, until it
+# gets no more of them, if there is another machine
+MAX_BAD_BOARDS = 3
+
+# Seconds after which a worker is asked again that got nothing, as others are faster
+HUNGRY_SECONDS = 2.0
+
+
+# Board to number of commits -> board to expected cost, in any unit
+Weigh = Callable[[Mapping[str, int]], Mapping[str, Tuple[float, float]]]
+
+
+@dataclasses.dataclass
+class Report:
+    """How a run ended.
+
+    Attributes:
+        missing: boards that are not complete, with their missing commits and
+            why
+        notes: what happened to machines, a line each
+        lost: machines that had to give up, and why
+        built: how many results came out
+        lacking: boards that nobody has a compiler for who takes part, with the
+            commits for which that is the result
+    """
+
+    missing: Dict[str, Tuple[Tuple[int, ...], str]] = dataclasses.field(default_factory=dict)
+    notes: List[str] = dataclasses.field(default_factory=list)
+    lost: Dict[str, str] = dataclasses.field(default_factory=dict)
+    built: int = 0
+    lacking: Dict[str, Tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+
+class Builder:
+    """One run over a plan."""
+
+    def __init__(self, plan: Plan, tree: ResultTree, status: Status,
+                 events: 'queue.Queue[Event]',
+                 weigh: Optional[Weigh] = None, host: str = '',
+                 unbuildable: Collection[str] = ()) -> None:
+        """Set up.
+
+        Args:
+            plan: what to build
+            tree: where results go
+            status: what is shown
+            events: queue that all workers post to
+            weigh: called if something is to be built, with each board and its
+                number of commits; returns what they are expected to cost, all
+                commits and the first of them, see Task. None: all the same
+            host: name of this machine, for the `host` file of each result in a
+                distributed build; '' for a local one
+            unbuildable: boards that nobody has a compiler for; in a distributed
+                build that is found out by and by
+        """
+        self._plan = plan
+        self._tree = tree
+        self._status = status
+        self._events = events
+        self._jobs = {job.board.target: job for job in plan.jobs}
+        self._workers: Dict[str, Worker] = {}
+        self._retried: Set[Tuple[str, int]] = set()
+        # Board -> what was wrong with the machine that failed it last
+        self._blamed: Dict[str, str] = {}
+        self._listeners: List[Callable[[Event, str], None]] = []
+        self._joining: Set[str] = set()
+        self._known: Set[str] = set()
+        self._host = host
+        self._ticker: Optional[Callable[[], None]] = None
+        self._tick_seconds = 60.0
+        self._before_end: Callable[[bool], None] = lambda haste: None
+        self._told: Set[Tuple[str, str]] = set()
+        self._bad_boards: Dict[str, Set[str]] = {}
+        # (worker, board) -> how often it was submitted and not told to be done
+        self._submitted: Dict[Tuple[str, str], int] = {}
+        self._changed = True
+        self.report = Report()
+        self.aftermath = Aftermath()
+        self._began = time.monotonic()
+        self._handouts: Dict[str, int] = {}
+        self._attempts: Dict[Tuple[str, str], int] = {}
+        self._unbuildable = unbuildable
+        # Boards at commits that are not to be built, as that cannot be done
+        self._refused: List[Tuple[str, int]] = []
+        # Those that had no compiler in an earlier run, and are tried again
+        self._lacked: Set[Tuple[str, int]] = set()
+        # What somebody has compilers for, and who has not told yet
+        self._able: Set[Optional[str]] = set()
+        self._untold: Set[str] = set()
+        self.scheduler = Scheduler(self._find_tasks(weigh), clock=time.monotonic)
+
+    def add_listener(self, listener: Callable[[Event, str], None]) -> None:
+        """Have a function called with every event, after it was dealt with.
+
+        Its second argument tells why a result was not kept: 'infra' when it is
+        the machine's fault and tried again, 'dropped' when somebody else was
+        first or it was not asked for; '' for everything else.
+        """
+        self._listeners.append(listener)
+
+    def set_ticker(self, ticker: Callable[[], None], seconds: float) -> None:
+        """Have a function called by the loop every so many seconds."""
+        self._ticker, self._tick_seconds = ticker, seconds
+
+    def set_before_end(self, func: Callable[[bool], None]) -> None:
+        """Have a function called before the workers end.
+
+        Its argument tells whether they are stopped at once, not finished.
+        """
+        self._before_end = func
+
+    def _find_tasks(self, weigh: Optional[Weigh]) -> List[Task]:
+        """Find out what is missing in the tree, and count what is there"""
+        settings = self._plan.settings
+        todo: Dict[str, List[int]] = {target: [] for target in self._jobs}
+        counts = self._status.counts
+        for upto in self._plan.selected:
+            built = ({} if settings.force_build
+                     else self._tree.built(upto, self._jobs))
+            for target in self._jobs:
+                done = built.get(target)
+                is_open = done is None or (done[0] and settings.force_build_failures)
+                lacked = bool(done and done[0]) and self._tree.lacks_compiler(upto, target)
+                if target in self._unbuildable and is_open:
+                    self._refused.append((target, upto))
+                elif is_open or (lacked and target not in self._unbuildable):
+                    todo[target].append(upto)
+                    if not is_open:
+                        self._lacked.add((target, upto))
+                elif done is not None:
+                    counts.add(*done)
+                    counts.previous += 1
+                    if lacked:
+                        self._note_lacking(target, upto)
+        open_ones = {target: len(commits) for target, commits in todo.items() if commits}
+        weights = weigh(open_ones) if weigh and open_ones else {}
+        tasks = []
+        for target, commits in todo.items():
+            board = self._jobs[target].board
+            # ccache has most objects of a board when one with the same SoC was built
+            group = board.soc if settings.ccache else ''
+            weight, first = weights.get(target, (0.0, 0.0))
+            tasks.append(Task(target, board.arch, tuple(commits), weight, first, group))
+        return tasks
+
+    # -- boards that nobody has a compiler for -----------------------------
+
+    def tell_unbuildable(self) -> None:
+        """Write the results of the boards that are known to have no compiler.
+
+        To be called before the run; without effect when there are none.
+
+        Raises:
+            SetupError: a result cannot be written
+        """
+        while self._refused:
+            self._refuse(*self._refused.pop(0))
+
+    def _refuse(self, target: str, upto: int) -> None:
+        """Write the result of a board that nobody has a compiler for"""
+        outcome = without_compiler(target, self._jobs[target].board.arch, upto)
+        if not self._tree.lacks_compiler(upto, target):
+            self._tree.write(outcome)
+        self._status.counts.add(outcome.return_code, outcome.warned)
+        self._note_lacking(target, upto)
+        if (target, upto) in self._lacked:
+            self._status.counts.previous += 1
+            return
+        self._status.counts.refused += 1
+        self._status.result(outcome)
+        self._status.progress(target)
+        for listener in self._listeners:
+            listener(Refused('', outcome), '')
+
+    def _note_lacking(self, target: str, upto: int) -> None:
+        """Note that want of a compiler is the result of a board"""
+        self.report.lacking[target] = (*self.report.lacking.get(target, ()), upto)
+
+    def _note_archs(self, name: str, archs: Optional[Collection[str]]) -> None:
+        """Note what a worker has compilers for; None for everything"""
+        self._untold.discard(name)
+        self._able.update((None,) if archs is None else archs)
+
+    def _refuse_stranded(self) -> None:
+        """Write the results of those boards that nobody had a compiler for, ever.
+
+        A machine that was lost, or is not used, may have one. Where nobody can
+        tell, that is no result.
+        """
+        if self._untold or None in self._able:
+            return
+        for target in self.scheduler.stranded():
+            if self._jobs[target].board.arch not in self._able:
+                for upto in self.scheduler.withdraw(target):
+                    self._refuse(target, upto)
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """True when every result is there already."""
+        return self.scheduler.finished
+
+    @property
+    def counts(self) -> Counts:
+        """Return how many results there are."""
+        return self._status.counts
+
+    def pending(self) -> int:
+        """Return how many boards have something to be built."""
+        return len(self.scheduler.missing())
+
+    # -- the run -----------------------------------------------------------
+
+    def run(self, workers: Sequence[Worker]) -> Report:
+        """Build everything.
+
+        Returns:
+            what could not be built, and why
+
+        Raises:
+            KeyboardInterrupt: the user wants it to end; all workers have ended
+            SetupError: results cannot be written; all workers have ended
+        """
+        for worker in workers:
+            self._workers[worker.name] = worker
+            self._joining.add(worker.name)
+            self._untold.add(worker.name)
+        self._tell_joining()
+        try:
+            for worker in workers:
+                worker.start()
+                if worker.slots:
+                    self._join(worker)
+            self._loop()
+            self._before_end(False)
+            _all_at_once(self._workers.values(), lambda worker: worker.finish())
+        except BaseException:
+            self._before_end(True)
+            _all_at_once(self._workers.values(), lambda worker: worker.stop())
+            raise
+        finally:
+            self._discard_late()
+        self.report.missing = self.scheduler.missing()
+        if self._plan.settings.force_build:
+            for target, (missing, _) in self.report.missing.items():
+                for upto in missing:
+                    self._tree.forget(upto, target)
+        return self.report
+
+    def _tell_joining(self) -> None:
+        """Tell the scheduler whether more workers are to come"""
+        self.scheduler.expecting = bool(self._joining)
+        self.scheduler.unknown = len(self._joining - self._known)
+
+    def _join(self, worker: Worker) -> None:
+        """Let a worker that is ready take part"""
+        self._joining.discard(worker.name)
+        self._tell_joining()
+        self._note_archs(worker.name, worker.archs)
+        self.scheduler.add_worker(worker.name, worker.slots, worker.archs, worker.speed,
+                                  ahead=1)
+        self._fill(worker.name)
+
+    def _loop(self) -> None:
+        """Handle events until nothing is open"""
+        next_tick = time.monotonic() + self._tick_seconds
+        next_try = 0.0
+        while True:
+            while self._changed and not self._joining:
+                self._changed = False
+                if self.scheduler.reoffer():
+                    self._fill_all()
+                self._refuse_stranded()
+                self.scheduler.give_up_stranded('no machine is left that can build it')
+            if self.scheduler.finished:
+                return
+            event: Optional[Event] = None
+            hungry = self.scheduler.hungry()
+            wake = min(next_tick if self._ticker else math.inf, next_try if hungry else math.inf)
+            with contextlib.suppress(queue.Empty):
+                event = self._events.get(
+                    timeout=max(0.0, wake - time.monotonic()) if wake < math.inf else None)
+            if event is not None:
+                self._handle(event)
+            if hungry and time.monotonic() >= next_try:
+                # Those that are to be faster may turn out to be slow
+                next_try = time.monotonic() + HUNGRY_SECONDS
+                for name in hungry:
+                    self._fill(name)
+            if self._ticker and time.monotonic() >= next_tick:
+                next_tick += self._tick_seconds
+                self._ticker()
+
+    def _handle(self, event: Event) -> None:
+        """Deal with one event"""
+        if event.worker not in self._workers:
+            return
+        fate = ''
+        if isinstance(event, Built):
+            fate = self._built(event)
+        elif isinstance(event, BoardDone):
+            self._board_done(event)
+        elif isinstance(event, Crashed):
+            raise event.error
+        elif isinstance(event, WorkerGone):
+            self._lost(event)
+        elif isinstance(event, WorkerComing):
+            self._known.add(event.worker)
+            self._tell_joining()
+            self._note_archs(event.worker, event.archs)
+            self.scheduler.expect(event.worker, event.slots, event.archs, event.speed)
+        elif isinstance(event, WorkerReady):
+            self._join(self._workers[event.worker])
+            self._changed = True
+        elif isinstance(event, Started):
+            self.scheduler.started(event.worker, event.target)
+        elif isinstance(event, Said):
+            self._status.say(f'[{event.worker}] {event.text}')
+        for listener in self._listeners:
+            listener(event, fate)
+
+    def _board_done(self, event: BoardDone) -> None:
+        """See what has become of a board on a worker"""
+        key = event.worker, event.target
+        left = self._submitted.get(key, 1) - 1
+        self._submitted[key] = left
+        # Taken away and given back before that was told: the next one counts
+        if left <= 0:
+            del self._submitted[key]
+            blamed = self._blamed.pop(event.target, '')
+            if self.scheduler.board_done(event.worker, event.target, event.reason or blamed):
+                if event.reason:
+                    self._note(event.worker, f"'{event.target}' not finished: {event.reason}")
+                    self._bad_board(event.worker, event.target, event.reason)
+                self._fill_all()
+        self._fill(event.worker)
+
+    def _fill(self, name: str) -> None:
+        """Hand out boards to a worker until its hands are full"""
+        while True:
+            handout = self.scheduler.next_for(name)
+            if handout is None:
+                return
+            job = self._jobs[handout.target]
+            if handout.taken_from:
+                self._workers[handout.taken_from].cancel(handout.target)
+            key = name, handout.target
+            self._submitted[key] = self._submitted.get(key, 0) + 1
+            self._handouts[handout.target] = self._handouts.get(handout.target, 0) + 1
+            self._attempts[key] = self._handouts[handout.target]
+            self._workers[name].submit(dataclasses.replace(job, commits=handout.commits))
+
+    def attempt(self, name: str, target: str) -> int:
+        """Return the how-manieth try of a board it is that a worker has, or had, in hand."""
+        return self._attempts.get((name, target), 1)
+
+    def _fill_all(self) -> None:
+        """Hand out boards to all, after some came back"""
+        self._changed = True
+        for name in self.scheduler.workers:
+            self._fill(name)
+
+    def _built(self, event: Built) -> str:
+        """Keep a result, unless it is a failure that is the machine's and worth another try
+
+        Returns:
+            why it was not kept, see add_listener()
+        """
+        outcome = event.outcome
+        key = (outcome.target, outcome.commit_upto)
+        if outcome.infra and (key not in self._retried or is_passing(outcome.infra)):
+            # Tried again, elsewhere if there is an elsewhere: the result is left
+            # out, so the board comes back as not complete. What a machine lacks is
+            # a result the second time; a make that was killed, say, is none at all.
+            self._retried.add(key)
+            self._blamed[outcome.target] = outcome.infra
+            self._note_once(event.worker, f'failed as {outcome.infra}; tried again',
+                            outcome.target)
+            outcome.drop_images()
+            self.aftermath.again(outcome.target)
+            self._bad_board(event.worker, outcome.target, outcome.infra)
+            return 'infra'
+        seconds = 0.0 if outcome.skipped else outcome.seconds
+        if not self.scheduler.result(event.worker, outcome.target, outcome.commit_upto, seconds):
+            outcome.drop_images()
+            return 'dropped'
+        if not outcome.infra:
+            self._bad_boards.pop(event.worker, None)
+        if self._host:
+            outcome.files['host'] = f'{event.worker or self._host}\n'.encode()
+        self._tree.write(outcome)
+        self.report.built += 1
+        self.aftermath.built(event.worker, outcome.target)
+        counts = self._status.counts
+        counts.add(outcome.return_code, outcome.warned)
+        counts.skipped += outcome.skipped
+        counts.reconfigured += outcome.reconfigured
+        counts.scanned += 'lines' in outcome.files
+        counts.scan_seconds += outcome.scan_seconds
+        for rival in self.scheduler.rivals(event.worker, outcome.target):
+            self._workers[rival].cancel(outcome.target)
+        name = outcome.target + (f' [{event.worker}]' if event.worker else '')
+        self._status.result(outcome)
+        self._status.progress(name)
+        return ''
+
+    def _bad_board(self, name: str, target: str, reason: str) -> None:
+        """Count boards that a machine fails; put it aside when it fails them all
+
+        It would eat the pool by being fast: nothing is as quick as a failure.
+        """
+        bad = self._bad_boards.setdefault(name, set())
+        bad.add(target)
+        if len(bad) < MAX_BAD_BOARDS or not self.scheduler.can_do_without(name):
+            return
+        self.scheduler.set_aside(name)
+        owed = sorted(self.scheduler.owed(name))
+        what = f'put aside, as {len(bad)} boards in a row failed there: {reason}'
+        self._tell(name, what)
+        self.aftermath.note(name, time.monotonic() - self._began, f'was {what}', owed)
+        for board in owed:
+            self._workers[name].cancel(board)
+        self._changed = True
+
+    def _discard_late(self) -> None:
+        """Discard results that came when nothing was open any more, as a board was built twice"""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                event = self._events.get_nowait()
+                if isinstance(event, Built):
+                    event.outcome.drop_images()
+
+    def _lost(self, event: WorkerGone) -> None:
+        """Give away what a lost worker had in hand"""
+        self._workers.pop(event.worker)
+        self.report.lost[event.worker] = event.reason
+        self._joining.discard(event.worker)
+        self._tell_joining()
+        if event.archs is not None:
+            self._note_archs(event.worker, event.archs)
+        for key in [key for key in self._submitted if key[0] == event.worker]:
+            del self._submitted[key]
+        was_ready = event.worker in self.scheduler.workers
+        back = self.scheduler.lost(event.worker)
+        self.aftermath.note(event.worker, time.monotonic() - self._began,
+                            f"{'was lost' if was_ready else 'took no part'}: {event.reason}", back)
+        text = f'lost: {event.reason}'
+        if back:
+            text += f"; given away again: {', '.join(back)}"
+        self._note(event.worker, text)
+        self._fill_all()
+
+    def _note_once(self, worker: str, text: str, target: str) -> None:
+        """Tell what many boards may meet on one machine for the first of them only"""
+        if (worker, text) not in self._told:
+            self._told.add((worker, text))
+            self._tell(worker, f"'{target}' {text}")
+
+    def _tell(self, worker: str, text: str) -> None:
+        """Tell the user of something that no event tells those who listen"""
+        self._note(worker, text)
+        for listener in self._listeners:
+            listener(Said(worker or 'local', text), '')
+
+    def _note(self, worker: str, text: str) -> None:
+        """Tell the user about something that happened on a machine"""
+        line = f"[{worker or 'local'}] {text}"
+        self.report.notes.append(line)
+        self._status.say(line)
+
+
+def _all_at_once(workers: Iterable[Worker], act: Callable[[Worker], None]) -> None:
+    """Do something that may take seconds to all workers at the same time"""
+    threads = [threading.Thread(target=act, args=(worker,), daemon=True)
+               for worker in list(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def exit_status(status: Status, report: Report, ignore_warnings: bool) -> int:
+    """Return the exit status of a run.
+
+    100 when a board failed or could not be built, 101 when there were only
+    warnings and they count, 0 otherwise.
+    """
+    counts = status.counts
+    if counts.failed or report.missing:
+        return EXIT_ERRORS
+    if counts.warned and not ignore_warnings:
+        return EXIT_WARNINGS
+    return EXIT_OK

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""What people see while a build runs: one line redrawn, or plain lines.
+
+Owned by the loop that owns the run; nobody else writes to the terminal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import re
+import shutil
+import time
+from typing import Callable, List, Optional, TextIO
+
+from buildman.core.outcome import Outcome
+
+GREEN, RED, YELLOW, MAGENTA = 32, 31, 33, 35
+
+_ESCAPE = re.compile(r'\033\[[0-9;]*m')
+
+
+@dataclasses.dataclass
+class Counts:
+    """How many results there are.
+
+    Attributes:
+        total: boards times commits of this run
+        ok, warned, failed: results by kind
+        previous: of these, how many were there before this run
+        skipped: of the new ones, how many were carried forward unbuilt
+        reconfigured: of the new ones, how many were configured again
+        refused: of the new ones, how many took no time, as nobody has a compiler
+        scanned: of the new ones, of how many it was found out which lines were
+            compiled (--lines)
+        scan_seconds: how long that took, all together
+    """
+
+    total: int = 0
+    ok: int = 0
+    warned: int = 0
+    failed: int = 0
+    previous: int = 0
+    skipped: int = 0
+    reconfigured: int = 0
+    refused: int = 0
+    scanned: int = 0
+    scan_seconds: float = 0.0
+
+    @property
+    def done(self) -> int:
+        """Return the number of results that are there."""
+        return self.ok + self.warned + self.failed
+
+    def add(self, return_code: int, warned: bool) -> None:
+        """Count one result."""
+        if return_code:
+            self.failed += 1
+        elif warned:
+            self.warned += 1
+        else:
+            self.ok += 1
+
+
+def format_duration(seconds: float) -> str:
+    """Return h:mm:ss, rounded to seconds."""
+    return str(datetime.timedelta(seconds=round(max(0.0, seconds))))
+
+
+class Status:
+    """The progress line and the messages around it."""
+
+    def __init__(self, out: TextIO, colour: Optional[bool] = None,
+                 clock: Callable[[], float] = time.monotonic,
+                 describe: Optional[Callable[[Outcome], str]] = None,
+                 ide: Optional[TextIO] = None) -> None:
+        """Set up; nothing is printed.
+
+        Args:
+            out: where to print
+            colour: whether to use colours; None: on a terminal only
+            clock: returns seconds
+            describe: gives the lines to print for a result as it comes, in
+                colour if they are to be
+            ide: print what compilers said to this, as it is, and nothing else
+        """
+        self._out = out
+        self._ide = ide
+        self._describe = describe
+        self._tty = out.isatty()
+        self.colour = self._tty if colour is None else colour
+        self._clock = clock
+        self._drawn = False
+        self._started = clock()
+        self._text = ''
+        self._last_draw = 0.0
+        self.counts = Counts()
+
+    def start(self, total: int) -> None:
+        """Begin counting time.
+
+        Args:
+            total: boards times commits
+        """
+        self.counts.total = total
+        self._started = self._clock()
+
+    # -- the progress line -------------------------------------------------
+
+    def _paint(self, text: str, colour: int) -> str:
+        """Return text in a colour, if there are any"""
+        return f'\033[1;{colour}m{text}\033[0m' if self.colour else text
+
+    def line(self, name: str) -> str:
+        """Return the progress line.
+
+        Args:
+            name: board that came out last, with its machine
+        """
+        counts = self.counts
+        left = counts.total - counts.done
+        text = (self._paint(f'{counts.ok:5d}', GREEN)
+                + self._paint(f'{counts.warned:5d}', YELLOW)
+                + self._paint(f'{counts.failed:5d}', RED)
+                + f' /{counts.total:<7d}'
+                + self._paint(f' {-left:<8d}' if left else ' ' * 9, MAGENTA))
+        eta = self._eta(left)
+        return text + (f'{eta}  : ' if eta else '') + name
+
+    def _eta(self, left: int) -> str:
+        """Return how long it will take, '' when that is not known"""
+        counts = self.counts
+        new = counts.done - counts.previous - counts.skipped - counts.refused
+        if not left or new < 1:
+            return ''
+        spent = self._clock() - self._started
+        return format_duration(spent / new * left)
+
+    def progress(self, name: str) -> None:
+        """Show how far the build is.
+
+        On a terminal the line is redrawn, at most some 30 times a second; in a
+        pipe each result gets a line.
+        """
+        if self._ide:
+            return
+        self._text = self.line(name)
+        if not self._tty:
+            self._put(self._text.rstrip() + '\n')
+            return
+        # A line that wraps could not be redrawn
+        width = shutil.get_terminal_size().columns - 1
+        plain = _ESCAPE.sub('', self._text)
+        if len(plain) > width:
+            self._text = plain[:width]
+        now = self._clock()
+        if now - self._last_draw >= 0.03 or self.counts.done == self.counts.total:
+            self._last_draw = now
+            self._draw()
+
+    def _draw(self) -> None:
+        """Put the progress line on the terminal"""
+        self._drawn = True  # first, as Ctrl-C may come at any moment
+        self._put('\r' + self._text + '\033[K')
+
+    def _put(self, text: str) -> None:
+        """Write text; a reader that has gone is no reason to lose a build"""
+        try:
+            self._out.write(text)
+            self._out.flush()
+        except BrokenPipeError:
+            self._out = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115
+
+    # -- messages ----------------------------------------------------------
+
+    def result(self, outcome: Outcome) -> None:
+        """Tell of a result what is to be told at once."""
+        if self._ide:
+            text = outcome.stderr
+            self._ide.write(text if not text or text.endswith('\n') else text + '\n')
+            self._ide.flush()
+        elif self._describe:
+            text = self._describe(outcome)
+            if text:
+                self.say(text.rstrip('\n'))
+
+    def say(self, text: str) -> None:
+        """Print lines, above the progress line."""
+        if self._ide:
+            self._ide.write(text + '\n')
+            return
+        if self._drawn:
+            self._put('\r\033[K')
+        self._put(text + '\n')
+        if self._drawn:
+            self._draw()
+
+    def end_line(self) -> None:
+        """Leave the progress line as it stands and go to the next one."""
+        if self._drawn:
+            self._draw()
+            self._put('\n')
+            self._drawn = False
+
+    def scanned(self) -> str:
+        """Return how long --lines took; '' when there was nothing to be scanned."""
+        count, seconds = self.counts.scanned, self.counts.scan_seconds
+        if not count:
+            return ''
+        return (f"--lines: scanned {count} builds in {seconds:.1f}s "
+                f'({seconds / count:.2f}s/build, summed across threads)')
+
+    def closing(self) -> str:
+        """Return the closing line."""
+        counts = self.counts
+        new = counts.done - counts.previous
+        parts: List[str] = []
+        if counts.previous:
+            parts.append(f'{counts.previous} previously')
+            if new:
+                parts.append(f'{new} newly')
+        elif counts.skipped or counts.reconfigured:
+            parts.append(f'{new} newly')
+        if counts.skipped:
+            parts.append(f'{counts.skipped} skipped as unaffected')
+        if counts.reconfigured:
+            parts.append(f'{counts.reconfigured} reconfig')
+        text = f'Completed: {counts.done} total built'
+        if parts:
+            text += f" ({', '.join(parts)})"
+        spent = self._clock() - self._started
+        if new and spent >= 0.5:
+            text += f', duration {format_duration(spent)}, rate {new / spent:.2f}'
+        return text

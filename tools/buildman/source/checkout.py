@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The source of one slot: a working tree of its own at any commit.
+
+Each slot has a repository of its own that borrows the objects of the real one
+(git's objects/info/alternates), rather than a `git worktree`: nothing is
+written into the user's repository, so it may be read-only, used by two runs at
+once, or be a worktree or a shallow clone itself; and slots can be made at the
+same time, as they share no lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from typing import Dict, Mapping, Optional, Sequence, Tuple
+
+from buildman.core.errors import GitError
+from buildman.source import git
+from buildman.source.origin import ABBREV, Origin, make_standing
+from buildman.source.replay import Layout, Steps, folders_of, is_damaged, replace_file
+from buildman.source.shared import SHARED_MARK
+from buildman.source.writes import Watch, Watches
+
+# Processes that write files when many have to be checked out; older gits do not know it
+CHECKOUT_WORKERS = 4
+
+# What the repository of a slot is told. Slots share files (see `source.shared`), and a file's
+# ctime and inode number are no sign of a change there: a link that is made or
+# removed elsewhere sets the one, a copy has another one of the other. And whatever
+# a user likes for large trees: no daemon for each slot, and the usual index.
+_SLOT_CONFIG = '''\
+[gc]
+\tauto = 0
+[advice]
+\tdetachedHead = false
+[core]
+\tlogAllRefUpdates = false
+\ttrustctime = false
+\tcheckStat = minimal
+\tfsmonitor = false
+\tsplitIndex = false
+\tuntrackedCache = false
+[feature]
+\tmanyFiles = false
+[index]
+\tversion = 2
+'''
+
+
+class SlotSource:
+    """The working tree of one slot.
+
+    Attributes:
+        path: its folder
+        commit: what it holds at the moment, '' when that is not known
+    """
+
+    def __init__(self, path: str, origin: Origin, keep: str = 'build') -> None:
+        """Name a working tree; nothing is touched yet.
+
+        Args:
+            path: folder for it
+            origin: repository to borrow objects from
+            keep: name of a folder inside that is not part of the source
+        """
+        self.path = path
+        self.commit = ''
+        self._git_dir = os.path.join(path, '.git')
+        self._origin = origin
+        self._keep = keep
+        self._intact = False
+        self._watch: Optional[Watch] = None
+        self._steps: Optional[Steps] = None
+        self._changed: Optional[ChangedFiles] = None
+        # As little as git needs: it is started for every build
+        self._env = {name: val for name, val in git.environment().items()
+                     if name in ('PATH', 'HOME', 'LC_ALL', 'LD_LIBRARY_PATH')
+                     or name.startswith(('GIT_', 'XDG_'))}
+
+    def prepare(self, commit: str, alone: bool = False) -> None:
+        """Make the working tree, or take over what an earlier run left.
+
+        Args:
+            commit: object name to check out
+            alone: share no file with other slots, since builds are going to
+                write into the tree
+
+        Raises:
+            GitError: git refused
+            OSError: the disk is full or the folder cannot be written
+        """
+        old = os.path.isdir(os.path.join(self._git_dir, 'objects', 'info'))
+        if not old:
+            self._begin()
+        for name in ('index.lock', 'HEAD.lock', 'shallow.lock'):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._git_dir, name))
+        self._borrow()
+        if alone and self.shared:
+            self.unshare()
+        try:
+            self.checkout(commit)
+        except GitError:
+            if not is_damaged(self._git_dir):
+                raise
+            # As after a loss of power
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._git_dir, 'index'))
+            self.checkout(commit)
+        if old:
+            self.clean()
+
+    def adopt(self, commit: str) -> None:
+        """Take over a working tree that has just been made, at this commit."""
+        self.commit = commit
+
+    def learn(self, watches: Watches, steps: Steps, changed: 'ChangedFiles') -> None:
+        """From now on be told of writes to the source, and do what other slots did.
+
+        Not for builds that write into the tree. To be called after prepare() or
+        adopt() and before the first build, since what that writes may be another
+        slot's as well.
+
+        Args:
+            watches: tells of writes
+            steps: what slots did to get from commit to commit
+            changed: which files differ
+        """
+        folders = steps.folders(self.commit, self._git_dir)
+        if folders is None:
+            watches.give_up()
+        else:
+            self._watch = watches.watch(self.path, folders, self._keep)
+            if self._watch:
+                # Checked out in this run, before this. A build that wrote to one of
+                # its files since did so in a slot that was watched
+                self._watch.settle(0)
+                self._trust_times()
+        self._steps, self._changed = steps, changed
+
+    def _trust_times(self) -> None:
+        """Have git go by the time stamps of the files, if no build has written to any.
+
+        It reads each file that is as young as the index, since something may have
+        been written in that very second (git's technical/racy-git.txt): after a
+        checkout that took three seconds a third of the tree, each time that it is
+        asked, by builds too. So the index gets the present time, as the file system
+        tells it, from before it is known that nothing was written until then.
+        """
+        assert self._watch
+        path = os.path.join(self._git_dir, 'buildman-now')
+        with contextlib.suppress(OSError):
+            replace_file(path, b'')
+            now = os.stat(path).st_mtime_ns
+            os.unlink(path)
+            if self._watch.is_quiet():
+                os.utime(os.path.join(self._git_dir, 'index'), ns=(now, now))
+
+    def _moving(self) -> 'contextlib.AbstractContextManager[None]':
+        """Return what is around our own writes to the source"""
+        return self._watch.moving() if self._watch else contextlib.nullcontext()
+
+    def _begin(self) -> None:
+        """Make an empty repository"""
+        # There may be a worktree of upstream's, half of one of ours, or what was built
+        # there of the current source (-i), which would be taken for a part of this one
+        if os.path.lexists(self.path):
+            shutil.rmtree(self.path)
+        os.makedirs(self.path, exist_ok=True)
+        git.run(self.path, 'init', '-q', '--template=')
+        os.makedirs(os.path.join(self._git_dir, 'objects', 'info'), exist_ok=True)
+        with open(os.path.join(self._git_dir, 'config'), 'a', encoding='ascii') as outf:
+            outf.write(_SLOT_CONFIG)
+
+    def _borrow(self) -> None:
+        """Let the repository have objects, tags and the history's end of the origin"""
+        self._origin.lend(self._git_dir)
+        # One that was made before there was such a thing
+        path = os.path.join(self._git_dir, 'config')
+        with open(path, 'r+', encoding='utf-8', errors='surrogateescape') as outf:
+            if ABBREV not in outf.read():
+                outf.write(f'[include]\n\tpath = {ABBREV}\n')
+
+    def stand(self) -> Tuple[Dict[str, str], str]:
+        """Get ready what builds see in place of the repository, for a folder built as it is.
+
+        To be called when the commit is checked out.
+
+        Returns:
+            (variables for the environment of builds, what is wrong or '')
+
+        Raises:
+            GitError: git refused
+            OSError: the disk is full
+        """
+        if self._origin.standing is None:
+            return {}, ''
+        git_dir, wrong = make_standing(self.path, self._origin, self.commit)
+        return {'GIT_DIR': git_dir}, wrong
+
+    # -- files that other slots have as well -------------------------------
+
+    @property
+    def shared(self) -> bool:
+        """Whether other slots may have the same files, so a write shows there."""
+        return os.path.exists(os.path.join(self._git_dir, SHARED_MARK))
+
+    def spoiled(self) -> bool:
+        """Find out, after a build, whether a file that was shared may have been written to.
+
+        By this slot's build or by another one's. Which files were shared while
+        it ran cannot be told afterwards, as the other slot may have left off
+        sharing; so any tracked file that was changed counts.
+
+        Raises:
+            GitError: git refused
+        """
+        if self._watch and self._watch.is_quiet():
+            self._intact = True
+            return False
+        if not self.shared:
+            return False
+        alarms = self._watch.alarms() if self._watch else 0
+        self._intact = not git.run(self.path, 'diff-files', '--name-only', env=self._env)
+        if self._watch and self._intact:
+            self._watch.settle(alarms)
+        return not self._intact
+
+    def _links(self, name: bytes) -> int:
+        """Return how many names a file has, 0 when it is not there"""
+        try:
+            return os.lstat(os.path.join(os.fsencode(self.path), name)).st_nlink
+        except OSError:
+            return 0
+
+    def unshare(self) -> None:
+        """Replace the files that other slots have as well, with those of the commit.
+
+        Raises:
+            GitError: git refused
+            OSError: the disk is full
+        """
+        self._intact = False
+        with self._moving():
+            for name in git.run(self.path, 'ls-files', '-z').split(b'\0'):
+                if name and self._links(name) > 1:
+                    os.unlink(os.path.join(os.fsencode(self.path), name))
+            git.run(self.path, 'checkout', '-q', '-f', 'HEAD', '--')
+        os.unlink(os.path.join(self._git_dir, SHARED_MARK))
+
+    # -- moving ------------------------------------------------------------
+
+    def checkout(self, commit: str) -> None:
+        """Bring the working tree to a commit.
+
+        Args:
+            commit: object name
+
+        Raises:
+            GitError: git refused
+        """
+        if self.commit == commit:
+            return
+        with self._moving():
+            old, self.commit = self.commit, ''
+            intact, self._intact = self._intact, False
+            if intact and self._steps and self._changed and self._steps.repeat(
+                    old, commit, self.path, self._git_dir):
+                self._watch_new(folders_of(_added(self._changed.between(old, commit))))
+            else:
+                self._go(old, commit, intact)
+            self._origin.set_abbrev(self._git_dir, commit)
+            self.commit = commit
+
+    def _go(self, old: str, commit: str, intact: bool) -> None:
+        """Have git bring the working tree to a commit, and keep how it did that.
+
+        Args:
+            old: commit that it has, '' when that is not known
+            commit: the one that it is to have
+            intact: no tracked file was changed
+        """
+        steps, changed = self._steps, self._changed
+        files: Mapping[str, str] = {}
+        before: Optional[Layout] = None
+        if steps and changed and old:
+            files = changed.between(old, commit)
+            if steps.is_new(old, commit):
+                before = steps.before(old, commit, files, self._git_dir)
+        alarms = self._watch.alarms() if self._watch else 0
+        if not (intact and self._merge(commit)):
+            # Most of a tree that is new has to be written; else threads that
+            # look at files cost more than they save
+            git.run(self.path, '-c', f'checkout.workers={CHECKOUT_WORKERS}', '-c',
+                    f"core.preloadIndex={'false' if old else 'true'}", 'checkout', '-q',
+                    '-f', '--detach', commit, '--', env=self._env)
+            if self._watch:
+                # It looks at all files, which a merge does not
+                self._watch.settle(alarms)
+        if steps and before:
+            steps.learn(old, commit, files, before, self.path, self._git_dir)
+        if self._watch and steps:
+            # Something may have removed any folder, and git made it again
+            self._watch_new(folders_of(_added(files)) if old and intact
+                            else steps.folders(commit, self._git_dir))
+
+    def _watch_new(self, folders: Optional[Sequence[str]]) -> None:
+        """Watch folders that have been made; None when they are not known"""
+        if self._watch and (folders is None or not self._watch.extend(folders)):
+            self._watch.close()
+            self._watch = None
+
+    def _merge(self, commit: str) -> bool:
+        """Go to another commit in two thirds of the time that `git checkout` takes.
+
+        It is for a tree in which no tracked file was changed, since it keeps changes.
+
+        Returns:
+            False when it cannot be done so
+        """
+        try:
+            git.run(self.path, 'read-tree', '-u', '-m', commit, env=self._env)
+        except GitError:
+            return False
+        replace_file(os.path.join(self.path, '.git', 'HEAD'), commit.encode() + b'\n')
+        return True
+
+    def clean(self) -> None:
+        """Remove all that is not part of the commit, as before an in-tree build."""
+        git.run(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}')
+
+
+def _added(files: Mapping[str, str]) -> Sequence[str]:
+    """Return those of some files that were not there before"""
+    return [name for name, how in files.items() if how not in 'MD']
+
+
+class ChangedFiles:
+    """Which files differ between two commits; each pair is asked for once."""
+
+    def __init__(self, git_dir: str) -> None:
+        self._git_dir = git_dir
+        self._cache: Dict[Tuple[str, str], Mapping[str, str]] = {}
+        self._described: Dict[str, str] = {}
+
+    def between(self, old: str, new: str) -> Mapping[str, str]:
+        """Return the files that differ, each with how: M, A, D or T.
+
+        Raises:
+            GitError: git refused
+        """
+        key = (old, new)
+        if key not in self._cache:
+            out = git.run(self._git_dir, 'diff-tree', '-r', '-z', '--name-status',
+                          '--no-renames', old, new)
+            words = [os.fsdecode(word) for word in out.split(b'\0')]
+            self._cache[key] = dict(zip(words[1::2], words[0::2]))
+        return self._cache[key]
+
+    def describe(self, commit: str) -> str:
+        """Return what `git describe` makes of a commit; its short hash without a tag.
+
+        Raises:
+            GitError: git refused
+        """
+        if commit not in self._described:
+            self._described[commit] = git.run(
+                self._git_dir, 'describe', '--always', commit).decode('utf-8', 'replace')
+        return self._described[commit]

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Which commits to build: a branch with its upstream, a range, or the top few."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Dict, FrozenSet, Iterable, List, Optional, Sequence, Tuple
+
+from buildman.core.errors import GitError, UsageError
+from buildman.core.plan import Commit
+from buildman.source import git
+
+# How far back in the history of a branch a commit is looked for
+_HISTORY = 10000
+
+_NO_REPOSITORY = 'fatal: not a git repository (or any'
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """The commits of a run.
+
+    Attributes:
+        commits: oldest first; the upstream commit comes first unless a range or
+            a count left it out. Their places number the folders of the results
+        selected: indexes of those to build, all but for --step
+        alive: hashes of all commits of the branch, those that a count left out
+            included: their results are not stale
+        messages: what the user should know, a line each
+        tip: newest commit of a branch; '' for a range
+        counted: a count says how many there are, not where the branch begins
+    """
+
+    commits: Tuple[Commit, ...]
+    selected: Tuple[int, ...]
+    alive: FrozenSet[str]
+    messages: Tuple[str, ...] = ()
+    tip: str = ''
+    counted: bool = False
+
+
+def check_repository(git_dir: str) -> str:
+    """Return the top folder of the working tree, or the repository if it is bare.
+
+    Args:
+        git_dir: folder in a working tree, or a repository
+
+    Raises:
+        GitError: it is not a repository, or git does not want to use it
+    """
+    if not os.path.isdir(git_dir):
+        raise GitError(f"no such folder: '{git_dir}' (-g names the repository)")
+    try:
+        top = git.run(git_dir, 'rev-parse', '--show-toplevel')
+        return os.fsdecode(top.rstrip(b'\n'))
+    except git.RefusedError:
+        try:
+            git.run(git_dir, 'rev-parse', '--git-dir')
+        except git.RefusedError as exc:
+            raise GitError(_why_unfit(git_dir, exc.cause)) from exc
+        return os.path.abspath(git_dir)
+
+
+def _why_unfit(git_dir: str, cause: str) -> str:
+    """Return why git does not take a folder for a repository, and what to do.
+
+    Args:
+        git_dir: the folder
+        cause: what git says
+    """
+    if not cause.startswith(_NO_REPOSITORY):
+        return f"git cannot use the repository of '{git_dir}': {cause}"
+    folder = os.path.realpath(git_dir)
+    while folder != os.path.dirname(folder):
+        # git says the same of one that it cannot read or that is damaged
+        if os.path.lexists(os.path.join(folder, '.git')):
+            return (f"git cannot use the repository of '{git_dir}': "
+                    f"'{os.path.join(folder, '.git')}' is damaged or cannot be read ({cause})")
+        folder = os.path.dirname(folder)
+    return (f"'{git_dir}' is not in a git repository: go into a U-Boot tree "
+            'or name one with -g')
+
+
+def _resolve(git_dir: str, name: str) -> Optional[str]:
+    """Return the commit that a name stands for, None when there is none"""
+    if name.startswith('-'):
+        return None
+    return git.ask(git_dir, 'rev-parse', '--verify', '--quiet', '--end-of-options',
+                   name + '^{commit}') or None
+
+
+def _require(git_dir: str, name: str) -> str:
+    """Return the commit that a name stands for"""
+    found = _resolve(git_dir, name)
+    if not found:
+        raise GitError(_why_unknown(git_dir, name))
+    return found
+
+
+def _why_unknown(git_dir: str, name: str) -> str:
+    """Return why a name does not stand for a commit"""
+    missing = f"Branch '{name}' not found in '{git_dir}' (see 'git branch -a')"
+    if name.startswith('-'):
+        return missing
+    current = git.ask(git_dir, 'symbolic-ref', '-q', 'HEAD')
+    if current and name in ('HEAD', '@', current, _local_name(current)) and (
+            not git.ask(git_dir, 'rev-parse', '--verify', '--quiet', 'HEAD')):
+        return f"Branch '{_local_name(current)}' in '{git_dir}' has no commits yet"
+    there = git.ask(git_dir, 'rev-parse', '--verify', '--quiet', '--end-of-options', name)
+    if there:
+        kind = git.ask(git_dir, 'cat-file', '-t', there)
+        if kind:
+            return f"'{name}' is not a commit but a {kind} in '{git_dir}'"
+        return (f"Branch '{name}' is at {there}, which '{git_dir}' does not have or cannot "
+                "read: the repository is damaged or incomplete ('git fsck' tells more)")
+    try:
+        git.run(git_dir, 'rev-parse', '--verify', '--end-of-options', name)
+    except git.RefusedError as exc:
+        if exc.cause != 'fatal: Needed a single revision':
+            return f'{missing}: {exc.cause}'
+    return missing
+
+
+def _local_name(branch: str) -> str:
+    """Return the name of a branch without what may be written before it"""
+    for prefix in ('refs/heads/', 'heads/'):
+        if branch.startswith(prefix):
+            return branch[len(prefix):]
+    return branch
+
+
+def _guess_upstream(git_dir: str, tip: str) -> Optional[Tuple[str, str]]:
+    """Find where a branch without an upstream leaves what is known by a name.
+
+    The nearest commit of its history that another branch or a tag points at is
+    taken; a branch rather than a tag.
+
+    Returns:
+        (commit, name of that branch or tag), None when there is no such commit
+    """
+    refs = git.run(git_dir, 'for-each-ref',
+                   '--format=%(objectname) %(*objectname) %(refname:short)',
+                   'refs/heads', 'refs/remotes', 'refs/tags').decode('utf-8', 'replace')
+    names: Dict[str, str] = {}
+    for line in refs.splitlines():
+        # What an annotated tag points at is in the middle
+        pointer, target, name = line.split(' ', 2)
+        names.setdefault(target or pointer, name)
+    names.pop(tip, None)
+    if not names:
+        return None
+    history = git.run(git_dir, 'rev-list', '--first-parent', '-n', str(_HISTORY), tip)
+    for commit in history.decode().split()[1:]:
+        if commit in names:
+            return commit, names[commit]
+    return None
+
+
+def _upstream(git_dir: str, branch: str, tip: str) -> Tuple[str, List[str]]:
+    """Return the commit that a branch starts from, and messages"""
+    local = _local_name(branch)
+    if local in ('HEAD', '@'):
+        local = git.ask(git_dir, 'symbolic-ref', '--short', '-q', 'HEAD') or local
+    found = _resolve(git_dir, f'{local}@{{upstream}}')
+    if found:
+        try:
+            return git.run(git_dir, 'merge-base', found, tip).decode().strip(), []
+        except git.RefusedError as exc:
+            if exc.cause != 'exit status 1':
+                raise
+            raise GitError(
+                f"branch '{branch}' and its upstream have no commit in common in '{git_dir}' "
+                "(in a shallow clone, 'git fetch --unshallow' may help): use -c COUNT or a "
+                'range') from exc
+    is_local = bool(git.ask(git_dir, 'rev-parse', '--verify', '--quiet', f'refs/heads/{local}'))
+    gone = ''
+    if is_local:
+        was, _, track = git.ask(git_dir, 'for-each-ref', '--format=%(upstream:short) '
+                                '%(upstream:track)', f'refs/heads/{local}').rpartition(' ')
+        if track == '[gone]':
+            gone = f"its upstream '{was}' is gone; "
+    guess = _guess_upstream(git_dir, tip)
+    if not guess:
+        advice = (f"set one with 'git branch --set-upstream-to=NAME {local}', or " if is_local
+                  else '')
+        raise GitError(f"Cannot find a suitable upstream for branch '{branch}': {gone}{advice}"
+                       'use -c COUNT or a range')
+    commit, name = guess
+    told = [f"Guessing upstream as '{name}'"]
+    return commit, [f"Branch '{local}': {gone}guessing another", *told] if gone else told
+
+
+def _log(git_dir: str, *args: str) -> List[Commit]:
+    """Return commits of a git log, oldest first"""
+    out = git.run(git_dir, 'log', '--reverse', '--no-show-signature',
+                  '--format=%H%x00%s%x00', *args, '--')
+    fields = out.decode('utf-8', 'replace').split('\0')
+    return [Commit(fields[i].strip(), fields[i + 1])
+            for i in range(0, len(fields) - 1, 2)]
+
+
+def find_series(git_dir: str, branch: str, count: int = -1, step: int = 1) -> Series:
+    """Return the commits to build.
+
+    Args:
+        git_dir: repository
+        branch: a branch, any other name of a commit, or a range: A..B, or A...B
+            for what is in one of the two only
+        count: build only the newest ones, -1 for all; the upstream commit is
+            then not built in addition
+        step: select every step-th commit only, counted from the oldest; 0: the
+            first and the last
+
+    Raises:
+        GitError: there is no such branch or range, it has no upstream, or
+            there are no commits in it
+        UsageError: count or step make no sense
+    """
+    if count == 0 or count < -1:
+        raise UsageError(f"'-c {count}': the number of commits must be 1 or more")
+    if step < 0:
+        raise UsageError(f"'--step {step}': must be 0 or more")
+    messages: List[str] = []
+    tip = ''
+    if '..' in branch:
+        whole = commits = _range(git_dir, branch)
+    else:
+        tip = _require(git_dir, branch)
+        if count > 0:
+            commits = _log(git_dir, '-n', str(count), tip)
+            whole = _whole(git_dir, branch, tip)
+        else:
+            base, messages = _upstream(git_dir, branch, tip)
+            commits = _log(git_dir, f'{base}..{tip}')
+            if not commits:
+                raise GitError(f"No commits found to process in branch '{branch}': it is where "
+                               'its upstream is; use -c COUNT or a range')
+            whole = commits = _log(git_dir, '-n', '1', base) + commits
+    if count > 0:
+        commits = commits[-count:]
+    top = len(commits) - 1
+    selected = tuple(range(0, top + 1, step)) if step else tuple(sorted({0, top}))
+    alive = frozenset(commit.hash for commit in [*commits, *whole])
+    return Series(tuple(commits), selected, alive, tuple(messages), tip, bool(tip and count > 0))
+
+
+def _range(git_dir: str, text: str) -> List[Commit]:
+    """Return the commits of a range"""
+    dots = '...' if '...' in text else '..'
+    ends = text.split(dots)
+    if len(ends) != 2 or any(end.startswith('.') or '..' in end for end in ends):
+        raise GitError(f"'{text}' is not a range of commits: write it as A..B or A...B")
+    commits = _log(git_dir, dots.join(_require(git_dir, end or 'HEAD') for end in ends))
+    if not commits:
+        raise GitError(f"range '{text}' has no commits")
+    return commits
+
+
+def _whole(git_dir: str, branch: str, tip: str) -> List[Commit]:
+    """Return all commits of a branch that are not its upstream's, and the one before.
+
+    None of a branch without an upstream, or of one that is where that is.
+    """
+    try:
+        base, _ = _upstream(git_dir, branch, tip)
+    except git.NoGitError:
+        raise
+    except GitError:
+        return []
+    if base == tip:
+        return []
+    return _log(git_dir, '-n', '1', base) + _log(git_dir, f'{base}..{tip}')
+
+
+def in_history(git_dir: str, series: Series, hashes: Iterable[str]) -> Dict[str, int]:
+    """Return which commits are in the history of a branch.
+
+    Args:
+        git_dir: repository
+        series: commits of the branch
+        hashes: the commits in question
+
+    Returns:
+        hash to how many commits are newer in `git log`; nothing for a range
+    """
+    wanted = set(hashes)
+    if not series.tip or wanted <= series.alive:
+        return {}
+    out = git.run(git_dir, 'rev-list', '-n', str(_HISTORY), series.tip).decode().split()
+    return {commit: place for place, commit in enumerate(out) if commit in wanted}
+
+
+def to_keep(git_dir: str, series: Series, built: Sequence[Tuple[int, str]]) -> FrozenSet[str]:
+    """Return the commits whose results are not stale.
+
+    Those of the branch, and of its history what other counts (-c) built: with
+    -c 2 what an earlier -c 5 built is kept. But not for ever: where each run
+    builds the newest five of a branch that grows, older results are to go. So as
+    much is kept, from the newest result on, as was built at once.
+
+    Args:
+        git_dir: repository
+        series: the commits of this run
+        built: number and hash of each commit that has results
+    """
+    places = in_history(git_dir, series, [commit for _, commit in built])
+    found = [(places[commit], number, commit) for number, commit in built if commit in places]
+    if not found:
+        return series.alive
+    place, number, commit = min(found)
+    if not series.counted and commit not in series.alive:
+        # The branch has been put onto another commit
+        return series.alive
+    end = place + max(number, len(found))
+    return series.alive | {commit for place, _, commit in found if place < end}

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Compilers: found, chosen for a board, downloaded."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""What goes over a connection: messages, their checks, their lines."""
