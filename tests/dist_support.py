@@ -15,18 +15,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple
 
-TESTS = os.path.dirname(os.path.abspath(__file__))
-for _folder in (TESTS, os.path.join(TESTS, '..', 'tools')):
-    if _folder not in sys.path:
-        sys.path.insert(0, _folder)
-
 import sshd
 import support
+from support import TESTS
 
 from buildman.agent import lock
 from buildman.demo import sample

@@ -36,12 +36,15 @@ END_TIME = 10
 # Classes that take long, the longest first: begun early, so that all processes end
 # at about the same time. One that is missing here costs time, nothing else.
 SLOW = (
-    'test_dist_ssh.TestReal', 'test_dist_ssh.TestCut', 'test_dist_faults.TestLost',
-    'test_dist_faults.TestBosses', 'test_dist_ssh.TestCutReal', 'test_worker.ResultTest',
-    'test_dist.TestTree', 'test_dist.TestWhole', 'test_faults_data.TestHostile',
-    'test_dist_ssh.TestPhases', 'test_dist_ssh.TestOdd', 'test_timeout.TestTimeout',
-    'test_build_branch.TestWhole', 'test_build_flags.TestPlaces', 'test_sample.TestBuild',
-    'test_faults_boards.TestSlow', 'test_peers.TheirBossTest', 'test_peers.TheirWorkerTest')
+    'command.test_dist_ssh.TestReal', 'command.test_dist_ssh.TestCut',
+    'faults.test_machines.TestLost', 'faults.test_machines.TestBosses',
+    'command.test_dist_ssh.TestCutReal', 'peers.test_worker.ResultTest',
+    'command.test_dist.TestTree', 'command.test_dist.TestWhole', 'faults.test_data.TestHostile',
+    'command.test_dist_ssh.TestPhases', 'command.test_dist_ssh.TestOdd',
+    'command.test_timeout.TestTimeout', 'command.test_build_branch.TestWhole',
+    'command.test_build_flags.TestPlaces', 'unit.demo.test_sample.TestBuild',
+    'faults.test_boards.TestSlow', 'peers.test_peers.TheirBossTest',
+    'peers.test_peers.TheirWorkerTest')
 
 _Err = Union[Tuple[Type[BaseException], BaseException, TracebackType], Tuple[None, None, None]]
 
@@ -258,7 +261,7 @@ def _in_order(by_class: Dict[Tuple[str, str], List[unittest.TestCase]]
     """Return the tests of each class, those first that take long"""
     rank = {name: number for number, name in enumerate(SLOW)}
     keys = list(by_class)
-    keys.sort(key=lambda key: rank.get(f"{key[0].rpartition('.')[2]}.{key[1]}", len(rank)))
+    keys.sort(key=lambda key: rank.get(f"{key[0].partition('.')[2]}.{key[1]}", len(rank)))
     return [by_class[key] for key in keys]
 
 

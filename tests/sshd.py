@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0+
 """A real sshd on 127.0.0.1 with several machines behind it, for tests.
 

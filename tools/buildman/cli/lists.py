@@ -25,7 +25,7 @@ def full_help(out: TextIO) -> int:
         SetupError: it is not there, as in a copy without its top folder
     """
     # A link to the one at the top; an installed package has a copy
-    path = os.path.join(os.path.dirname(os.path.realpath(__file__)), 'README.rst')
+    path = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), 'README.rst')
     try:
         with open(path, encoding='utf-8') as inf:
             out.write(inf.read())

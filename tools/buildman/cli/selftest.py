@@ -15,7 +15,7 @@ from buildman.cli import signals
 from buildman.core.errors import EXIT_OK, SetupError
 
 # The folder that holds tools/ and tests/, also when we were called by a link
-TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+TOP = os.path.realpath(os.path.join(os.path.dirname(os.path.realpath(__file__)), '../../..'))
 
 # Exit status when a test has failed
 EXIT_TESTS_FAILED = 1

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""--ccache: objects are found again by other slots, folders and machines; nothing else changes."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+from typing import Any, ClassVar, Dict, Tuple
+
+import support
+from dist_support import LOGS, DistCase, read
+
+from buildman.build import ccache
+from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
+from buildman.results.tree import ResultTree
+from buildman.schedule.loop import Builder
+from buildman.schedule.progress import Status
+from buildman.wire import codec
+
+# What says how the compiler was called
+WORDS = ('out-cmd', 'out-env')
+
+USE = re.compile(r'ccache had (\d+) of (\d+) objects')
+
+
+class TestCcache(DistCase):
+    """A build with ccache, here and on a machine"""
+
+    names = ('alpha',)
+    sample_args: ClassVar[Dict[str, Any]] = {'boards': 2, 'commits': 1}
+
+    def setUp(self) -> None:
+        super().setUp()
+        support.needs('ccache')
+        self.vars = {'CCACHE_DIR': self.out('cache')}
+
+    def build(self, out: str, *args: str) -> Tuple[int, int, support.Result]:
+        """Build everything; return what ccache had, of how many, and what was printed"""
+        done = self.run_buildman('-b', 'feature', '-r', '-o', self.out(out), *args, env=self.vars)
+        self.assertIn(done.returncode, (0, 100, 101), done)
+        found = USE.search(done.stdout)
+        self.assertTrue(found, done)
+        assert found
+        return int(found.group(1)), int(found.group(2)), done
+
+    def test_shared(self) -> None:
+        """Another folder finds all objects of the first, and a machine those of here"""
+        plain = self.run_buildman('-b', 'feature', '-r', '-o', self.out('plain'), env=self.vars)
+        self.assertNotIn('ccache', plain.stdout)
+        hits, count, done = self.build('first', '--ccache')
+        self.assertLess(hits, count)
+        self.assertEqual(plain.returncode, done.returncode)
+        hits, count, _ = self.build('second/deeper', '--ccache')
+        self.assertEqual(hits, count)
+        self.assertGreater(count, 0)
+        for out in ('first', 'second/deeper'):
+            support.assert_same_tree(self.out('plain/feature'), self.out(f'{out}/feature'),
+                                     ignore=WORDS)
+        done = self.run_buildman('-b', 'feature', '-r', '-o', self.out('far'), '--ccache', '--dist',
+                                 '--no-local', env=self.vars)
+        self.assertRegex(done.stdout, r'alpha: \d+ results, .*; ccache had (\d+) of \1 objects')
+        support.assert_same_tree(self.out('plain/feature'), self.out('far/feature'),
+                                 ignore=(*WORDS, *LOGS))
+
+    def test_linker(self) -> None:
+        """A linker that complains does so by name, although ccache runs it by its path"""
+        cross = 'arm-sample-linux-gnueabi-'
+        linker = os.path.join(self.toolchains, 'bin', f'{cross}ld')
+        os.rename(linker, linker + '.real')
+        self.addCleanup(os.replace, linker + '.real', linker)
+        # A script does not learn by which name it was run
+        with open(self.out('ld.c'), 'w', encoding='utf-8') as outf:
+            outf.write('#include <stdio.h>\n#include <unistd.h>\n'
+                       'int main(int argc, char **argv)\n{\n'
+                       '\tfprintf(stderr, "%s: warning: odd\\n", argv[0]);\n'
+                       f'\treturn execv("{linker}.real", argv);\n}}\n')
+        subprocess.run(['gcc', '-o', linker, self.out('ld.c')], check=True)
+        plain = self.run_buildman('-b', 'feature', '-r', '-o', self.out('plain'), '--boards',
+                                  'anvil')
+        self.assertEqual(plain.returncode, 101, plain)
+        self.build('out', '--ccache', '--boards', 'anvil')
+        found = [read(top, 'err') for top, _, names in os.walk(self.out('out')) if 'err' in names]
+        self.assertTrue(found)
+        for text in found:
+            self.assertRegex(text, f'(?m)^{cross}ld: warning: odd$')
+        support.assert_same_tree(self.out('plain/feature'), self.out('out/feature'), ignore=WORDS)
+
+    def test_storage(self) -> None:
+        """ccache's own shared storage is known to the machines, and to no result or log"""
+        secret = 'http://user:secret@127.0.0.1:9/cache'
+        os.makedirs(self.out('cache'))
+        with open(self.out('cache/ccache.conf'), 'w', encoding='utf-8') as outf:
+            outf.write(f'remote_storage = {secret}\nsecondary_storage = {secret}\n')
+        program = self.out('bin/ccache')
+        os.makedirs(self.out('bin'))
+        with open(program, 'w', encoding='utf-8') as outf:
+            outf.write('#!/bin/sh\n'
+                       f'echo "$CCACHE_REMOTE_STORAGE $CCACHE_COMPILERCHECK" '
+                       f'>> {self.out("told")}\n'
+                       f'exec {shutil.which("ccache")} "$@"\n')
+        os.chmod(program, 0o755)
+        env = {**self.vars, 'PATH': self.out('bin') + os.pathsep + os.environ['PATH']}
+        done = self.run_buildman('-b', 'feature', '-r', '-o', self.out('far'), '--ccache', '--dist',
+                                 '--no-local', '--boards', 'sandbox', env=env)
+        self.assertEqual(done.returncode, 0, done)
+        self.assertIn(f'{secret} content\n', read(self.out('told')))
+        for top, _, names in os.walk(self.out('far')):
+            for name in names:
+                self.assertNotIn('secret', read(top, name), name)
+
+    def test_missing(self) -> None:
+        """Without ccache the user is told what to install, before anything is built"""
+        os.makedirs(self.out('bin'))
+        for name in ('git', 'make', 'python3', 'gcc', 'env', 'sh'):
+            os.symlink(str(shutil.which(name)), self.out(f'bin/{name}'))
+        done = self.run_buildman('-b', 'feature', '-o', self.out(), '--ccache',
+                                 env={'PATH': self.out('bin')})
+        self.assertEqual(done.returncode, 2, done)
+        self.assertIn('--ccache: ccache is not installed (apt-get install ccache)', done.stderr)
+        self.assertFalse(os.path.exists(self.out('out/feature/.bm-work')))
+
+
+class TestParts(unittest.TestCase):
+    """What ccache is told and asked"""
+
+    def test_environment(self) -> None:
+        """What the user has set stays; compilers are told apart by content where it matters"""
+        self.assertEqual(ccache.environment({}, False), {})
+        self.assertEqual(ccache.environment({}, True), {'CCACHE_NOHASHDIR': '1'})
+        for name in ccache.STORAGE:
+            self.assertEqual(ccache.environment({name: 'redis://h'}, False),
+                             {'CCACHE_COMPILERCHECK': 'content'})
+        self.assertEqual(ccache.environment(
+            {'CCACHE_REMOTE_STORAGE': 'redis://h', 'CCACHE_COMPILERCHECK': 'mtime'}, False), {})
+
+    def test_storage(self) -> None:
+        """Storage that only this machine can reach is not passed on"""
+        with tempfile.TemporaryDirectory() as top:
+            def told(text: str, **env: str) -> Dict[str, str]:
+                path = os.path.join(top, 'ccache')
+                with open(path, 'w', encoding='utf-8') as outf:
+                    outf.write(f'#!/bin/sh\n{text}\n')
+                os.chmod(path, 0o755)
+                return ccache.shared_storage({'PATH': f'{top}:/bin:/usr/bin', **env})
+            self.assertEqual(told('[ $2 = secondary_storage ] && echo redis://h'),
+                             dict.fromkeys(ccache.STORAGE, 'redis://h'))
+            self.assertEqual(told('echo file:/var/cache'), {})
+            self.assertEqual(told('exit 1'), {})
+            self.assertEqual(told('echo http://h', CCACHE_REMOTE_STORAGE='http://x'), {})
+        self.assertEqual(ccache.shared_storage({'PATH': '/nonexistent'}), {})
+        self.assertIsNone(ccache.Meter({'PATH': '/nonexistent'}).use())
+
+    def test_order(self) -> None:
+        """Boards of one SoC follow each other with ccache, and only then"""
+        jobs = tuple(BoardJob(Board(name, 'arm', soc=soc), (0,), Toolchain('arm', '', '', ''))
+                     for name, soc in (('a', 'zynq'), ('b', 'rk'), ('c', 'zynq'), ('d', 'rk'),
+                                        ('e', 'rk')))
+        for wanted, order in ((True, 'acbde'), (False, 'abcde')):
+            settings = Settings(ccache=wanted, force_build=True)
+            with tempfile.TemporaryDirectory() as top, open(os.devnull, 'w',
+                                                            encoding='utf-8') as null:
+                builder = Builder(Plan(jobs, None, settings), ResultTree(top, None), Status(null),
+                                  queue.Queue())
+            builder.scheduler.add_worker('w', 1, ahead=9)
+            got = [builder.scheduler.next_for('w') for _ in jobs]
+            self.assertEqual(''.join(handout.target for handout in got if handout), order)
+
+    def test_message(self) -> None:
+        """The figures cross in the last message, which older peers can read"""
+        message = codec.QuitAck(3, 4)
+        line = codec.encode(message)
+        self.assertIn(b'"cache_hits"', line)
+        self.assertEqual(str(ccache.Use(3, 1)), 'ccache had 3 of 4 objects (75%)')
+        self.assertEqual(str(ccache.Use(0, 0)), 'ccache had 0 of 0 objects')

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Parts of a build: what is said, what is left in a folder, what is measured."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+from support import needs
+
+from buildman.build import artifacts
+from buildman.build.folder import BuildFolder
+from buildman.build.output import Tidier, by_path, infra_reason, lacks_blobs_only
+from buildman.core.plan import Toolchain
+from buildman.source import git
+from buildman.source.checkout import Origin, SlotSource
+
+TOOL = Toolchain('arm', '/usr/bin/gcc', '/usr/bin', 'arm-')
+
+
+class FolderCase(unittest.TestCase):
+    """Has a temporary folder"""
+
+    def setUp(self) -> None:
+        temp = tempfile.TemporaryDirectory()
+        self.addCleanup(temp.cleanup)
+        self.dir = temp.name
+
+    def touch(self, *names: str) -> None:
+        """Make files"""
+        for name in names:
+            path = os.path.join(self.dir, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, 'w', encoding='ascii') as outf:
+                outf.write(name)
+
+    def files(self) -> 'set[str]':
+        """Return the files that are there"""
+        return {os.path.relpath(os.path.join(top, name), self.dir)
+                for top, _, names in os.walk(self.dir) for name in names}
+
+
+class TestMessages(unittest.TestCase):
+    """What a build says"""
+
+    def test_folders(self) -> None:
+        """The same error from two slots must be one error"""
+        tidy = Tidier('/o/.bm-work/00', '/o/.bm-work/00/build', True)
+        for said, text in (
+                ('/o/.bm-work/00/a/b.c:1: error: x', 'a/b.c:1: error: x'),
+                ('../a/b.c:1: error: x', 'a/b.c:1: error: x'),
+                ('In file included from ../a.h:1,\n                 from ../b.c:2:',
+                 'In file included from a.h:1,\n                 from b.c:2:'),
+                ('cc -I../include -o /o/.bm-work/00/build/x', 'cc -I../include -o build/x'),
+                ("make: Entering directory '/o/.bm-work/00'", "make: Entering directory '.'"),
+                ('/o/.bm-work/001/a', '/o/.bm-work/001/a'),
+                ('make[2]: *** [../scripts/x:3: a.o] Error 1',
+                 'make[2]: *** [scripts/x:3: a.o] Error 1'),
+                ('a/../b.c: x', 'a/../b.c: x')):
+            self.assertEqual(tidy.said(said.encode()), text)
+        for chatter in (
+                'make: *** Waiting for unfinished jobs....', '*** Waiting for unfinished jobs....',
+                '  make[1]: *** Waiting for unfinished jobs....',
+                '\t*** Waiting for unfinished jobs.',
+                '/usr/bin/gmake[12]: *** Waiting for unfinished jobs....',
+                'make[1]: *** Waiting for unf', '[3]: *** Waiting for unfinished jobs....',
+                'make[2]: *** wait: No child processes.  Stop.', 'make: wait: No child processes',
+                'wait: No child processes'):
+            self.assertEqual(tidy.complaints(f'b\n\n{chatter}\na\n'.encode()), 'b\n\na\n')
+            if chatter[0] != '/':
+                self.assertEqual(tidy.complaints(f'a.c:1: odd{chatter}'.encode()), 'a.c:1: odd')
+        for text in ('make[2]: *** [a.o] Error 1\n', '*** Waiting for you, 3 times\n'):
+            self.assertEqual(tidy.complaints(text.encode()), text)
+        self.assertEqual(tidy.complaints(
+            b'lto-wrapper: warning: using serial compilation of 48 LTRANS jobs\n'
+            b"lto-wrapper: note: see the '-flto' option documentation for more information\n"
+            b'lto-wrapper: warning: x\n'), 'lto-wrapper: warning: x\n')
+
+    def test_tool_by_path(self) -> None:
+        """What --ccache adds to a linker's warning would make it another one at every commit"""
+        tidy = Tidier('/o/.bm-work/00', '/o/.bm-work/00/build', True)
+        warning = '/usr/bin/arm-linux-ld.bfd: warning: u-boot has an RWX segment\n'
+        own = '/usr/lib/gcc/bin/ld: warning: x\n/usr/bin/ld: y\n'
+        self.assertEqual(tidy.complaints(warning.encode()), warning)
+        tidy.tools = by_path('arm-linux-')
+        self.assertEqual(tidy.complaints((warning + own).encode()),
+                         'arm-linux-ld.bfd: warning: u-boot has an RWX segment\n' + own)
+        tidy.tools = by_path('')
+        self.assertEqual(tidy.complaints(f'/usr/bin/ld.bfd: z\n{own}{warning}'.encode()),
+                         f'ld.bfd: z\n{own}{warning}')
+
+    def test_odd_text(self) -> None:
+        """Text that is not UTF-8 is not lost"""
+        tidy = Tidier('/o/.bm-work/00', '/o/.bm-work/00/build', True)
+        self.assertEqual(tidy.said(b'caf\xc3\xa9 \xff'), 'café \ufffd')
+
+    def test_infra(self) -> None:
+        """A full disk must not be taken for a broken board, nor the reverse"""
+        for code, text, reason in (
+                (0, 'No space left on device', ''),
+                (2, 'a.c:1: error: x', ''),
+                (2, 'cc1: fatal error: x: No space left on device', 'no space left'),
+                (2, 'gcc: fatal error: Killed signal terminated program cc1', 'was killed'),
+                (2, '/bin/sh: 1: bison: not found', 'a command was not found (bison)'),
+                (2, "ModuleNotFoundError: No module named 'elftools'", '(elftools)'),
+                (2, 'include/image.h:1203:12: fatal error: openssl/evp.h: No such file or '
+                 'directory', 'missing (openssl/evp.h)'),
+                (2, 'scripts/dtc/pylibfdt/libfdt_wrap.c:154:11: fatal error: Python.h: No such '
+                 'file or directory', 'missing (Python.h)'),
+                (2, '/usr/bin/ld: cannot find -lssl: No such file', 'missing (ssl)'),
+                (2, 'a.c:1:10: fatal error: asm/gpio.h: No such file or directory', ''),
+                (2, 'a.c:1:10: fatal error: linux/python.h: No such file or directory', ''),
+                (137, '', 'signal 9'), (127, '', 'make cannot be run')):
+            got = infra_reason(code, text)
+            self.assertTrue(reason in got and bool(reason) == bool(got), (text, got))
+
+
+    def test_lacks_blobs(self) -> None:
+        """A board that lacks a blob is none that fails; one that fails as well is"""
+        said = "Image 'x' is missing external blobs and is non-functional: y\n\n"
+        binman = 'make[1]: *** [Makefile:1135: .binman_stamp] Error 103\n'
+        top = 'make: *** [Makefile:177: sub-make] Error 2\n'
+        invalid = 'Some images are invalid\n'
+        compiler = ('make[2]: *** [scripts/Makefile.build:257: common/a.o] Error 1\n'
+                    'make[1]: *** [Makefile:1899: common] Error 2\n')
+        for code, text, what in (
+                (2, said + invalid + binman + top, True),
+                (2, f'{said}\n{invalid}{binman}', True),
+                (2, f'\x1b[1;31m{invalid[:-1]}\x1b[0m\n{binman}{top}', True),
+                (2, invalid + 'make: *** [.binman_stamp] Error 103\n', True),
+                (2, f'{invalid}{binman}make[1]: *** Waiting for unfinished jobs....\n{top}', True),
+                (2, invalid, True),
+                (2, said + binman + top, False),
+                (0, invalid + binman + top, False), (1, invalid + binman + top, False),
+                (137, invalid, False),
+                (2, compiler + invalid + binman + top, False),
+                (2, invalid + binman + compiler + top, False),
+                (2, invalid + 'make[1]: *** [Makefile:9: u-boot.rom] Error 1\n' + top, False),
+                (2, f"{invalid}{binman}make[1]: *** No rule to make target 'x'.  Stop.\n", False),
+                (2, invalid + 'make[1]: *** [Makefile:9: u-boot.rom] Killed\n' + top, False),
+                (2, invalid + binman + 'Makefile:3: *** missing separator.  Stop.\n', False)):
+            self.assertEqual(lacks_blobs_only(code, text), what, (code, text))
+
+
+class TestBuildFolder(FolderCase):
+    """What is true of a build folder between two builds"""
+
+    def test_sound(self) -> None:
+        """Objects of a build that was cut short are not built upon"""
+        folder = BuildFolder(os.path.join(self.dir, 'b'), True)
+        folder.enter(TOOL)
+        self.touch('b/include/x', 'b/a.o')
+        folder.leave()
+        folder.enter(TOOL)
+        self.assertIn('b/a.o', self.files())
+        self.assertTrue(folder.used)
+        # The run ends here, without leave()
+        folder = BuildFolder(os.path.join(self.dir, 'b'), True)
+        folder.enter(TOOL)
+        self.assertEqual(self.files(), set())
+
+    def test_other_compiler(self) -> None:
+        """Nor are those of another compiler for the same architecture"""
+        folder = BuildFolder(os.path.join(self.dir, 'b'), True)
+        folder.enter(TOOL)
+        self.touch('b/a.o')
+        folder.leave()
+        folder.enter(Toolchain('arm', '/bin/sh', '/bin', 'other-'))
+        self.assertEqual(self.files(), set())
+
+    def test_images(self) -> None:
+        """A board without SPL must not show the SPL of the one before it"""
+        self.touch('u-boot', 'u-boot.bin', '.u-boot.cmd', 'u-boot.cfg', '.config', 'Makefile',
+                   'spl/u-boot-spl', 'spl/u-boot.cfg', 'spl/include/autoconf.mk', 'common/a.o',
+                   'env/built-in.a', 'include/config/auto.conf', 'include/autoconf.mk',
+                   'include/generated/autoconf.h')
+        folder = BuildFolder(self.dir, True)
+        folder.remove_images(False)
+        kept = {'.config', 'Makefile', 'common/a.o', 'include/config/auto.conf'}
+        self.assertEqual(self.files(), kept | {
+            'u-boot.cfg', 'spl/u-boot.cfg', 'spl/include/autoconf.mk', 'include/autoconf.mk',
+            'include/generated/autoconf.h'})
+        folder.remove_images(True)
+        self.assertEqual(self.files(), kept)
+        # Older than .config, so that what is made of it is made again
+        self.assertEqual(os.stat(os.path.join(self.dir, 'include/config/auto.conf')).st_mtime, 0)
+
+    def test_diagnosed(self) -> None:
+        """A file that a compiler warned of is compiled again, or the warning is lost"""
+        self.touch('drivers/a.o', 'spl/drivers/a.o', 'drivers/b.o', 'arch/x.dtb', 'tools/gen')
+        folder = BuildFolder(self.dir, True)
+        count = folder.note_diagnosed('drivers/a.c:3:5: warning: unused\n'
+                                      'arch/x.dtb: Warning (reg): no reg\n'
+                                      'tools/gen.c:1:1: warning: y\n/etc/passwd.c: x\n'
+                                      '../../../etc/x.c:1: x\n')
+        self.assertGreaterEqual(count, 3)
+        folder.remove_diagnosed()
+        self.assertEqual(self.files(), {'drivers/b.o'})
+
+    def test_linked_again(self) -> None:
+        """A program that the linker warned of is linked again, although make does not keep it"""
+        made = {'lib/x/hello.efi', 'lib/x/hello_efi.S', 'lib/x/hello_efi.o'}
+        kept = {'lib/x/hello.o', 'lib/x/other.efi', 'lib/x/other_efi.o', 'lib/y.o'}
+        self.touch(*made, *kept)
+        folder = BuildFolder(self.dir, True)
+        self.assertEqual(folder.note_diagnosed(
+            'arm-linux-ld.bfd: warning: lib/x/hello_efi.so has a LOAD segment with RWX '
+            'permissions\narm-linux-ld.bfd: warning: lib/y.o: missing .note.GNU-stack section '
+            'implies executable stack\n'), 1)
+        folder.remove_diagnosed()
+        self.assertEqual(self.files(), kept)
+
+    def test_not_ours(self) -> None:
+        """The user's own folder is never emptied"""
+        self.touch('u-boot', 'a.c')
+        folder = BuildFolder(self.dir, False)
+        folder.enter(TOOL)
+        folder.remove_images(True)
+        self.assertEqual(self.files(), {'u-boot', 'a.c'})
+
+
+class TestCollect(FolderCase):
+    """What is measured"""
+
+    def test_sizes(self) -> None:
+        """Sizes worked out from the sections are what `size` says"""
+        needs('gcc', 'size', 'objdump', 'nm')
+        source = ('const char text[] = "read-only"; int data[7] = {1}; char bss[100];\n'
+                  'int main(void) { return data[0] + bss[1] + text[2]; }\n')
+        subprocess.run(['gcc', '-x', 'c', '-', '-o', 'u-boot'], input=source.encode(),
+                       cwd=self.dir, check=True)
+        images = ['u-boot']
+        for number, name in enumerate(('ls', 'sh', 'git')):
+            path = shutil.which(name)
+            if path and number < len(artifacts.PHASES):
+                phase = artifacts.PHASES[number]
+                os.makedirs(os.path.join(self.dir, phase))
+                shutil.copy(path, os.path.join(self.dir, phase, f'u-boot-{phase}'))
+                images.append(f'{phase}/u-boot-{phase}')
+        want = subprocess.run(['size', *images], cwd=self.dir, check=True, capture_output=True,
+                              text=True).stdout.splitlines()[1:]
+        sizes, files = artifacts.ElfReader().read(self.dir, '', dict(os.environ))
+        got = sizes.splitlines()
+        self.assertEqual([line.rpartition(' ')[0] for line in got], want)
+        self.assertRegex(got[0], r' [0-9a-f]{8,16}\Z')
+        names = subprocess.run(['nm', '--size-sort', 'u-boot'], cwd=self.dir, check=True,
+                               capture_output=True).stdout
+        self.assertEqual(files['u-boot.sizes'], names + b' ')
+        dump = subprocess.run(['objdump', '-h', 'u-boot'], cwd=self.dir, check=True,
+                              capture_output=True).stdout
+        self.assertEqual(files['u-boot.objdump'], dump + b' ')
+
+    def test_no_elf(self) -> None:
+        """An image that binutils cannot read leaves no files, and no error"""
+        self.touch('u-boot')
+        reader = artifacts.ElfReader()
+        self.assertEqual(reader.read(self.dir, '', dict(os.environ)), ('', {}))
+        self.assertEqual(reader.read(self.dir, '/nonexistent/x-', {}), ('', {}))
+
+    def test_same_image(self) -> None:
+        """An image that did not change is not looked at again; one that did is"""
+        needs('gcc', 'objdump', 'nm')
+        log = os.path.join(self.dir, 'log')
+        for name in ('objdump', 'nm'):
+            path = os.path.join(self.dir, f'x-{name}')
+            with open(path, 'w', encoding='ascii') as outf:
+                outf.write(f'#!/bin/sh\necho {name} >> {log}\nexec {name} "$@"\n')
+            os.chmod(path, 0o755)
+        reader, plain = artifacts.ElfReader(), dict(os.environ)
+        cross = os.path.join(self.dir, 'x-')
+        for number, calls in ((1, 2), (1, 2), (2, 4), (1, 6), (1, 6)):
+            subprocess.run(['gcc', '-x', 'c', '-', '-o', 'u-boot'], cwd=self.dir, check=True,
+                           input=f'int data[{number}] = {{1}}; int main(void) {{}}\n'.encode())
+            self.assertEqual(reader.read(self.dir, cross, plain),
+                             artifacts.ElfReader().read(self.dir, '', plain))
+            with open(log, encoding='ascii') as inf:
+                self.assertEqual(calls, len(inf.readlines()))
+        # Whoever is asked counts, too
+        reader.read(self.dir, '', plain)
+        self.assertEqual(reader.read(self.dir, '/nonexistent/x-', plain), ('', {}))
+
+    def test_environment(self) -> None:
+        """The default environment is found; for root, objcopy must not remove a device"""
+        script = os.path.join(self.dir, 'x-objcopy')
+        self.touch('env/common.o', 'env/built-in.a')
+        with open(script, 'w', encoding='ascii') as outf:
+            # Like the real one when it fails: what it was to write goes away
+            outf.write('#!/bin/sh\nfor out; do :; done\ncase "$*" in\n'
+                       f'*built-in*) printf a=b > "$out" ;;\n*) echo "$out" >> {self.dir}/gone\n'
+                       'esac\n')
+        os.chmod(script, 0o755)
+        self.assertEqual(artifacts.default_env(self.dir, os.path.join(self.dir, 'x-'),
+                                             dict(os.environ)), b'a=b')
+        with open(os.path.join(self.dir, 'gone'), encoding='ascii') as inf:
+            self.assertNotIn('/dev/', inf.read())
+        self.assertEqual(self.files(), {'env/common.o', 'env/built-in.a', 'x-objcopy', 'gone'})
+
+    def test_real_environment(self) -> None:
+        """The text is what the object has, byte for byte"""
+        needs('gcc', 'objcopy')
+        source = ('const char env[] __attribute__((section(".rodata.default_environment"))) = '
+                  '"baud=9600\\0x=1\\0";\n')
+        os.mkdir(os.path.join(self.dir, 'env'))
+        subprocess.run(['gcc', '-x', 'c', '-', '-c', '-o', 'env/common.o'], input=source.encode(),
+                       cwd=self.dir, check=True)
+        self.assertEqual(artifacts.default_env(self.dir, '', dict(os.environ)),
+                         b'baud=9600\0x=1\0\0')
+
+
+class TestSlotSource(FolderCase):
+    """The working tree of a slot"""
+
+    def setUp(self) -> None:
+        super().setUp()
+        needs('git')
+        self.repo = os.path.join(self.dir, 'repo')
+        os.mkdir(self.repo)
+        git.run(self.repo, 'init', '-q')
+        self.commits = []
+        for text in ('one', 'two'):
+            self.touch('repo/f', f'repo/{text}')
+            with open(os.path.join(self.repo, 'f'), 'w', encoding='ascii') as outf:
+                outf.write(text)
+            git.run(self.repo, 'add', '-A')
+            git.run(self.repo, '-c', 'user.name=A', '-c', 'user.email=a@b', 'commit', '-q', '-m',
+                    text)
+            self.commits.append(git.run(self.repo, 'rev-parse', 'HEAD').decode().strip())
+
+    def state(self, slot: SlotSource) -> 'tuple[str, str, str]':
+        """Return what a slot holds: content, commit, what git thinks of it"""
+        with open(os.path.join(slot.path, 'f'), encoding='ascii') as inf:
+            text = inf.read()
+        return (text, git.run(slot.path, 'rev-parse', 'HEAD').decode().strip(),
+                git.run(slot.path, 'status', '--porcelain', '-uno').decode())
+
+    def test_switch(self) -> None:
+        """Each commit is there whole, whatever a build did to tracked files"""
+        slot = SlotSource(os.path.join(self.dir, 'slot'), Origin.read(self.repo))
+        slot.prepare(self.commits[0])
+        for number, text in ((1, 'two'), (0, 'one'), (1, 'two')):
+            with open(os.path.join(slot.path, 'f'), 'w', encoding='ascii') as outf:
+                outf.write('spoilt')
+            slot.checkout(self.commits[number])
+            self.assertEqual(self.state(slot), (text, self.commits[number], ''))
+            self.assertEqual(os.path.exists(os.path.join(slot.path, 'two')), text == 'two')
+
+    def test_leftovers(self) -> None:
+        """A slot that a killed run left is taken over, lock files and all"""
+        path = os.path.join(self.dir, 'slot')
+        slot = SlotSource(path, Origin.read(self.repo))
+        slot.prepare(self.commits[1])
+        self.touch('slot/.git/index.lock', 'slot/junk', 'slot/build/a.o')
+        os.unlink(os.path.join(path, 'f'))
+        slot = SlotSource(path, Origin.read(self.repo))
+        slot.prepare(self.commits[0])
+        self.assertEqual(self.state(slot), ('one', self.commits[0], ''))
+        self.assertFalse(os.path.exists(os.path.join(path, 'junk')))
+        self.assertTrue(os.path.exists(os.path.join(path, 'build/a.o')))

@@ -1,0 +1,484 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The scheduler: no board is lost, built twice or waited for in vain."""
+
+import dataclasses
+import random
+import unittest
+
+import simulate
+
+from buildman.schedule.policy import Handout, Scheduler, Task
+
+
+def drain(sched, name):
+    """Return all that a worker can get"""
+    out = []
+    while True:
+        handout = sched.next_for(name)
+        if handout is None:
+            return out
+        out.append(handout)
+
+
+def build(sched, name, handout):
+    """Let a worker build a board completely"""
+    for upto in handout.commits:
+        assert sched.result(name, handout.target, upto)
+    sched.board_done(name, handout.target)
+
+
+class TestScheduler(unittest.TestCase):
+    """Rules, one by one"""
+
+    def test_order_and_capacity(self):
+        """Heavy boards go first, equal ones in the order of the list, no more than fit"""
+        sched = Scheduler([Task('a', 'arm', (0,)), Task('b', 'arm', (0,), 5),
+                           Task('c', 'arm', (0,)), Task('d', 'arm', (0,), 9)])
+        sched.add_worker('w', 2, ahead=1)
+        self.assertEqual([h.target for h in drain(sched, 'w')], ['d', 'b', 'a'])
+
+    def test_groups(self):
+        """With ccache, boards of one SoC follow each other, or their objects are not found"""
+        tasks = [Task(f'{soc or "x"}{i}', 'arm', (0,), 10 * i + len(soc), 0, soc)
+                 for i in range(4) for soc in ('', 'a', 'bb')]
+        sched = Scheduler(tasks)
+        sched.add_worker('w', 1)
+        got = []
+        for _ in tasks:
+            handout = sched.next_for('w')
+            got.append(handout.target)
+            build(sched, 'w', handout)
+        # The longest board decides which group is next; the last ones go by length alone
+        self.assertEqual(got, ['bb3', 'bb2', 'bb1', 'bb0', 'a3', 'a2', 'a1', 'a0', 'x3', 'x2',
+                               'x1', 'x0'])
+
+    def test_groups_of_machines(self):
+        """Each machine stays at its SoC, and nobody is idle when there is but one left"""
+        sched = Scheduler([Task(f'{soc}{i}', 'arm', (0,), group=soc)
+                           for soc in 'ab' for i in range(6)])
+        for name in 'vw':
+            sched.add_worker(name, 1)
+        got = {name: [] for name in 'vw'}
+        for name in 'vwwvvwvw':
+            handout = sched.next_for(name)
+            got[name].append(handout.target)
+            build(sched, name, handout)
+        self.assertEqual(got, {'v': ['a0', 'a1', 'a2', 'a3'], 'w': ['b0', 'b1', 'b2', 'b3']})
+        sched = Scheduler([Task(f'a{i}', 'arm', (0,), group='a') for i in range(9)])
+        for name in 'vw':
+            sched.add_worker(name, 1)
+        self.assertEqual([sched.next_for(name).target for name in 'vw'], ['a0', 'a1'])
+
+    def test_arch(self):
+        """A worker gets nothing that it has no compiler for"""
+        sched = Scheduler([Task('a', 'arm', (0,)), Task('r', 'riscv', (0,))])
+        sched.add_worker('w', 5, ['riscv'])
+        self.assertEqual([h.target for h in drain(sched, 'w')], ['r'])
+        self.assertEqual(sched.give_up_stranded('nobody'), ['a'])
+
+    def test_lost_keeps_received(self):
+        """Only the missing commits of a lost worker's board are built again"""
+        sched = Scheduler([Task('a', 'arm', (0, 1, 2))])
+        sched.add_worker('w', 2)
+        sched.add_worker('v', 2)
+        drain(sched, 'w')
+        self.assertTrue(sched.result('w', 'a', 0))
+        self.assertEqual(sched.lost('w'), ['a'])
+        handout = sched.next_for('v')
+        self.assertEqual(handout.commits, (1, 2))
+        # What the dead one sent late is not counted
+        self.assertFalse(sched.result('w', 'a', 1))
+        build(sched, 'v', handout)
+        self.assertTrue(sched.finished)
+        self.assertEqual(sched.missing(), {})
+
+    def test_killer(self):
+        """A board that takes each worker down is given up and named; the rest is built"""
+        sched = Scheduler([Task('killer', 'arm', (0,), 9), Task('a', 'arm', (0,))])
+        for i in range(2):
+            sched.add_worker(f'w{i}', 1)
+            self.assertEqual(sched.next_for(f'w{i}').target, 'killer')
+            sched.lost(f'w{i}')
+        sched.add_worker('v', 2)
+        handouts = drain(sched, 'v')
+        # What killed two comes last
+        self.assertEqual([h.target for h in handouts], ['a', 'killer'])
+        build(sched, 'v', handouts[0])
+        sched.lost('v')
+        self.assertTrue(sched.finished)
+        missing, why = sched.missing()['killer']
+        self.assertEqual(missing, (0,))
+        self.assertIn('3 attempts', why)
+        for name in ('w0', 'w1', 'v'):
+            self.assertIn(f"'{name}'", why)
+
+    def test_killer_has_company(self):
+        """Boards that are built beside one that kills workers are not given up with it"""
+        tasks = [Task('killer', 'arm', (0,), 9)] + [Task(f'b{i}', 'arm', (0,)) for i in range(6)]
+        sched = Scheduler(tasks)
+        for i in range(12):
+            name = f'w{i}'
+            sched.add_worker(name, 4, ahead=1)
+            handouts = drain(sched, name)
+            if any(handout.target == 'killer' for handout in handouts):
+                sched.lost(name)
+                continue
+            while handouts:
+                for handout in handouts:
+                    build(sched, name, handout)
+                handouts = [h for h in drain(sched, name) if h.target != 'killer']
+            if sched.owed(name):
+                sched.lost(name)
+        self.assertTrue(sched.finished)
+        self.assertEqual(['killer'], list(sched.missing()))
+
+    def test_killer_twice_at_once(self):
+        """Two workers that died of the same board, which both were building, count as two"""
+        sched = Scheduler([Task('killer', 'arm', (0,))])
+        for name in 'ab':
+            sched.add_worker(name, 1)
+            self.assertEqual('killer', sched.next_for(name).target)
+            sched.started(name, 'killer')
+        sched.lost('a')
+        sched.lost('b')
+        for name in 'cd':
+            sched.add_worker(name, 1)
+        self.assertEqual('killer', sched.next_for('c').target)
+        sched.started('c', 'killer')
+        self.assertIsNone(sched.next_for('d'), 'the last try was doubled')
+        sched.lost('c')
+        self.assertIn('3 attempts', sched.missing()['killer'][1])
+
+    def test_elsewhere_first(self):
+        """What failed on one machine for its own reasons goes to another one"""
+        sched = Scheduler([Task('a', 'arm', (0,))])
+        sched.add_worker('w', 2)
+        sched.add_worker('v', 2)
+        drain(sched, 'w')
+        self.assertTrue(sched.board_done('w', 'a', 'no space'))
+        self.assertIsNone(sched.next_for('w'))
+        self.assertEqual(sched.next_for('v').target, 'a')
+
+    def test_here_again_when_alone(self):
+        """With one machine only, the second try is made there"""
+        sched = Scheduler([Task('a', 'arm', (0,))])
+        sched.add_worker('w', 2)
+        drain(sched, 'w')
+        sched.board_done('w', 'a', 'no space')
+        self.assertEqual(sched.next_for('w').target, 'a')
+
+    def test_taken_back(self):
+        """An idle worker gets what another one only has in its queue: nobody waits"""
+        sched = Scheduler([Task('a', 'arm', (0, 1)), Task('b', 'arm', (0, 1))])
+        sched.add_worker('w', 1, ahead=1)
+        sched.add_worker('v', 1, ahead=1)
+        drain(sched, 'w')
+        sched.started('w', 'a')
+        handout = sched.next_for('v')
+        self.assertEqual((handout.target, handout.taken_from), ('b', 'w'))
+        # The first owner is told to drop it; what it says of it counts no more
+        self.assertFalse(sched.result('w', 'b', 0))
+        self.assertFalse(sched.board_done('w', 'b'))
+        build(sched, 'v', handout)
+        self.assertFalse(sched.finished)
+
+    def test_duplicate(self):
+        """An idle worker builds the last board a second time; the first result counts"""
+        sched = Scheduler([Task('a', 'arm', (0, 1, 2))])
+        sched.add_worker('slow', 1, ahead=1)
+        sched.add_worker('v', 1)
+        sched.add_worker('u', 1)
+        drain(sched, 'slow')
+        self.assertTrue(sched.result('slow', 'a', 0))
+        handout = sched.next_for('v')
+        self.assertEqual((handout.target, handout.commits, handout.taken_from),
+                         ('a', (1, 2), ''))
+        # Two are enough
+        self.assertIsNone(sched.next_for('u'))
+        self.assertTrue(sched.result('v', 'a', 1))
+        self.assertFalse(sched.result('slow', 'a', 1))
+        self.assertEqual(sched.rivals('v', 'a'), [])
+        self.assertTrue(sched.result('v', 'a', 2))
+        self.assertEqual(sched.rivals('v', 'a'), ['slow'])
+        self.assertTrue(sched.finished)
+
+    def test_duplicate_lost(self):
+        """The loss of one of two owners puts nothing back and counts no attempt"""
+        sched = Scheduler([Task('a', 'arm', (0,))])
+        sched.add_worker('w', 1)
+        sched.add_worker('v', 1)
+        drain(sched, 'w')
+        sched.started('w', 'a')
+        self.assertTrue(sched.next_for('v'))
+        self.assertEqual(sched.lost('w'), [])
+        self.assertTrue(sched.result('v', 'a', 0))
+
+    def test_strangers(self):
+        """Results for boards or commits that were not given out are refused"""
+        sched = Scheduler([Task('a', 'arm', (1,)), Task('b', 'arm', (0,))])
+        sched.add_worker('w', 1)
+        drain(sched, 'w')
+        for args in (('w', 'a', 0), ('w', 'b', 0), ('w', 'zz', 0), ('v', 'a', 1)):
+            self.assertFalse(sched.result(*args), args)
+        self.assertTrue(sched.result('w', 'a', 1))
+        self.assertFalse(sched.result('w', 'a', 1))
+
+    def test_twice(self):
+        """A board that is named twice cannot slip in"""
+        with self.assertRaises(ValueError):
+            Scheduler([Task('a', 'arm', (0,)), Task('a', 'arm', (0,))])
+
+
+class TestForesight(unittest.TestCase):
+    """With costs known: who is slow must not hold up the others"""
+
+    def setUp(self):
+        self.now = 0.0
+
+    def make(self, *costs, **kwargs):
+        """Return a scheduler of boards b0, b1, … that cost so much"""
+        return Scheduler([Task(f'b{num}', 'arm', (0,), cost) for num, cost in enumerate(costs)],
+                         clock=lambda: self.now, **kwargs)
+
+    def test_cost(self):
+        """The first commit that a worker builds costs more than those that follow"""
+        task = Task('a', 'arm', (0, 1, 2), 100.0, 60.0)
+        self.assertEqual([task.cost(count, True) for count in range(4)], [0, 60, 80, 100])
+        self.assertEqual([task.cost(count, False) for count in range(1, 4)], [20, 40, 60])
+        self.assertEqual(Task('a', 'arm', (0, 1), 10.0).cost(1, True), 5)
+        self.assertEqual(Task('a', 'arm', (0, 1)).cost(2, True), 0)
+        self.assertEqual(Task('a', 'arm', (3,), 10.0, 10.0).cost(1, False), 10)
+
+    def test_slow_asks_first(self):
+        """A slow machine that asks first would take four times as long for the longest board"""
+        sched = self.make(10, 100, 10)
+        sched.add_worker('slow', 1, speed=1)
+        sched.add_worker('fast', 1, speed=4)
+        self.assertEqual(sched.next_for('slow').target, 'b0')
+        self.assertEqual(sched.next_for('fast').target, 'b1')
+
+    def test_nothing_for_the_slow(self):
+        """What a fast machine would be through with sooner is left to it, while it is fast"""
+        sched = self.make(100, 90)
+        sched.add_worker('slow', 1, speed=1)
+        sched.add_worker('fast', 1, speed=4)
+        self.assertIsNone(sched.next_for('slow'))
+        self.assertEqual(sched.hungry(), ['slow'])
+        self.assertEqual(sched.next_for('fast').target, 'b0')
+        sched.started('fast', 'b0')
+        self.assertIsNone(sched.next_for('slow'))
+        # It is long overdue: it may never be through
+        self.now = 500.0
+        self.assertEqual(sched.next_for('slow').target, 'b1')
+        self.assertEqual(sched.hungry(), [])
+
+    def test_speed_is_learned(self):
+        """A machine that is slower than it says gets less than it would"""
+        costs = [100] * 12
+        sched = self.make(*costs)
+        sched.add_worker('liar', 1, speed=1)
+        sched.add_worker('honest', 1, speed=1)
+        for _ in range(4):
+            for name, seconds in (('liar', 1000), ('honest', 100)):
+                target = sched.next_for(name).target
+                sched.started(name, target)
+                self.now += 1
+                sched.result(name, target, 0, seconds)
+                sched.board_done(name, target)
+        shares = sched._share()
+        given = {name: 0 for name in ('liar', 'honest')}
+        for name in given:
+            while shares.take(name, lambda target: True):
+                given[name] += 1
+        self.assertEqual(given, {'liar': 0, 'honest': 4})
+
+    def test_others_are_coming(self):
+        """This machine is ready at once; the longest boards wait for faster ones that come"""
+        sched = self.make(2, 100, 3)
+        sched.unknown = 1
+        sched.add_worker('', 1, speed=1)
+        self.assertEqual(sched.next_for('').target, 'b0')
+        sched.unknown = 0
+        sched.expect('fast', 1, speed=10)
+        build(sched, '', Handout('b0', (0,)))
+        self.assertEqual(sched.next_for('').target, 'b2')
+        # It does not come after all
+        sched.lost('fast')
+        build(sched, '', Handout('b2', (0,)))
+        self.assertEqual(sched.next_for('').target, 'b1')
+
+    def test_patience(self):
+        """A machine that tells nothing for long does not keep the longest boards from this one"""
+        sched = self.make(10, 100)
+        sched.unknown = 1
+        sched.add_worker('', 1)
+        self.now = 60.0
+        self.assertEqual(sched.next_for('').target, 'b1')
+
+    def test_second_owner_is_quicker(self):
+        """Of what others are building, an idle machine takes what it is through with sooner"""
+        sched = self.make(100, 90)
+        for name, speed in (('a', 1), ('b', 1), ('late', 4)):
+            sched.add_worker(name, 1, speed=speed)
+        targets = {}
+        for name in ('a', 'b'):
+            target = targets[name] = sched._hand_out(
+                sched._workers[name], 'b0' if name == 'a' else 'b1').target
+            sched.started(name, target)
+        self.now = 10.0
+        self.assertEqual(sched.next_for('late').target, 'b0')
+        # In vain with the other one, which is nearly through
+        sched.add_worker('later', 1, speed=1)
+        self.now = 80.0
+        self.assertIsNone(sched.next_for('later'))
+        self.now = 400.0
+        self.assertEqual(sched.next_for('later').target, 'b1')
+
+    def test_not_taken_by_the_slow(self):
+        """A board that a fast machine is about to begin with is not taken from it by a slow one"""
+        sched = self.make(40, 41)
+        sched.add_worker('fast', 1, speed=4, ahead=1)
+        self.assertEqual([handout.target for handout in drain(sched, 'fast')], ['b1', 'b0'])
+        sched.started('fast', 'b1')
+        sched.add_worker('slow', 1, speed=1)
+        self.assertIsNone(sched.next_for('slow'))
+        sched.add_worker('same', 1, speed=4)
+        handout = sched.next_for('same')
+        self.assertEqual((handout.target, handout.taken_from), ('b0', 'fast'))
+
+    def test_long_board_before_its_group(self):
+        """With ccache, too, a board that takes longer than all others does not come last"""
+        tasks = [Task(f'a{num}', 'arm', (0,), 10, group='a') for num in range(20)]
+        tasks.append(Task('long', 'arm', (0,), 90, group='b'))
+        sched = Scheduler(tasks)
+        sched.add_worker('v', 1)
+        sched.add_worker('w', 1)
+        got = [sched.next_for(name).target for name in 'vw']
+        self.assertIn('long', got)
+
+    def test_near_the_least_time(self):
+        """Machines of different speed are through with everything at the same time"""
+        for seed in range(3):
+            rng = random.Random(seed)
+            boards = simulate.make_boards(300, 3, rng)
+            machines = simulate.make_machines((4, 8, 16, 4), rng, 3.0)
+            told = {mach.name: mach.speed for mach in machines}
+            least = simulate.least_time(boards, machines)
+            tasks = simulate.make_tasks(boards, 0.0, rng)
+            took = simulate.Run(boards, machines, tasks, told, False).run()
+            self.assertLess(took / least, 1.04, f'seed {seed}')
+            older = simulate.Run(boards, machines, tasks, told, True).run()
+            self.assertLess(took, older)
+            grouped = [dataclasses.replace(task, group=f'soc{rng.randrange(20)}')
+                       for task in tasks]
+            took = simulate.Run(boards, machines, grouped, told, False).run()
+            self.assertLess(took / least, 1.08, f'seed {seed}, in groups')
+
+
+class TestHistories(unittest.TestCase):
+    """Random histories with losses: everything ends, nothing is counted twice"""
+
+    def one(self, seed):
+        """Play one history"""
+        rng = random.Random(seed)
+        archs = ['arm', 'riscv', 'sandbox']
+        groups = rng.choice([[''], ['', 'rk', 'zynq']])
+        tasks = [Task(f'b{i}', rng.choice(archs),
+                      tuple(sorted(rng.sample(range(6), rng.randint(0, 6)))),
+                      rng.choice([0, 1.0, 7.0]), group=rng.choice(groups))
+                 for i in range(rng.randint(0, 30))]
+        now = 0.0
+        sched = Scheduler(tasks, max_attempts=rng.randint(1, 4), clock=lambda: now)
+        alive, hands, serial = set(), {}, 0
+        accepted = {}
+        losses = rng.randint(0, 12)
+        for _ in range(100000):
+            if sched.finished:
+                break
+            now += rng.random() * 3
+            if rng.random() < 0.02:
+                # One that tells of itself, and comes later or never
+                sched.expect(f'w{serial + rng.randint(0, 2)}', rng.randint(1, 4), None,
+                             rng.random())
+            if not alive or (rng.random() < 0.02 and serial < 20):
+                name = f'w{serial}'
+                serial += 1
+                sched.add_worker(name, rng.randint(1, 4),
+                                 None if rng.random() < 0.5 or serial > 15
+                                 else rng.sample(archs, 2), rng.random(), rng.randint(0, 2))
+                alive.add(name)
+                hands[name] = []
+                continue
+            name = rng.choice(sorted(alive))
+            act = rng.random()
+            if act < 0.4:
+                handout = sched.next_for(name)
+                if handout:
+                    self.assertTrue(handout.commits)
+                    if handout.taken_from:
+                        hand = hands[handout.taken_from]
+                        hand[:] = [entry for entry in hand if entry[0] != handout.target]
+                    hands[name].append([handout.target, list(handout.commits)])
+            elif act < 0.43 and losses:
+                losses -= 1
+                alive.discard(name)
+                sched.lost(name)
+                for target, left in hands.pop(name):
+                    for upto in left:
+                        self.assertFalse(sched.result(name, target, upto))
+            elif hands[name]:
+                entry = rng.choice(hands[name])
+                target, left = entry
+                if left and rng.random() < 0.95:
+                    upto = left.pop(0)
+                    sched.started(name, target)
+                    key = (target, upto)
+                    self.assertEqual(sched.result(name, target, upto, rng.random() * 5),
+                                     key not in accepted)
+                    accepted.setdefault(key, name)
+                    for other in sched.rivals(name, target):
+                        hands[other] = [e for e in hands[other] if e[0] != target]
+                        sched.board_done(other, target)
+                else:
+                    hands[name].remove(entry)
+                    sched.board_done(name, target, 'broken' if left else '')
+            elif not any(hands.values()):
+                sched.give_up_stranded('nobody can')
+        self.assertTrue(sched.finished, f'seed {seed} does not end')
+        missing = sched.missing()
+        for task in tasks:
+            got = {upto for target, upto in accepted if target == task.target}
+            want = set(task.commits)
+            if task.target in missing:
+                self.assertEqual(set(missing[task.target][0]), want - got)
+                self.assertTrue(missing[task.target][1], 'given up without a reason')
+            else:
+                self.assertEqual(got, want)
+
+    def test_refused_then_alone(self):
+        """A board that one machine failed is offered to it again when the other is lost"""
+        sched = Scheduler([Task('a', 'arm', (0,))])
+        sched.add_worker('one', 1)
+        sched.add_worker('two', 1)
+        self.assertEqual('a', sched.next_for('one').target)
+        sched.board_done('one', 'a', 'no space')
+        self.assertIsNone(sched.next_for('one'))
+        sched.lost('two')
+        self.assertTrue(sched.reoffer())
+        self.assertEqual('a', sched.next_for('one').target)
+
+    def test_refused_waits(self):
+        """While another machine is to come, a board waits for it"""
+        sched = Scheduler([Task('a', 'arm', (0,))])
+        sched.expecting = True
+        sched.add_worker('one', 1)
+        sched.next_for('one')
+        sched.board_done('one', 'a', 'no space')
+        self.assertIsNone(sched.next_for('one'))
+        sched.add_worker('two', 1)
+        self.assertEqual('a', sched.next_for('two').target)
+
+    def test_histories(self):
+        """Thousands of them"""
+        for seed in range(1500):
+            self.one(seed)
