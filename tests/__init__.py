@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0+
 """All tests, for `python3 -m unittest` in the top folder.
 
-Those are tests/test_*.py and tools/buildman/test_boss.py; they run in several
-processes, see `parallel`, and in memory, see `memory`. The files can also be run
-from within this folder, so they import `support` by its bare name.
+Those are test_*.py below this folder and tools/buildman/test_boss.py; they run in
+several processes, see `parallel`, and in memory, see `memory`. What they share
+(`support` and others in this folder) they import by its bare name.
 """
 
 import os
@@ -15,7 +15,8 @@ TESTS = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(TESTS)
 TOOLS = os.path.join(TOP, 'tools')
 
-for _folder in (TESTS, TOOLS):
+# The last since some tests use what simulates machines there
+for _folder in (TESTS, TOOLS, os.path.join(TOP, 'bench')):
     if _folder not in sys.path:
         sys.path.insert(0, _folder)
 

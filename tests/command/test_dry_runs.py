@@ -11,14 +11,14 @@ from typing import Dict, List
 from unittest import mock
 
 import support
-import test_boards_scan
 
 from buildman.boards import keep, select
+from tests.unit.boards import test_scan
 
-WARNING = test_boards_scan.WARNINGS[0]
+WARNING = test_scan.WARNINGS[0]
 
 
-class DryRunsTest(test_boards_scan.KconfigCase):
+class DryRunsTest(test_scan.KconfigCase):
     """Each but the first needs no scan, wherever its output would go."""
 
     def setUp(self) -> None:

@@ -9,10 +9,10 @@ import tempfile
 import unittest
 
 from support import command
-from test_fetch import Mirror
 
 from buildman import bsettings, machine
 from buildman.remote import fleet, ssh
+from tests.unit.toolchains.test_download import Mirror
 
 
 class TestFetchMachines(unittest.TestCase):

@@ -14,10 +14,9 @@ import tempfile
 import unittest
 from typing import Any, Dict, List, Optional
 
-from test_boards_scan import kconfiglib_path
-
 from buildman.boards import evaluate, scan
 from buildman.boards.evaluate import Evaluator
+from tests.unit.boards.test_scan import kconfiglib_path
 
 
 class Forest:

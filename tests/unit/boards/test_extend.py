@@ -11,14 +11,13 @@ import os
 import unittest
 from typing import List, Sequence, Tuple
 
-import test_boards_scan
-
 from buildman.boards import extend as boards_extend
 from buildman.boards import select
 from buildman.boards.cfgfile import Entry
 from buildman.boards.extend import Extensions
 from buildman.core.errors import BoardError
 from buildman.core.plan import Board
+from tests.unit.boards import test_scan
 
 # What .config has of each board, as `conf` of U-Boot writes it
 CONFIGS = {
@@ -261,7 +260,7 @@ class NamesTest(unittest.TestCase):
         self.assertIsNone(select.exact_names(['x'], ['e,rpi_2'], self.extensions))
 
 
-class TreeTest(test_boards_scan.KconfigCase):
+class TreeTest(test_scan.KconfigCase):
     """With a real tree and kconfiglib: what is read, and when."""
 
     def extended(self, wanted: Sequence[str] = ()) -> str:

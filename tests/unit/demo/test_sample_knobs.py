@@ -11,9 +11,9 @@ import subprocess
 from typing import Dict
 
 import support
-from test_sample import MakeCase
 
 from buildman.demo import sample
+from tests.unit.demo.test_sample import MakeCase
 
 
 class TestConfig(MakeCase):
