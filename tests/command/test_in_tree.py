@@ -40,7 +40,7 @@ from u_boot_pylib import terminal
 
 terminal.Color(terminal.COLOR_NEVER)
 bsettings.setup('')
-chains = find.Toolchains()
+chains = toolchain.Toolchains()
 chains.GetSettings()
 chains.Scan(verbose=False)
 for arch in sys.argv[1:]:
@@ -57,8 +57,7 @@ print(kconfiglib.MINE)
 '''
 
 # What is no part of the repository
-_LEFT_OUT = shutil.ignore_patterns('.git', '__pycache__', '.*_cache', 'bench', 'build',
-                                   '*.egg-info')
+_LEFT_OUT = shutil.ignore_patterns('.git', '__pycache__', '.*_cache', 'bench', '*.egg-info')
 
 
 class InTreeTest(unittest.TestCase):
@@ -132,7 +131,7 @@ class InTreeTest(unittest.TestCase):
         self.check_uses()
         self.assertFalse(os.path.exists(os.path.join(self.tree, 'tools/buildman/stale.py')))
         # Its own tests, with its own library
-        for name in ('__init__.py', 'test_pylib.py'):
+        for name in ('__init__.py', 'unit/test_pylib.py'):
             self.assertTrue(os.path.exists(os.path.join(
                 self.tree, 'tools/buildman/../../tests', name)), name)
 
