@@ -15,6 +15,7 @@ from buildman import bsettings, machine
 from buildman.agent import lock, survey
 from buildman.core.errors import UsageError
 from buildman.remote import facts, scripts, ssh
+from buildman.remote import report as remote_report
 from buildman.remote.facts import Gcc
 
 STUB = os.path.join(support.TESTS, 'stub_ssh')
@@ -377,7 +378,7 @@ class TestToolchains(MachineCase):
 
 def report(pool, tools=None):
     """Return what --mach prints."""
-    return '\n'.join(machine.machine_report.lines(pool, tools or {}))
+    return '\n'.join(remote_report.lines(pool, tools or {}))
 
 
 class TestReport(MachineCase):
