@@ -409,11 +409,11 @@ class ErrorTest(FetchCase):
         stack = contextlib.ExitStack()
         self.addCleanup(stack.close)
         self.configure(stack.enter_context(self.mirror.serve()))
-        tools = support.TOOLS
         proc = subprocess.Popen(
-            [sys.executable, '-c', 'import sys; from buildman import bsettings, toolchain_fetch; '
-             'bsettings.setup(); toolchain_fetch.fetch(["arm"], bsettings.settings, sys.stdout, '
-             '"x86_64")'], env={**os.environ, 'PYTHONPATH': tools}, stdout=subprocess.DEVNULL,
+            [sys.executable, '-c', 'import sys; from buildman import bsettings; '
+             'from buildman.toolchains import download; bsettings.setup(); '
+             'download.fetch(["arm"], bsettings.settings, sys.stdout, "x86_64")'],
+            env={**os.environ, 'PYTHONPATH': support.TOOLS}, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL)
         self.addCleanup(proc.kill)
         self.assertTrue(self.mirror.stalled.wait(60))
