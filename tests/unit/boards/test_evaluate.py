@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0+
 """Our evaluation of Kconfig against that of kconfiglib, on random trees.
 
-It needs kconfiglib, as test_boards_scan.py tells.
+It needs kconfiglib, as test_scan.py tells.
 """
 
 from __future__ import annotations

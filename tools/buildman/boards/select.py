@@ -333,7 +333,7 @@ def load(source_dir: str, cache_file: Optional[str] = None,
         jobs: number of processes to use, 0 for one a processor
         around: folder with the output folders of other branches; one of their
             lists may be right for this tree
-        private: a further boards.cfg to use and to write, see boards_private;
+        private: a further boards.cfg to use and to write, see `boards.keep`;
             one of those beside it may be right, too. '': none
         keep_all: though only some are wanted, look for all, so that the list
             in `private` can be kept for later runs
