@@ -28,6 +28,28 @@ class TestLost(FaultCase):
         """FAULT: a worker that is stopped is noticed, and ended"""
         self.lose(signal.SIGSTOP)
 
+    def test_pings(self) -> None:
+        """A machine gets one ping for each heartbeat that it sends, not two"""
+        name = self.names[0]
+        way = self.out('way')
+        with open(way, 'w', encoding='utf-8') as outf:
+            # Of the commands there the worker alone speaks in messages
+            outf.write(f'tee -a {way}.in | sh -c "$1" | tee -a {way}.out\n')
+        self.ways[name] = f'sh {way}'
+        self.machines(name)
+        proc = self.start_dist('--no-local')
+        self.wait_begun()
+
+        def count(end: str, text: str) -> int:
+            return read(f'{way}.{end}').count(text)
+
+        pings, beats = count('in', '"cmd": "ping"'), count('out', '"resp": "heartbeat"')
+        support.wait_until(lambda: count('out', '"resp": "heartbeat"') >= beats + 6,
+                           name='six heartbeats')
+        self.assertIn(count('in', '"cmd": "ping"') - pings, range(4, 9))
+        self.go()
+        self.check(proc)
+
     def test_all_lost(self) -> None:
         """Without any machine left this one completes the rest"""
         proc = self.start_dist()

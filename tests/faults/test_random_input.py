@@ -178,7 +178,7 @@ class TestParsers(unittest.TestCase):
             ENVIRONMENT: (reader.parse_env,),
             ERRORS: (lambda data: reader.err_lines(reader.decode(data)[0], True, True),
                      lambda data: compare.classify(text(data).splitlines()),
-                     lambda data: output.infra_reason(2, text(data)),
+                     lambda data: output.machine_failure(2, text(data)),
                      lambda data: output.Tidier('/s', '/s/build', True).complaints(data))}
         for sample, parsers in readers.items():
             for parse in parsers:

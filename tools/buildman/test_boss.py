@@ -1190,7 +1190,7 @@ class EndTest(unittest.TestCase):
         self.addCleanup(for_ever.set)
         bad, good = mock.Mock(), mock.Mock()
         bad.quit.side_effect = lambda: for_ever.wait(60)
-        with mock.patch('buildman.pool.INTERRUPT_TIME', 0.1):
+        with mock.patch('buildman.remote.pool.INTERRUPT_TIME', 0.1):
             self.pool(bad, good).close_all()
         bad.close.assert_called_once_with()
         good.close.assert_called_once_with()

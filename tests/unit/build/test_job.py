@@ -13,7 +13,14 @@ from support import needs
 
 from buildman.build import artifacts
 from buildman.build.folder import BuildFolder
-from buildman.build.output import Tidier, by_path, infra_reason, lacks_blobs_only
+from buildman.build.output import (
+    Tidier,
+    by_path,
+    failure_told,
+    lacks_blobs_only,
+    machine_failure,
+)
+from buildman.core.outcome import FailureKind
 from buildman.core.plan import Toolchain
 from buildman.source import git
 from buildman.source.checkout import Origin, SlotSource
@@ -99,7 +106,7 @@ class TestMessages(unittest.TestCase):
 
     def test_infra(self) -> None:
         """A full disk must not be taken for a broken board, nor the reverse"""
-        for code, text, reason in (
+        for code, text, told in (
                 (0, 'No space left on device', ''),
                 (2, 'a.c:1: error: x', ''),
                 (2, 'cc1: fatal error: x: No space left on device', 'no space left'),
@@ -114,9 +121,34 @@ class TestMessages(unittest.TestCase):
                 (2, 'a.c:1:10: fatal error: asm/gpio.h: No such file or directory', ''),
                 (2, 'a.c:1:10: fatal error: linux/python.h: No such file or directory', ''),
                 (137, '', 'signal 9'), (127, '', 'make cannot be run')):
-            got = infra_reason(code, text)
-            self.assertTrue(reason in got and bool(reason) == bool(got), (text, got))
+            failure = machine_failure(code, text)
+            got = str(failure or '')
+            self.assertTrue(told in got and bool(told) == bool(got), (text, got))
+            if failure:
+                # As it comes from a machine that tells the kind, and from an older one
+                self.assertEqual(failure, failure_told(got, failure.kind.value))
+                if code == 2:
+                    self.assertEqual(failure, failure_told(got, ''))
 
+    def test_passing(self) -> None:
+        """What a machine lacks is told after the second try; a full disk is never a result"""
+        for text, passes in (
+                ('sh: 1: bison: not found', False),
+                ("ModuleNotFoundError: No module named 'x'", False),
+                ('x.c:1:2: fatal error: Python.h: No such file', False),
+                ('ld: cannot find -lssl', False), ('Disk quota exceeded', True),
+                ('virtual memory exhausted', True), ('Killed', True),
+                ('Input/output error', True)):
+            failure = machine_failure(2, text)
+            assert failure, text
+            self.assertEqual(passes, failure.passes, text)
+        for text, kind in (('a module that nobody thought of', 'new-kind'), ('', 'new-kind'),
+                           ('what an older machine says', '')):
+            told = failure_told(text, kind)
+            assert told, text
+            self.assertEqual((FailureKind.OTHER, True, text or kind),
+                             (told.kind, told.passes, told.text))
+        self.assertIsNone(failure_told('', ''))
 
     def test_lacks_blobs(self) -> None:
         """A board that lacks a blob is none that fails; one that fails as well is"""

@@ -11,7 +11,7 @@ from typing import List
 from unittest import mock
 
 from buildman.core.events import BoardDone, Built
-from buildman.core.outcome import Outcome
+from buildman.core.outcome import Failure, FailureKind, Outcome
 from buildman.core.plan import Commit
 from buildman.results import durations
 from buildman.results.durations import FULL, MORE, PART, Record, Recorder
@@ -68,7 +68,8 @@ class FileTest(DurationsCase):
 
     def test_left_out(self) -> None:
         """What was not built, or not believed, tells nothing of a board"""
-        self.record(Outcome('a', 0, 0, skipped=True), Outcome('b', 0, 2, infra='no space'))
+        full = Failure(FailureKind.NO_SPACE, 'no space left')
+        self.record(Outcome('a', 0, 0, skipped=True), Outcome('b', 0, 2, infra=full))
         self.record(Outcome('c', 0, 0, seconds=3), fate='dropped')
         self.assertEqual(self.read(), [])
 

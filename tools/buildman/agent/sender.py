@@ -8,7 +8,7 @@ import hashlib
 import os
 from typing import Callable
 
-from buildman.core.outcome import Outcome
+from buildman.core.outcome import Failure, FailureKind, Outcome
 from buildman.wire import codec
 
 # Bytes of an image that travel in one message
@@ -34,20 +34,23 @@ def send_result(send: Send, outcome: Outcome, with_images: bool) -> None:
             for name, path in outcome.images.items():
                 _send_image(send, outcome, name, path)
         except OSError as exc:
-            infra = infra or f'an image cannot be read: {exc.strerror}'
+            infra = infra or Failure(FailureKind.NO_RESULT,
+                                     f'an image cannot be read: {exc.strerror}')
     outcome.drop_images()
     result = codec.BuildResult(
         board=outcome.target, commit_upto=outcome.commit_upto,
         return_code=outcome.return_code, stdout=_bounded(outcome.stdout),
         stderr=_bounded(outcome.stderr), sizes=outcome.sizes, load_avg=os.getloadavg()[0],
-        files=outcome.files, seconds=outcome.seconds, infra=infra,
+        files=outcome.files, seconds=outcome.seconds,
+        infra=infra.text if infra else '', infra_kind=infra.kind.value if infra else '',
         scan_seconds=outcome.scan_seconds,
         reconfigured=outcome.reconfigured, skipped=outcome.skipped)
     try:
         send(result)
     except ValueError as exc:
         # Files without bound, of a build that has gone mad
-        send(dataclasses.replace(result, files={}, infra=str(exc)))
+        send(dataclasses.replace(result, files={}, infra=str(exc),
+                                 infra_kind=FailureKind.NO_RESULT.value))
 
 
 def _send_image(send: Send, outcome: Outcome, name: str, path: str) -> None:

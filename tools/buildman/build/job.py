@@ -36,7 +36,7 @@ from buildman.build import artifacts, ccache, environment, footprint, unaffected
 from buildman.build.folder import BuildFolder
 from buildman.build.jobserver import JobServer
 from buildman.build.make import MakeRunner
-from buildman.build.output import Tidier, by_path, infra_reason, is_passing, lacks_blobs_only
+from buildman.build.output import Tidier, by_path, lacks_blobs_only, machine_failure
 from buildman.build.shared_dtc import DtcStore, SharedDtc
 from buildman.core.outcome import Outcome
 from buildman.core.plan import BoardJob, Commit, Settings
@@ -274,12 +274,12 @@ class MakeJob:
         if code and not outcome.stderr:
             # Then what make says of itself is all there is
             outcome.stderr = self._tidier.said(err)
-        outcome.infra = infra_reason(code, outcome.stderr)
+        outcome.infra = machine_failure(code, outcome.stderr)
         self._collect(outcome)
         self._scan(outcome)
         self._last = outcome if code == 0 and not outcome.infra else None
         self._notes = None
-        if self._cut_short or is_passing(outcome.infra):
+        if self._cut_short or (outcome.infra and outcome.infra.passes):
             # make was cut short, or what it ran: nobody knows what is half there
             self._forget()
         return outcome
@@ -510,7 +510,8 @@ class MakeJob:
         if self._make.configured:
             files.update(artifacts.collect_config(self._folder.path))
         if (settings.config_only or not self._make.configured or self._cut_short
-                or outcome.return_code >= TIMED_OUT or is_passing(outcome.infra)):
+                or outcome.return_code >= TIMED_OUT
+                or (outcome.infra and outcome.infra.passes)):
             return
         stale = self._left_alone() if outcome.return_code else frozenset()
         env = {name: self._make.env[name] for name in _TOOL_ENV if name in self._make.env}

@@ -7,6 +7,7 @@ import os
 import re
 from typing import List, Mapping, Optional
 
+from buildman.core.outcome import Failure, FailureKind
 from buildman.core.text import plain
 
 # make says this when one of its parallel jobs failed, depending on what else
@@ -45,25 +46,33 @@ _UPSTREAM_BUILD = re.compile(_SLOT + r'(?:\d\d+(?:/build(?![\w.-])|(?=/))|(?!\d\
                              r'[\w.+-]*[\w+-])')
 _UPSTREAM_SOURCE = re.compile(_SLOT + r'\d\d+(?![\w/-])')
 
-# Failures that speak of the machine rather than of the source
+# Failures that speak of the machine rather than of the source: what tells of them, and
+# how we put it
 _INFRA = (
-    (re.compile(r'No space left on device'), 'no space left'),
-    (re.compile(r'(?:Disk quota exceeded)'), 'disk quota exceeded'),
-    (re.compile(r'(?:Cannot allocate memory|virtual memory exhausted|out of memory allocating)'),
+    (FailureKind.NO_SPACE, re.compile(r'No space left on device'), 'no space left'),
+    (FailureKind.QUOTA, re.compile(r'(?:Disk quota exceeded)'), 'disk quota exceeded'),
+    (FailureKind.NO_MEMORY, re.compile(
+        r'(?:Cannot allocate memory|virtual memory exhausted|out of memory allocating)'),
      'out of memory'),
-    (re.compile(r'(?:\bKilled(?: signal terminated program)?\b|Terminated signal terminated)'),
+    (FailureKind.KILLED, re.compile(
+        r'(?:\bKilled(?: signal terminated program)?\b|Terminated signal terminated)'),
      'a compiler was killed'),
     # A word is begun once, however long it is
-    (re.compile(r'(?<!\S)(\S{1,300}): (?:command )?not found\s*$', re.MULTILINE),
+    (FailureKind.NO_COMMAND, re.compile(
+        r'(?<!\S)(\S{1,300}): (?:command )?not found\s*$', re.MULTILINE),
      'a command was not found'),
-    (re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'"), 'a Python module is missing'),
+    (FailureKind.NO_MODULE, re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'"),
+     'a Python module is missing'),
     # Of the libraries that host programs of the build use; any other one would be of the source
-    (re.compile(r'fatal error: ((?:openssl|gnutls|uuid|SDL2?)/[\w./-]+\.h|Python\.h|'
-                r'(?:n?curses|libelf|gelf|std(?:io|lib|int))\.h): No such file'),
+    (FailureKind.NO_HEADER, re.compile(
+        r'fatal error: ((?:openssl|gnutls|uuid|SDL2?)/[\w./-]+\.h|Python\.h|'
+        r'(?:n?curses|libelf|gelf|std(?:io|lib|int))\.h): No such file'),
      'a header of a library is missing'),
-    (re.compile(r'cannot find -l(ssl|crypto|gnutls|uuid|SDL2|python[\d.]+)\b'),
+    (FailureKind.NO_LIBRARY, re.compile(
+        r'cannot find -l(ssl|crypto|gnutls|uuid|SDL2|python[\d.]+)\b'),
      'a library is missing'),
-    (re.compile(r'Read-only file system|Input/output error'), 'the disk fails'),
+    (FailureKind.BAD_DISK, re.compile(r'Read-only file system|Input/output error'),
+     'the disk fails'),
 )
 
 
@@ -135,40 +144,37 @@ def as_ours(line: str) -> str:
     return _UP.sub('', line)
 
 
-def infra_reason(return_code: int, stderr: str) -> str:
-    """Tell whether a failed build speaks of the machine, not of the source.
-
-    Returns:
-        what is wrong, '' when this is a verdict on the source
-    """
+def machine_failure(return_code: int, stderr: str) -> Optional[Failure]:
+    """Return what a failed build says of the machine, None for a verdict on the source."""
     if return_code == 0:
-        return ''
+        return None
     if return_code in (126, 127):
-        return 'make cannot be run'
+        return Failure(FailureKind.NO_MAKE, 'make cannot be run')
     if return_code > 128:
-        return f'make was ended by signal {return_code - 128}'
-    for regex, reason in _INFRA:
+        return Failure(FailureKind.KILLED, f'make was ended by signal {return_code - 128}')
+    for kind, regex, text in _INFRA:
         match = regex.search(stderr)
         if match:
-            detail = f' ({match.group(1)})' if match.groups() else ''
-            return reason + detail
-    return ''
+            return Failure(kind, text + (f' ({match.group(1)})' if match.groups() else ''))
+    return None
 
 
-# Of these, what a machine lacks: that is so the next time as well, and worth reading
-_LACKING = ('a command was not found', 'a Python module is missing',
-            'a header of a library is missing', 'a library is missing')
-
-
-def is_passing(reason: str) -> bool:
-    """Tell whether what made a machine fail a board may be over the next time.
-
-    Such a failure says nothing of the board, however often it comes.
+def failure_told(text: str, kind: str) -> Optional[Failure]:
+    """Return the failure that a machine tells, None when it tells none.
 
     Args:
-        reason: from infra_reason(), or what a machine says; '' for none
+        text: for people
+        kind: the value of its FailureKind; '' from an older machine, whose text tells
+            it, since that begins as ours does
     """
-    return bool(reason) and not reason.startswith(_LACKING)
+    if not text and not kind:
+        return None
+    if kind:
+        found = next((item for item in FailureKind if item.value == kind), FailureKind.OTHER)
+    else:
+        found = next((item for item, _, ours in _INFRA if text.startswith(ours)),
+                     FailureKind.OTHER)
+    return Failure(found, text or kind)
 
 
 # What a build runs of the binutils by itself: a compiler calls its linker and its

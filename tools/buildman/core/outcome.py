@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import os
 import re
 import shutil
-from typing import Dict
+from typing import Dict, Optional
 
 # All of the `err` of a board that nobody has a compiler for. make has a line of its
 # own in what it says of a failure, so nothing that was built has this text alone.
@@ -15,6 +16,49 @@ _NO_COMPILER = re.compile(r'Tool chain error for [^\s:]+: [^\n]+\n?')
 
 # make's exit status for errors
 _MAKE_FAILED = 2
+
+
+class FailureKind(enum.Enum):
+    """What is wrong with a machine that fails a board; the value is what travels."""
+
+    NO_SPACE = 'no-space'
+    QUOTA = 'quota'
+    NO_MEMORY = 'no-memory'
+    KILLED = 'killed'
+    NO_MAKE = 'no-make'
+    BAD_DISK = 'bad-disk'
+    NO_RESULT = 'no-result'
+    NO_COMMAND = 'no-command'
+    NO_MODULE = 'no-module'
+    NO_HEADER = 'no-header'
+    NO_LIBRARY = 'no-library'
+    OTHER = 'other'
+
+
+# What a machine lacks: that is so the next time as well, and worth reading
+_LACKING = frozenset({FailureKind.NO_COMMAND, FailureKind.NO_MODULE, FailureKind.NO_HEADER,
+                      FailureKind.NO_LIBRARY})
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Why a machine failed a board, which says nothing of the source.
+
+    Attributes:
+        kind: what decides what becomes of it
+        text: for people, one line
+    """
+
+    kind: FailureKind
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def passes(self) -> bool:
+        """True when it may be over the next time: no result then, however often it comes."""
+        return self.kind not in _LACKING
 
 
 @dataclasses.dataclass
@@ -38,7 +82,7 @@ class Outcome:
         reconfigured: configured again although an earlier commit's build was
             there
         skipped: carried forward from the commit before, nothing was built
-        infra: '' for a verdict on the source; otherwise what is wrong with the
+        infra: None for a verdict on the source; otherwise what is wrong with the
             machine (no space, command not found, killed by a signal)
         machine: name of the machine that built it, '' for this one
     """
@@ -55,7 +99,7 @@ class Outcome:
     scan_seconds: float = 0.0
     reconfigured: bool = False
     skipped: bool = False
-    infra: str = ''
+    infra: Optional[Failure] = None
     machine: str = ''
 
     @property

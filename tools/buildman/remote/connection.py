@@ -47,6 +47,7 @@ class Connection:
             sends none
         on_stderr: called with each line that comes on stderr
         on_noise: called with each line that is not a message
+        on_deaf: called with what is wrong when a ping cannot be sent
         bytes_sent, bytes_recv: what has travelled
     """
 
@@ -66,6 +67,7 @@ class Connection:
         self.heartbeat_interval = 0.0
         self.on_stderr: Callable[[str], None] = self._print_stderr
         self.on_noise: Callable[[str], None] = lambda text: None
+        self.on_deaf: Callable[[str], None] = lambda text: None
         self._timeout = timeout
         self._proc: Optional['subprocess.Popen[bytes]'] = None
         self._channel: Optional[Channel] = None
@@ -163,9 +165,13 @@ class Connection:
         """Tell the worker now and then that we are there, as long as its process is"""
         while self._proc is proc:
             time.sleep(self.heartbeat_interval or codec.HEARTBEAT_INTERVAL)
-            with contextlib.suppress(BossError):
+            try:
                 if self._proc is proc:
                     self.send(codec.Ping())
+            except BossError as exc:
+                if not self.closing:
+                    self.on_deaf(str(exc))
+                return
 
     # -- what comes, and goes ----------------------------------------------
 

@@ -14,7 +14,7 @@ import shutil
 import threading
 from typing import Callable, Dict, Mapping, Sequence, Set, Tuple
 
-from buildman.build import artifacts
+from buildman.build import artifacts, output
 from buildman.core import events
 from buildman.core.outcome import Outcome
 from buildman.core.text import plain
@@ -149,7 +149,8 @@ class Receiver:
                 images={name: image.path for name, image in images.items()},
                 seconds=msg.seconds, scan_seconds=msg.scan_seconds,
                 reconfigured=msg.reconfigured, skipped=msg.skipped,
-                infra=one_line(msg.infra), machine=self._name)))
+                infra=output.failure_told(one_line(msg.infra), one_line(msg.infra_kind)),
+                machine=self._name)))
         if not self.tells_done and not owed:
             # An older worker does not tell that it is through with a board
             self._board_done(msg.board)

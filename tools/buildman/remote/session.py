@@ -90,6 +90,7 @@ class RemoteMachine:
         self.worker.owner = dataclasses.replace(ship.owner, run=uuid.uuid4().hex)
         self.worker.max_boards = mach.max_boards
         self.worker.on_stderr = self._said
+        self.worker.on_deaf = self._lost
         self.worker.heartbeat = ship.heartbeat
         self._machine = mach
         self._shipment = ship
@@ -318,20 +319,12 @@ class RemoteMachine:
         return f'no sign of life for {silence:.0f} s' if silence > limit else ''
 
     def _watch(self) -> None:
-        """Send pings and see that heartbeats come, until the end"""
-        last_ping = time.monotonic()
-        interval = self._shipment.heartbeat
-        while not self._gone.wait(min(1.0, interval / 2)):
+        """See that heartbeats come, until the end"""
+        while not self._gone.wait(min(1.0, self._shipment.heartbeat / 2)):
             silent = self._silent_too_long()
             if silent:
                 self._lost(silent)
                 return
-            if time.monotonic() - last_ping >= interval:
-                last_ping = time.monotonic()
-                try:
-                    self.worker.send(codec.Ping())
-                except BossError as exc:
-                    self._lost(str(exc))
 
     def _lost(self, reason: str) -> None:
         """Give the machine up, once"""

@@ -27,7 +27,6 @@ from typing import (
     Tuple,
 )
 
-from buildman.build.output import is_passing
 from buildman.core.errors import EXIT_ERRORS, EXIT_OK, EXIT_WARNINGS
 from buildman.core.events import (
     BoardDone,
@@ -418,17 +417,17 @@ class Builder:
         """
         outcome = event.outcome
         key = (outcome.target, outcome.commit_upto)
-        if outcome.infra and (key not in self._retried or is_passing(outcome.infra)):
+        if outcome.infra and (key not in self._retried or outcome.infra.passes):
             # Tried again, elsewhere if there is an elsewhere: the result is left
             # out, so the board comes back as not complete. What a machine lacks is
             # a result the second time; a make that was killed, say, is none at all.
             self._retried.add(key)
-            self._blamed[outcome.target] = outcome.infra
+            self._blamed[outcome.target] = outcome.infra.text
             self._note_once(event.worker, f'failed as {outcome.infra}; tried again',
                             outcome.target)
             outcome.drop_images()
             self.aftermath.again(outcome.target)
-            self._bad_board(event.worker, outcome.target, outcome.infra)
+            self._bad_board(event.worker, outcome.target, outcome.infra.text)
             return 'infra'
         seconds = 0.0 if outcome.skipped else outcome.seconds
         if not self.scheduler.result(event.worker, outcome.target, outcome.commit_upto, seconds):

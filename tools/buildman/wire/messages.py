@@ -368,7 +368,9 @@ class BuildResult(Response):
         sizes: text of the `sizes` file
         load_avg: load of the machine over the last minute
         files: the other small files, name to content
-        seconds, scan_seconds, infra, reconfigured, skipped: see `Outcome`
+        seconds, scan_seconds, reconfigured, skipped: see `Outcome`
+        infra, infra_kind: text and kind of the machine's failure, '' for none; an older
+            worker tells the text alone
     """
 
     board: str = _need(TEXT)
@@ -382,6 +384,7 @@ class BuildResult(Response):
     seconds: float = _extra(NUMBER, 0.0)
     scan_seconds: float = _extra(NUMBER, 0.0)
     infra: str = _extra(TEXT, '')
+    infra_kind: str = _extra(TEXT, '')
     reconfigured: bool = _extra(BOOL, False)
     skipped: bool = _extra(BOOL, False)
 

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""What a machine sends becomes events for the loop."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import unittest
+from typing import List
+
+from buildman.core import events
+from buildman.core.outcome import Failure, FailureKind
+from buildman.remote.logs import WorkerLog
+from buildman.remote.receiver import Receiver
+from buildman.wire import codec
+
+
+class TestReceiver(unittest.TestCase):
+    """Messages go in, events come out."""
+
+    def setUp(self) -> None:
+        tmp = tempfile.TemporaryDirectory()
+        self.addCleanup(tmp.cleanup)
+        self.events: List[events.Event] = []
+        log = WorkerLog(os.path.join(tmp.name, 'worker.log'))
+        self.addCleanup(log.close)
+        self.receiver = Receiver('m', self.events.append, log, tmp.name, False)
+        self.receiver.tells_done = True
+
+    def test_failure(self) -> None:
+        """Whether a board is tried again is told by the kind; an older machine has the text only"""
+        for text, kind, want in (
+                ('', '', None),
+                ('Platz alle', 'no-space', Failure(FailureKind.NO_SPACE, 'Platz alle')),
+                ('a command was not found (bison)', '',
+                 Failure(FailureKind.NO_COMMAND, 'a command was not found (bison)'))):
+            self.receiver.expect('b', (0,))
+            line = codec.encode(codec.BuildResult('b', 0, 2, infra=text, infra_kind=kind))
+            self.receiver.take(codec.decode_response(line[len(codec.RESPONSE_PREFIX):]))
+            built = self.events.pop()
+            assert isinstance(built, events.Built)
+            self.assertEqual(want, built.outcome.infra)
+
+
+if __name__ == '__main__':
+    unittest.main()
