@@ -38,10 +38,10 @@ MAY_IMPORT = {
     'results': 'core source build',
     'schedule': 'core build results',
     'remote': 'core process source build wire agent results schedule bsettings boss machine',
-    'boss': 'core wire agent remote',
+    'boss': 'core source wire agent remote',
     'machine': 'core process agent remote bsettings',
     'cli': 'core process source boards toolchains build results schedule remote bsettings',
-    'demo': 'core cli',
+    'demo': 'core source cli',
     'main': 'core source cli demo worker',
 }
 

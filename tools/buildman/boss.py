@@ -21,7 +21,6 @@ from typing import (
     Collection,
     Dict,
     Iterable,
-    List,
     Mapping,
     Optional,
     Sequence,
@@ -32,6 +31,7 @@ from buildman.agent import lock
 from buildman.core.errors import BuildmanError
 from buildman.remote import identity, scripts, ssh
 from buildman.remote.connection import END_TIME, BossError, Connection
+from buildman.source import git
 from buildman.wire import codec
 from u_boot_pylib import command
 
@@ -207,14 +207,11 @@ class RemoteWorker(Connection):
         if not self.git_dir:
             raise BossError(f'{self.name}: no repository there, call init_git first')
         transport = ssh.transport_for(self.hostname, self.name)
-        config: List[str] = []
-        for key, val in transport.git_config().items():
-            config += ['-c', f'{key}={val}']
-        argv = ['git', *config, 'push', '--force', '--quiet', transport.push_url(self.git_dir),
-                refspec]
+        argv = git.words('push', '--force', '--quiet', f'--receive-pack={git.RECEIVE_PACK}',
+                         transport.push_url(self.git_dir), refspec)
         try:
             command.run_pipe([argv], capture=True, capture_stderr=True, raise_on_error=True,
-                             cwd=local_git_dir)
+                             cwd=local_git_dir, env={**git.environment(), **transport.git_env()})
         except Exception as exc:
             # In a U-Boot tree the library is the tree's own, older ones of which raise this
             said = getattr(getattr(exc, 'result', None), 'stderr', '')

@@ -275,7 +275,7 @@ class Worker:
         os.makedirs(path, exist_ok=True)
         git_dir = os.path.join(path, '.git')
         if not os.path.isdir(git_dir):
-            git.run(path, 'init', '-q')
+            git.run(path, 'init', '-q', '--template=', env=git.ALONE)
         self._work_dir = path
         self._blobs = env_files.BlobStore(os.path.join(path, 'blobs'))
         if msg.run and not self._held:

@@ -301,7 +301,7 @@ class Engine:
             if self._watches and self._changed:
                 source.learn(self._watches, self._steps, self._changed)
             more, wrong = source.stand()
-            env = {**env, **more}
+            env = {**git.apart(env), **more}
             if wrong and number == 0:
                 config.complain(wrong)
         dirs = SlotDirs(path, config.work_dir, number, config.results_dir)

@@ -27,6 +27,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Uni
 from buildman.core import errors
 from buildman.demo import sample_files
 from buildman.demo.sample_files import BoardSpec, TreeState
+from buildman.source import git
 
 Step = Tuple[str, Callable[[TreeState], None]]
 
@@ -79,23 +80,13 @@ class SampleTree:
         return sum(val == verdict for val in self.expected.values())
 
 
-def _git(folder: str, *args: str, data: Optional[bytes] = None) -> str:
+def _git(folder: str, *args: str, data: bytes = b'') -> str:
     """Run git, away from the user's configuration, and return what it prints.
 
     Raises:
         errors.GitError: git is not there or refused
     """
-    env = {key: val for key, val in os.environ.items() if not key.startswith('GIT_')}
-    env.update(GIT_CONFIG_NOSYSTEM='1', GIT_CONFIG_GLOBAL=os.devnull)
-    try:
-        done = subprocess.run(['git', '-C', folder, *args], input=data, env=env,
-                              capture_output=True, check=False)
-    except FileNotFoundError:
-        raise errors.GitError('git is not installed: it is needed for the sample') from None
-    if done.returncode:
-        message = done.stderr.decode('utf-8', 'replace').strip()
-        raise errors.GitError(f"git {args[0]} failed in '{folder}': {message}")
-    return done.stdout.decode('utf-8', 'replace')
+    return git.run(folder, *args, stdin=data, env=git.ALONE).decode('utf-8', 'replace')
 
 
 def _break_anvil(state: TreeState) -> None:

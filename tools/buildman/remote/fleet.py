@@ -101,8 +101,6 @@ class Fleet:
         if args.work_in_output:
             raise UsageError('-w builds in the output folder of this machine: not with --dist')
         self.use_local = not args.no_local
-        # A user's own way for git would beat that of the machine
-        ssh.forget_git_ssh()
         self._heartbeat = heartbeat_interval()
         self._pool = load_machines(args)
         self._machines: List[RemoteMachine] = []

@@ -40,7 +40,7 @@ from buildman.core.errors import GitError
 from buildman.process import commands, tempdirs
 from buildman.remote import ssh
 from buildman.source import git, history
-from buildman.source.origin import Past, Standing
+from buildman.source.origin import Past, Standing, object_folder
 
 PUSH_REF = 'refs/buildman/push'
 # Fixed, so that the same content has the same hash
@@ -69,19 +69,6 @@ _CONFIG = '''\
 '''
 
 
-def object_dirs(folder: str) -> List[str]:
-    """Return the folder of a repository's objects, as a list of full paths.
-
-    Raises:
-        GitError: it is no repository, or its objects are not named by SHA-1
-    """
-    path = git.text(folder, 'rev-parse', '--git-path', 'objects').rstrip('\n')
-    kind = git.ask(folder, 'config', 'extensions.objectFormat')
-    if kind not in ('', 'sha1'):
-        raise GitError(f"'{folder}' names its objects by {kind}, which machines do not take")
-    return [os.path.join(os.path.abspath(folder), path)]
-
-
 # --- the folder as it is ---
 
 def _snapshot_tree(folder: str, objects: str, borrowed: List[str], spare: str,
@@ -97,15 +84,15 @@ def _snapshot_tree(folder: str, objects: str, borrowed: List[str], spare: str,
     """
     where: Dict[str, str] = {}
     if git.ask(folder, 'rev-parse', '--is-inside-work-tree') == 'true':
-        borrowed += object_dirs(folder)
+        borrowed.append(object_folder(folder))
         index = os.path.join(os.path.abspath(folder),
                              git.text(folder, 'rev-parse', '--git-path', 'index').rstrip('\n'))
         # With what it knows of unchanged files, only changed ones are read
         if os.path.exists(index):
             shutil.copy2(index, f'{spare}.index')
     else:
-        git.text('/', 'init', '-q', '--bare', f'{spare}.git')
-        where = {'GIT_DIR': f'{spare}.git', 'GIT_WORK_TREE': os.path.abspath(folder)}
+        git.text('/', 'init', '-q', '--bare', '--template=', f'{spare}.git', env=git.ALONE)
+        where = {**git.ALONE, 'GIT_DIR': f'{spare}.git', 'GIT_WORK_TREE': os.path.abspath(folder)}
     env = {**where, 'GIT_INDEX_FILE': f'{spare}.index', 'GIT_OBJECT_DIRECTORY': objects,
            'GIT_ALTERNATE_OBJECT_DIRECTORIES': ':'.join(git.quote_path(path) for path in borrowed)}
     prefix = git.text(folder, 'rev-parse', '--show-prefix', env=env).rstrip('\n')
@@ -114,8 +101,8 @@ def _snapshot_tree(folder: str, objects: str, borrowed: List[str], spare: str,
     specs = ['.'] + [f':(exclude,literal){os.path.relpath(os.path.realpath(path), real)}'
                      for path in exclude
                      if os.path.realpath(path).startswith(real + os.sep)]
-    git.text(folder, '-c', 'core.fsmonitor=false', '-c', 'core.safecrlf=false',
-         '-c', 'advice.addEmbeddedRepo=false', 'add', '-A', '--', *specs, env=env)
+    git.text(folder, '-c', 'core.safecrlf=false', '-c',
+             'advice.addEmbeddedRepo=false', 'add', '-A', '--', *specs, env=env)
     ignored = [f':(literal){name}' for name in sorted(os.listdir(folder))
                if _VERSION_FILE.match(name) and os.path.isfile(os.path.join(folder, name))]
     if ignored:
@@ -251,7 +238,7 @@ class PushPlan:
         if not commits:
             return []
         out = git.text(os.path.join(self.folder, 'base'), 'cat-file', '--batch-check',
-                   stdin='\n'.join(commits).encode() + b'\n')
+                       stdin='\n'.join(commits).encode() + b'\n', env=git.ALONE)
         return [line.split()[0] for line in out.splitlines() if ' commit ' in line]
 
     def _pack(self) -> None:
@@ -264,8 +251,8 @@ class PushPlan:
             if os.path.exists(mark):
                 return
             git.text(os.path.join(self.folder, 'base'), 'pack-objects', '-q', '--revs',
-                 '--delta-base-offset', os.path.join(self.folder, 'objects', 'pack', 'pack'),
-                 stdin=self.carrier.encode() + b'\n')
+                     '--delta-base-offset', os.path.join(self.folder, 'objects', 'pack', 'pack'),
+                     stdin=self.carrier.encode() + b'\n', env=git.ALONE)
             with open(mark, 'w', encoding='utf-8'):
                 pass
 
@@ -319,9 +306,10 @@ def prepare_push(folder: str, commits: Optional[Sequence[str]], run: str,
             if staged:
                 more.append(_write_staged(folder, objects, borrowed, staged))
         else:
-            borrowed = object_dirs(folder)
+            borrowed = [object_folder(folder)]
         _make_repository(base, [objects, *borrowed], [*commits, *more], '')
-        tree = git.text(base, 'rev-parse', '--verify', f'{commits[-1]}^{{tree}}').strip()
+        tree = git.text(base, 'rev-parse', '--verify', f'{commits[-1]}^{{tree}}',
+                        env=git.ALONE).strip()
         carrier = _write_commit(objects, tree, [*commits, *more], 'Commits that buildman builds')
         return PushPlan(tuple(commits), tuple(more), folder, standing, run, tmp, tuple(borrowed),
                         carrier)
@@ -383,15 +371,14 @@ def push(plan: PushPlan, name: str, transport: ssh.Transport, git_dir: str,
         GitError: the objects cannot be packed
     """
     repo = plan.repository(name, have)
-    config = [word for key, val in transport.git_config().items()
-              for word in ('-c', f'{key}={val}')]
-    argv = ['git', '-C', repo, *config, 'push', '--quiet', transport.push_url(git_dir),
-            plan.refspec]
+    argv = git.words('-C', repo, 'push', '--quiet', f'--receive-pack={git.RECEIVE_PACK}',
+                     transport.push_url(git_dir), plan.refspec)
+    env = {**git.environment(), **git.ALONE, **transport.git_env()}
 
     def attempt() -> str:
         try:
             # How long it takes is for the network; a cut one ends ssh
-            answer = commands.run(argv, math.inf)
+            answer = commands.run(argv, math.inf, env=env)
         except commands.Stopped:
             raise ssh.RemoteError(transport.hostname, 'stopped', 'stopped') from None
         if commands.stopped():

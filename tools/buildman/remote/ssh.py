@@ -67,8 +67,8 @@ _SAYINGS: Tuple[Tuple[str, str, str], ...] = (
     (r'No space left on device|Disk quota exceeded', 'no-space', 'no space left on its disk'),
     (r'python3?: (?:command )?not found|python3: No such file', 'no-python',
      'python3 is not installed there; buildman needs 3.9 or later'),
-    (r'git(?:-receive-pack)?: (?:command )?not found|git: No such file', 'no-git',
-     'git is not installed there'),
+    (r'git(?:-receive-pack)?: (?:command )?not found|git(?:-receive-pack)?\W?: No such file',
+     'no-git', 'git is not installed there'),
     (r'Read-only file system', 'not-writable', 'its home folder is not writable: {line}'),
 )
 _SAYINGS_RE = tuple((re.compile(regex), kind, text) for regex, kind, text in _SAYINGS)
@@ -226,12 +226,8 @@ class Transport:
                   'done; exit 1; }')
         return f'sh -c {shlex.quote(script)} buildman-push'
 
-    def git_config(self) -> Dict[str, str]:
-        """Return the git settings with which a push takes this way."""
-        return {'core.sshCommand': self.git_ssh_command(), 'ssh.variant': 'simple'}
-
     def git_env(self) -> Dict[str, str]:
-        """Return the same as environment variables."""
+        """Return the variables with which a push takes this way, whatever way the user has."""
         return {'GIT_SSH_COMMAND': self.git_ssh_command(), 'GIT_SSH_VARIANT': 'simple'}
 
     def run(self, remote_cmd: str, timeout: float, stdin: bytes = b'', doing: str = '',
@@ -380,9 +376,3 @@ def run_once(hostname: str, remote_cmd: str, timeout: float, stdin: bytes = b'',
              doing: str = '', transport: Optional[Transport] = None) -> str:
     """Run a shell command on a host; see Transport.run()."""
     return (transport or transport_for(hostname)).run(remote_cmd, timeout, stdin, doing)
-
-
-def forget_git_ssh() -> None:
-    """Drop variables by which a user's environment would redirect our pushes."""
-    for name in ('GIT_SSH', 'GIT_SSH_COMMAND', 'GIT_SSH_VARIANT'):
-        os.environ.pop(name, None)

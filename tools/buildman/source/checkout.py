@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from typing import Dict, Mapping, Optional, Sequence, Tuple
 
@@ -25,13 +26,18 @@ from buildman.source.writes import Watch, Watches
 # Processes that write files when many have to be checked out; older gits do not know it
 CHECKOUT_WORKERS = 4
 
-# What the repository of a slot is told. Slots share files (see `source.shared`), and a file's
+# What the repository of a slot is told; git includes it in the repository's configuration
+_CONFIG_FILE = 'buildman-config'
+
+# Slots share files (see `source.shared`), and a file's
 # ctime and inode number are no sign of a change there: a link that is made or
-# removed elsewhere sets the one, a copy has another one of the other. And whatever
-# a user likes for large trees: no daemon for each slot, and the usual index.
-_SLOT_CONFIG = '''\
+# removed elsewhere sets the one, a copy has another one of the other. The rest is what
+# a user may like otherwise: a git that a build runs goes by it, too.
+_SLOT_CONFIG = f'''\
 [gc]
 \tauto = 0
+[maintenance]
+\tauto = false
 [advice]
 \tdetachedHead = false
 [core]
@@ -41,11 +47,24 @@ _SLOT_CONFIG = '''\
 \tfsmonitor = false
 \tsplitIndex = false
 \tuntrackedCache = false
+\thooksPath = /dev/null
+\tautocrlf = false
+\teol = native
+\tignoreStat = false
+\tsparseCheckout = false
 [feature]
 \tmanyFiles = false
 [index]
 \tversion = 2
+\tskipHash = false
+\tsparse = false
+[include]
+\tpath = {ABBREV}
 '''
+
+# In the configuration of a repository that keeps its refs or names its objects otherwise
+# than is written here, as older versions may have made it
+_OTHER_FORMAT = re.compile(r'^\s*\[extensions', re.MULTILINE | re.IGNORECASE)
 
 
 class SlotSource:
@@ -73,10 +92,6 @@ class SlotSource:
         self._watch: Optional[Watch] = None
         self._steps: Optional[Steps] = None
         self._changed: Optional[ChangedFiles] = None
-        # As little as git needs: it is started for every build
-        self._env = {name: val for name, val in git.environment().items()
-                     if name in ('PATH', 'HOME', 'LC_ALL', 'LD_LIBRARY_PATH')
-                     or name.startswith(('GIT_', 'XDG_'))}
 
     def prepare(self, commit: str, alone: bool = False) -> None:
         """Make the working tree, or take over what an earlier run left.
@@ -90,7 +105,8 @@ class SlotSource:
             GitError: git refused
             OSError: the disk is full or the folder cannot be written
         """
-        old = os.path.isdir(os.path.join(self._git_dir, 'objects', 'info'))
+        old = (os.path.isdir(os.path.join(self._git_dir, 'objects', 'info'))
+               and not _OTHER_FORMAT.search(self._config()))
         if not old:
             self._begin()
         for name in ('index.lock', 'HEAD.lock', 'shallow.lock'):
@@ -168,19 +184,26 @@ class SlotSource:
         if os.path.lexists(self.path):
             shutil.rmtree(self.path)
         os.makedirs(self.path, exist_ok=True)
-        git.run(self.path, 'init', '-q', '--template=')
+        git.run(self.path, 'init', '-q', '--template=', env=git.ALONE)
         os.makedirs(os.path.join(self._git_dir, 'objects', 'info'), exist_ok=True)
-        with open(os.path.join(self._git_dir, 'config'), 'a', encoding='ascii') as outf:
-            outf.write(_SLOT_CONFIG)
+
+    def _config(self) -> str:
+        """Return the configuration of the repository"""
+        with contextlib.suppress(FileNotFoundError), open(
+                os.path.join(self._git_dir, 'config'), encoding='utf-8',
+                errors='surrogateescape') as inf:
+            return inf.read()
+        return ''
 
     def _borrow(self) -> None:
-        """Let the repository have objects, tags and the history's end of the origin"""
+        """Let the repository have our settings, and objects, tags and the history's end
+        of the origin"""
         self._origin.lend(self._git_dir)
-        # One that was made before there was such a thing
-        path = os.path.join(self._git_dir, 'config')
-        with open(path, 'r+', encoding='utf-8', errors='surrogateescape') as outf:
-            if ABBREV not in outf.read():
-                outf.write(f'[include]\n\tpath = {ABBREV}\n')
+        replace_file(os.path.join(self._git_dir, _CONFIG_FILE), _SLOT_CONFIG.encode())
+        # Also of one that an older version has made
+        if _CONFIG_FILE not in self._config():
+            with open(os.path.join(self._git_dir, 'config'), 'a', encoding='ascii') as outf:
+                outf.write(f'[include]\n\tpath = {_CONFIG_FILE}\n')
 
     def stand(self) -> Tuple[Dict[str, str], str]:
         """Get ready what builds see in place of the repository, for a folder built as it is.
@@ -222,7 +245,7 @@ class SlotSource:
         if not self.shared:
             return False
         alarms = self._watch.alarms() if self._watch else 0
-        self._intact = not git.run(self.path, 'diff-files', '--name-only', env=self._env)
+        self._intact = not git.run(self.path, 'diff-files', '--name-only', env=git.ALONE)
         if self._watch and self._intact:
             self._watch.settle(alarms)
         return not self._intact
@@ -243,10 +266,10 @@ class SlotSource:
         """
         self._intact = False
         with self._moving():
-            for name in git.run(self.path, 'ls-files', '-z').split(b'\0'):
+            for name in git.run(self.path, 'ls-files', '-z', env=git.ALONE).split(b'\0'):
                 if name and self._links(name) > 1:
                     os.unlink(os.path.join(os.fsencode(self.path), name))
-            git.run(self.path, 'checkout', '-q', '-f', 'HEAD', '--')
+            git.run(self.path, 'checkout', '-q', '-f', 'HEAD', '--', env=git.ALONE)
         os.unlink(os.path.join(self._git_dir, SHARED_MARK))
 
     # -- moving ------------------------------------------------------------
@@ -294,7 +317,7 @@ class SlotSource:
             # look at files cost more than they save
             git.run(self.path, '-c', f'checkout.workers={CHECKOUT_WORKERS}', '-c',
                     f"core.preloadIndex={'false' if old else 'true'}", 'checkout', '-q',
-                    '-f', '--detach', commit, '--', env=self._env)
+                    '-f', '--detach', commit, '--', env=git.ALONE)
             if self._watch:
                 # It looks at all files, which a merge does not
                 self._watch.settle(alarms)
@@ -320,7 +343,7 @@ class SlotSource:
             False when it cannot be done so
         """
         try:
-            git.run(self.path, 'read-tree', '-u', '-m', commit, env=self._env)
+            git.run(self.path, 'read-tree', '-u', '-m', commit, env=git.ALONE)
         except GitError:
             return False
         replace_file(os.path.join(self.path, '.git', 'HEAD'), commit.encode() + b'\n')
@@ -328,7 +351,7 @@ class SlotSource:
 
     def clean(self) -> None:
         """Remove all that is not part of the commit, as before an in-tree build."""
-        git.run(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}')
+        git.run(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}', env=git.ALONE)
 
 
 def _added(files: Mapping[str, str]) -> Sequence[str]:

@@ -193,8 +193,7 @@ def _upstream(git_dir: str, branch: str, tip: str) -> Tuple[str, List[str]]:
 
 def _log(git_dir: str, *args: str) -> List[Commit]:
     """Return commits of a git log, oldest first"""
-    out = git.run(git_dir, 'log', '--reverse', '--no-show-signature',
-                  '--format=%H%x00%s%x00', *args, '--')
+    out = git.run(git_dir, 'log', '--reverse', '--format=%H%x00%s%x00', *args, '--')
     fields = out.decode('utf-8', 'replace').split('\0')
     return [Commit(fields[i].strip(), fields[i + 1])
             for i in range(0, len(fields) - 1, 2)]

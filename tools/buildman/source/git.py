@@ -1,6 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0+
 """Runs git on this machine: the only place that does, apart from the push.
 
+Two kinds of repositories are to be told apart. In the user's, git reads what he has
+set, or it might not even let us in (safe.directory) or get at what is missing; but
+what would change its answers, run a program of his or write there is overruled.
+In those that we make (slots, what is pushed, the work folder of a machine) it reads
+the repository's own configuration and no other, see ALONE: nothing in them may depend
+on who builds, and where.
+
 A git hook or an alias sets variables that lead every git below it to one
 repository. They are dropped, as each command here is meant for the folder that
 it runs in.
@@ -13,7 +20,7 @@ import os
 import signal
 import subprocess
 import threading
-from typing import Dict, Mapping, Optional, Sequence, Set, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from buildman.core.errors import GitError
 
@@ -25,6 +32,35 @@ GIT_TIMEOUT = 600
 VARIABLES = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE', 'GIT_OBJECT_DIRECTORY',
              'GIT_ALTERNATE_OBJECT_DIRECTORIES', 'GIT_PREFIX', 'GIT_COMMON_DIR',
              'GIT_NAMESPACE', 'GIT_SHALLOW_FILE', 'GIT_GRAFT_FILE', 'GIT_CEILING_DIRECTORIES')
+
+# Beginnings of the variables that git gets in the user's repository: where its
+# programs are, what he has set in place of a file, and how it gets to a server
+_OF_USER = ('GIT_ALLOW_PROTOCOL', 'GIT_ASKPASS', 'GIT_CONFIG', 'GIT_CURL', 'GIT_DISCOVERY',
+            'GIT_EXEC_PATH', 'GIT_HTTP', 'GIT_PROXY', 'GIT_SSH', 'GIT_SSL', 'GIT_TERMINAL',
+            'GIT_TRACE')
+
+# Variables with which git reads no configuration but a repository's own, and makes
+# repositories as we write them, whatever it makes by itself (since 2.28 and 2.45 it can
+# name objects by SHA-256, and keep refs in a reftable)
+ALONE: Mapping[str, str] = {
+    'GIT_ATTR_NOSYSTEM': '1', 'GIT_CONFIG_GLOBAL': os.devnull, 'GIT_CONFIG_NOSYSTEM': '1',
+    'GIT_CONFIG_PARAMETERS': '', 'GIT_CONFIG_COUNT': '1',
+    'GIT_CONFIG_KEY_0': 'safe.bareRepository', 'GIT_CONFIG_VALUE_0': 'all',
+    'GIT_DEFAULT_HASH': 'sha1', 'GIT_DEFAULT_REF_FORMAT': 'files'}
+
+# What a push has run on a machine: whatever the account there has set is not read
+RECEIVE_PACK = ' '.join(['env', *(f'{key}={val}' for key, val in ALONE.items()),
+                         'git-receive-pack'])
+
+# Settings that hold whatever the user has: hooks (those of files, and of the
+# configuration, since 2.54), a daemon, files of an index in his repository, and what
+# makes answers look otherwise
+_SETTINGS = (
+    'core.hooksPath=/dev/null', 'hook.post-index-change.enabled=false',
+    'hook.reference-transaction.enabled=false', 'core.fsmonitor=false', 'core.splitIndex=false',
+    'core.quotePath=true', 'color.ui=false', 'color.advice=false', 'color.grep=false',
+    'grep.lineNumber=false', 'grep.column=false', 'log.showSignature=false',
+    'i18n.logOutputEncoding=UTF-8', 'submodule.recurse=false')
 
 # Bytes of free space below which a failure is put down to the disk
 _FULL = 1 << 16
@@ -53,8 +89,24 @@ def environment() -> Dict[str, str]:
     It does not write to a repository that it only looks at, and its messages
     are in English, as they are searched.
     """
-    env = {key: val for key, val in os.environ.items() if key not in VARIABLES}
+    env = {key: val for key, val in os.environ.items()
+           if not key.startswith('GIT_') or key.startswith(_OF_USER)}
     return {**env, 'LC_ALL': 'C', 'GIT_OPTIONAL_LOCKS': '0'}
+
+
+def apart(env: Mapping[str, str]) -> Dict[str, str]:
+    """Return an environment in which any git reads its repository's configuration only.
+
+    Args:
+        env: what else is in it
+    """
+    return {**{key: val for key, val in env.items()
+               if not key.startswith('GIT_') or key == 'GIT_EXEC_PATH'}, **ALONE}
+
+
+def words(*args: str) -> List[str]:
+    """Return a git command, whose answers do not depend on what the user has set."""
+    return ['git', *(word for item in _SETTINGS for word in ('-c', item)), *args]
 
 
 # Those under way, each the head of a process group, as a checkout has helpers
@@ -65,7 +117,7 @@ _lock = threading.Lock()
 def _communicate(args: Sequence[str], cwd: str, env: Mapping[str, str],
                  stdin: bytes) -> Tuple[int, bytes, bytes]:
     """Run git to its end; return exit status, stdout and stderr"""
-    with subprocess.Popen(['git', *args], cwd=cwd, env=env, stdin=subprocess.PIPE,
+    with subprocess.Popen(words(*args), cwd=cwd, env=env, stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           start_new_session=True) as proc:
         with _lock:
@@ -103,7 +155,7 @@ def run(cwd: str, *args: str, stdin: bytes = b'',
         cwd: the folder
         args: the command
         stdin: what it reads
-        env: all of its environment; default: what environment() returns
+        env: added to what environment() returns; ALONE for a repository of ours
 
     Returns:
         what it wrote to stdout
@@ -113,7 +165,7 @@ def run(cwd: str, *args: str, stdin: bytes = b'',
         GitError: it cannot be run, or did not end
     """
     try:
-        code, out, err = _communicate(args, cwd, environment() if env is None else env, stdin)
+        code, out, err = _communicate(args, cwd, {**environment(), **(env or {})}, stdin)
     except FileNotFoundError as exc:
         if exc.filename != 'git':
             raise GitError(f"no such folder: '{cwd}'") from exc
@@ -138,14 +190,10 @@ def text(cwd: str, *args: str, stdin: bytes = b'',
          env: Optional[Mapping[str, str]] = None) -> str:
     """Run git in a folder, as run() does.
 
-    Args:
-        env: added to what environment() returns
-
     Returns:
         what it wrote to stdout, as names of files are decoded
     """
-    full = {**environment(), **env} if env else None
-    return os.fsdecode(run(cwd, *args, stdin=stdin, env=full))
+    return os.fsdecode(run(cwd, *args, stdin=stdin, env=env))
 
 
 def ask(cwd: str, *args: str) -> str:
@@ -173,10 +221,10 @@ def quote_path(path: str) -> str:
 
 def _verb(args: 'tuple[str, ...]') -> str:
     """Return the name of a git command, options left out."""
-    words = iter(args)
-    for word in words:
+    left = iter(args)
+    for word in left:
         if word == '-c':
-            next(words, '')
+            next(left, '')
         elif not word.startswith('-'):
             return word
     return 'git'

@@ -45,7 +45,7 @@ from buildman.source.localversion import (
     record,
     script_environment,
 )
-from buildman.source.origin import Origin, Past, Standing, refs_of, status_sum
+from buildman.source.origin import STATUS, Origin, Past, Standing, refs_of, status_sum
 
 # What scripts ask most often, and people: taken into account whatever a script asks
 USUAL: Tuple[Tuple[str, ...], ...] = (
@@ -93,10 +93,7 @@ class _Asker:
         self._path = path
         self._digits = digits
         self._git_dir = git_dir
-        env = git.environment()
-        if git_dir:
-            env['GIT_DIR'] = git_dir
-        self._env = env
+        self._env = {**git.environment(), **git.ALONE, **({'GIT_DIR': git_dir} if git_dir else {})}
         self._described: Dict[Tuple[Tuple[str, ...], Tuple[str, ...]], List[str]] = {}
 
     def ask(self, words: Sequence[str], commit: str = '') -> Tuple[int, bytes]:
@@ -198,7 +195,7 @@ class _Finder:
         # Peeled, however often one tag names another
         if self._tags:
             out = git.text(path, 'cat-file', '--batch-check', stdin=''.join(
-                f'{name}^{{commit}}\n' for name, _ in self._tags).encode())
+                f'{name}^{{commit}}\n' for name, _ in self._tags).encode(), env=git.ALONE)
             for (name, _), line in zip(self._tags, out.splitlines()):
                 words = line.split()
                 if len(words) == 3 and words[1] == 'commit':
@@ -213,9 +210,9 @@ class _Finder:
 
     def _since(self, end: str, parents: Dict[str, Tuple[str, ...]]) -> Set[str]:
         """Add the commits that came after one, each with its parents; return where they begin"""
+        names = ''.join(f'{line}\n' for line in (*self._commits, f'^{end}'))
         lines = git.text(self._path, 'rev-list', '--boundary', '--parents', '--stdin',
-                         stdin=''.join(f'{line}\n' for line in (*self._commits, f'^{end}')).encode()
-                         ).splitlines()
+                         stdin=names.encode(), env=git.ALONE).splitlines()
         begins = set()
         for line in lines:
             name, *above = line.split()
@@ -236,8 +233,8 @@ class _Finder:
         """
         known: Dict[str, Tuple[str, ...]] = {}
         left = wanted - set(starts)
-        with subprocess.Popen(['git', 'rev-list', '--parents', '--stdin'], cwd=self._path,
-                              env=git.environment(), stdin=subprocess.PIPE,
+        with subprocess.Popen(git.words('rev-list', '--parents', '--stdin'), cwd=self._path,
+                              env={**git.environment(), **git.ALONE}, stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as proc:
             assert proc.stdin and proc.stdout
             proc.stdin.write(''.join(f'{name}\n' for name in starts))
@@ -292,7 +289,7 @@ class _Finder:
     def whole(self) -> Cut:
         """Return all commits below those to be built."""
         found = set(git.text(self._path, 'rev-list', '--stdin', stdin=''.join(
-            f'{name}\n' for name in self._commits).encode()).split())
+            f'{name}\n' for name in self._commits).encode(), env=git.ALONE).split())
         return Cut(found, set(), found)
 
     @staticmethod
@@ -325,7 +322,7 @@ class _Finder:
             # A tag may name another one
             objects.update(todo)
             out = git.text(self._path, 'cat-file', '--batch',
-                           stdin='\n'.join(todo).encode() + b'\n')
+                           stdin='\n'.join(todo).encode() + b'\n', env=git.ALONE)
             named = [line[7:] for line in out.splitlines()
                      if line.startswith('object ') and len(line) == 47]
             todo = sorted({name for name in named if name not in commits} - objects)
@@ -338,14 +335,14 @@ class _Finder:
     def pack(self, objects: Sequence[str], stem: str) -> str:
         """Write a pack of some objects; return its path."""
         name = git.text(self._path, 'pack-objects', '-q', '--delta-base-offset', stem,
-                        stdin='\n'.join(objects).encode() + b'\n').strip()
+                        stdin='\n'.join(objects).encode() + b'\n', env=git.ALONE).strip()
         return f'{stem}-{name}.pack'
 
 
 def _digits(path: str, commits: Sequence[str]) -> Dict[str, int]:
     """Return how many digits git abbreviates the hash of each commit to"""
-    out = git.text(path, 'log', '--no-walk=unsorted', '--no-show-signature', '--format=%H %h',
-                   '--stdin', stdin='\n'.join(commits).encode() + b'\n')
+    out = git.text(path, 'log', '--no-walk=unsorted', '--format=%H %h', '--stdin',
+                   stdin='\n'.join(commits).encode() + b'\n', env=git.ALONE)
     return {line.split()[0]: len(line.split()[1]) for line in out.splitlines()}
 
 
@@ -498,7 +495,7 @@ def look_at_folder(folder: str) -> Tuple[Standing, List[str]]:
     # another commit of it were in the index
     index += ''.join(f'160000 {"1" * 40}\t{name}\0' for name, what in changed.items()
                      if what.startswith(':160000'))
-    status = git.text(folder, 'status', '-uno', '--porcelain')
+    status = git.text(folder, *STATUS)
     return Standing(
         True, git.ask(folder, 'rev-parse', '--verify', '--quiet', 'HEAD'),
         git.ask(folder, 'symbolic-ref', '-q', 'HEAD'), index, unchanged, skipped,
@@ -543,10 +540,10 @@ def find_for_folder(source: str, standing: Standing, folder: str) -> Part:
         for name, text in (('HEAD', head + '\n'), ('packed-refs', refs)):
             with open(os.path.join(git_dir, name), 'w', encoding='utf-8') as outf:
                 outf.write(text)
-        git.run(texts.path, 'config', 'core.worktree', os.path.abspath(source))
+        git.run(texts.path, 'config', 'core.worktree', os.path.abspath(source), env=git.ALONE)
     if standing.inside and not standing.head:
         return part
-    there = [record(source, folder, version, auto, {**env, 'GIT_DIR': git_dir})[0]
+    there = [record(source, folder, version, auto, {**git.apart(env), 'GIT_DIR': git_dir})[0]
              for auto, version in ways]
     if there != [text for text, _ in told] and not part.warnings:
         part = dataclasses.replace(part, warnings=(_OTHER_TEXT,))

@@ -137,7 +137,7 @@ def script_environment() -> Dict[str, str]:
     runs it as well, and its environment is nobody's business there.
     """
     return {key: value for key, value in git.environment().items()
-            if key in ('PATH', 'HOME', 'LC_ALL', 'LD_LIBRARY_PATH', 'TMPDIR')
+            if key in ('GIT_EXEC_PATH', 'HOME', 'LC_ALL', 'LD_LIBRARY_PATH', 'PATH', 'TMPDIR')
             or key.startswith(('GIT_CONFIG', 'XDG_CONFIG'))}
 
 
@@ -195,7 +195,7 @@ class VersionTexts:
         self._lock = threading.Lock()
         self._texts: Dict[str, Optional[str]] = {}
         self._inputs: Dict[str, Optional[Inputs]] = {}
-        self._env = script_environment()
+        self._env = git.apart(script_environment())
 
     def close(self) -> None:
         """Remove what was made; harmless the second time."""
@@ -285,7 +285,8 @@ class VersionTexts:
         """Return the contents of objects"""
         if not names:
             return []
-        data = git.run(self.path, 'cat-file', '--batch', stdin='\n'.join(names).encode() + b'\n')
+        data = git.run(self.path, 'cat-file', '--batch', stdin='\n'.join(names).encode() + b'\n',
+                       env=git.ALONE)
         out = []
         pos = 0
         for _ in names:

@@ -32,8 +32,12 @@ STANDING = 'buildman-standing'
 _HEX = frozenset('0123456789abcdef')
 
 
+# What a folder that is built as it is and its like on a machine are compared by
+STATUS = ('status', '-uno', '--porcelain', '--no-renames')
+
+
 def status_sum(text: str) -> str:
-    """Return what two outputs of `git status --porcelain` are compared by: the files."""
+    """Return what two answers to STATUS are compared by: the files."""
     names = sorted(line[3:] for line in text.splitlines())
     return hashlib.sha256(os.fsencode('\n'.join(names))).hexdigest()
 
@@ -58,6 +62,24 @@ def _hash(value: Any) -> str:
     if len(_text(value)) not in (0, 40) or set(value) - _HEX:
         raise ValueError('the history names what is no object')
     return str(value)
+
+
+def object_folder(folder: str) -> str:
+    """Return the full path of the folder of a repository's objects.
+
+    Args:
+        folder: the repository, or in its working tree
+
+    Raises:
+        GitError: it is no repository, or its objects are not named by SHA-1
+    """
+    path = git.text(folder, 'rev-parse', '--git-path', 'objects').rstrip('\n')
+    kind = git.ask(folder, 'config', 'extensions.objectFormat')
+    if kind not in ('', 'sha1'):
+        raise GitError(f"'{os.path.abspath(folder)}' names its objects by {kind}: buildman builds "
+                       'commits, and on machines, from a repository with SHA-1 names only, as '
+                       "U-Boot's is")
+    return os.path.realpath(os.path.join(folder, path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,10 +190,9 @@ class Origin:
         Raises:
             GitError: it is none
         """
-        paths = git.run(git_dir, 'rev-parse', '--git-path', 'objects',
-                        '--git-path', 'shallow').decode().splitlines()
-        objects, shallow_file = (
-            os.path.realpath(os.path.join(git_dir, path)) for path in paths)
+        objects = object_folder(git_dir)
+        shallow_file = os.path.join(git_dir, git.text(
+            git_dir, 'rev-parse', '--git-path', 'shallow').rstrip('\n'))
         tags = git.run(git_dir, 'for-each-ref', '--format=%(objectname) %(refname)',
                        'refs/tags')
         shallow = b''
@@ -249,7 +270,7 @@ def unpack(data: str, folder: str) -> str:
         os.makedirs(os.path.join(new, 'info'))
         pack = os.path.join(new, 'pack', 'pack-past.pack')
         os.link(data, pack)
-        git.run(new, 'index-pack', pack)
+        git.run(new, 'index-pack', pack, env=git.ALONE)
         os.rename(new, objects)
     return objects
 
@@ -295,7 +316,7 @@ def make_standing(path: str, origin: Origin, commit: str) -> Tuple[str, str]:
             refs += f'{standing.head} {standing.branch}\n'.encode()
     replace_file(os.path.join(git_dir, 'packed-refs'), refs)
     replace_file(os.path.join(git_dir, 'HEAD'), f'{head}\n'.encode())
-    env = {**git.environment(), 'GIT_DIR': git_dir}
+    env = {**git.ALONE, 'GIT_DIR': git_dir}
     if standing.head:
         # What is known of the files is kept, so that they need not be read
         shutil.copy2(os.path.join(slot, 'index'), os.path.join(git_dir, 'index'))
@@ -313,7 +334,7 @@ def make_standing(path: str, origin: Origin, commit: str) -> Tuple[str, str]:
     with contextlib.suppress(GitError):
         # It fails where files differ
         git.run(path, 'update-index', '-q', '--refresh', env=env)
-    status = git.text(path, 'status', '-uno', '--porcelain', env={'GIT_DIR': git_dir})
+    status = git.text(path, *STATUS, env=env)
     if status_sum(status) == standing.status:
         return git_dir, ''
     lines = [line.strip() for line in status.splitlines()]
