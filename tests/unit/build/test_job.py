@@ -86,6 +86,21 @@ class TestMessages(unittest.TestCase):
             b"lto-wrapper: note: see the '-flto' option documentation for more information\n"
             b'lto-wrapper: warning: x\n'), 'lto-wrapper: warning: x\n')
 
+    def test_lto_jobs(self) -> None:
+        """What gcc says of make's jobs is no warning of the board's"""
+        needs('gcc', 'make')
+        with tempfile.TemporaryDirectory() as folder:
+            with open(os.path.join(folder, 'a.c'), 'w', encoding='ascii') as outf:
+                outf.write('int f(int x) { return x; }\nint main(void) { return f(0); }\n')
+            # A recipe that make does not take for a make, so there is no job server for it
+            got = subprocess.run(
+                ['make', '-f', '-'], cwd=folder, stderr=subprocess.PIPE, check=True,
+                env={'PATH': os.environ['PATH'], 'LANG': 'C.UTF-8'}, stdout=subprocess.DEVNULL,
+                input=b'all:\n\tgcc -O0 -flto=jobserver -flto-partition=max a.c\n').stderr
+        self.assertIn(b'jobserver is not available', got)
+        self.assertEqual(Tidier('/s', '/s/build', True).complaints(got + b'a.c: x\n'),
+                         'a.c: x\n')
+
     def test_tool_by_path(self) -> None:
         """What --ccache adds to a linker's warning would make it another one at every commit"""
         tidy = Tidier('/o/.bm-work/00', '/o/.bm-work/00/build', True)

@@ -32,7 +32,8 @@ _RECIPE_ERROR = re.compile(r'\[.*\] Error (\d+)\s*$')
 
 # What gcc's link-time optimiser says of the jobs that it may start: of the way in
 # which make was run, not of the source. With a job server it has nothing to say
-_SERIAL_LTO = re.compile(r'^lto-wrapper: (?:warning: using serial compilation of \d+ LTRANS jobs'
+_SERIAL_LTO = re.compile(r'^lto-wrapper: (?:warning: (?:using serial compilation of \d+ LTRANS jobs'
+                         r'|jobserver is not available: .*)'
                          r'|note: see the \S+ option documentation for more information)\n?',
                          re.MULTILINE)
 
