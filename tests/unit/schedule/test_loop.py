@@ -1,138 +1,634 @@
 # SPDX-License-Identifier: GPL-2.0+
-"""The builder loop with workers that are made up: what depends on who says what when."""
+"""The builder loop with workers that are made up: what depends on who says what when.
+
+All that a made-up worker has to say it says at once, in the thread of the loop: nothing
+waits, and a loop that would wait for ever fails.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import queue
 import tempfile
 import unittest
-from typing import Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from unittest import mock
 
-from buildman.core.events import BoardDone, Built, Event, WorkerGone
-from buildman.core.outcome import Outcome
-from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
+from buildman.core.errors import SetupError
+from buildman.core.events import (
+    BoardDone,
+    Built,
+    Crashed,
+    Event,
+    Refused,
+    Said,
+    Started,
+    WorkerComing,
+    WorkerGone,
+    WorkerReady,
+)
+from buildman.core.outcome import Outcome, without_compiler
+from buildman.core.plan import Board, BoardJob, Commit, Plan, Settings, Toolchain
 from buildman.results.tree import ResultTree
-from buildman.schedule.loop import Builder, Report
+from buildman.schedule import loop
+from buildman.schedule.loop import Builder, Report, exit_status
 from buildman.schedule.progress import Status
 
-JOB = BoardJob(Board('b', 'sandbox'), (0,), Toolchain('sandbox', '/bin/cc', '/bin', ''))
+KILLED = 'killed by a signal'
+LACKING = 'a library is missing'
+COMMITS = tuple(Commit(char * 40, char) for char in 'abc')
+
+Act = Callable[['Made', BoardJob], Iterable[Event]]
 
 
-class Twice:
-    """A worker that has its result, and once more when nothing is open any more"""
+class Events(queue.Queue):  # type: ignore[type-arg]
+    """The queue of the loop, for workers that have said all they ever will"""
 
-    name = 'twice'
-    slots = 1
-    archs: Optional[Sequence[str]] = None
-    speed = 1.0
+    def get(self, block: bool = True, timeout: Optional[float] = None) -> Event:
+        if block and timeout is None and self.empty():
+            raise AssertionError('the loop waits, and nobody has anything to say')
+        event: Event = super().get(block, timeout)
+        return event
 
-    def __init__(self, folder: str, events: 'queue.Queue[Event]') -> None:
-        self._folder = folder
-        self._events = events
 
-    def _result(self, stage: str) -> Built:
-        folder = os.path.join(self._folder, stage)
-        os.makedirs(folder)
-        path = os.path.join(folder, 'u-boot.bin')
-        with open(path, 'wb') as outf:
-            outf.write(stage.encode())
-        return Built(self.name, Outcome('b', 0, 0, images={'u-boot.bin': path}))
+def good(worker: Made, job: BoardJob) -> List[Event]:
+    """Build a board as it should be"""
+    return [*(worker.built(job, upto) for upto in job.commits), worker.done(job)]
+
+
+def bad(worker: Made, job: BoardJob) -> List[Event]:
+    """Fail a board because of the machine"""
+    return [worker.built(job, job.commits[0], return_code=2, infra=KILLED), worker.done(job)]
+
+
+def idle(_worker: Made, _job: BoardJob) -> List[Event]:
+    """Take a board and say nothing"""
+    return []
+
+
+class Made:
+    """A made-up worker; `calls`: what the loop asked of it, in order"""
+
+    def __init__(self, name: str = '', act: Act = good, slots: int = 1,
+                 archs: Optional[Sequence[str]] = None, late: bool = False,
+                 speed: float = 1.0) -> None:
+        self.name, self.act, self.archs, self.speed = name, act, archs, speed
+        # Ready when those before it have said what they say of their first boards
+        self.slots, self._slots = 0 if late else slots, slots
+        self.events: 'queue.Queue[Event]' = queue.Queue()
+        self.calls: List[Tuple[Any, ...]] = []
+        self.first: Sequence[Event] = [
+            WorkerComing(name, slots, None, speed), WorkerReady(name)] if late else []
+        self.last: Sequence[Event] = []
+
+    def built(self, job: Union[BoardJob, str], upto: int, return_code: int = 0, **kwargs: Any
+              ) -> Built:
+        """Return a result"""
+        target = job if isinstance(job, str) else job.board.target
+        return Built(self.name, Outcome(target, upto, return_code, machine=self.name, **kwargs))
+
+    def done(self, job: BoardJob, reason: str = '') -> BoardDone:
+        """Return that it is through with a board"""
+        return BoardDone(self.name, job.board.target, (), reason)
+
+    def say(self, events: Iterable[Event]) -> None:
+        """Post events."""
+        for event in events:
+            self.events.put(event)
 
     def start(self) -> None:
-        """It is ready."""
+        """Begin."""
+        self.calls.append(('start',))
+        self.slots = self._slots
+        self.say(self.first)
 
     def submit(self, job: BoardJob) -> None:
-        """Build it at once."""
-        self._events.put(self._result('x.stage-b-0'))
-        self._events.put(BoardDone(self.name, job.board.target, (), ''))
+        """Do as it was told to do."""
+        self.calls.append(('submit', job.board.target, job.commits))
+        self.say(self.act(self, job))
 
     def cancel(self, target: str) -> None:
-        """It is not slow."""
+        """Note it."""
+        self.calls.append(('cancel', target))
 
     def finish(self) -> None:
-        """Send what was under way."""
-        self._events.put(self._result('y.stage-b-0'))
+        """End, and send what was under way."""
+        self.calls.append(('finish',))
+        self.say(self.last)
 
     def stop(self) -> None:
-        """The same."""
-        self.finish()
+        """End."""
+        self.calls.append(('stop',))
+
+    def asked(self, what: str) -> List[Any]:
+        """Return what was asked of it, of a kind: boards, or (board, commits)"""
+        return [call[1:] if len(call) > 2 else call[-1] for call in self.calls if call[0] == what]
+
+    @property
+    def boards(self) -> List[str]:
+        """The boards that it was given"""
+        return [target for target, _ in self.asked('submit')]
 
 
-class Gone(Twice):
-    """A worker that leaves before it is ready"""
-
-    slots = 0
-
-    def __init__(self, events: 'queue.Queue[Event]', archs: Optional[Tuple[str, ...]]) -> None:
-        super().__init__('', events)
-        self._known = archs
-
-    def start(self) -> None:
-        """Say that it cannot take part."""
-        self._events.put(WorkerGone(self.name, 'not used: it is busy', self._known))
-
-    def finish(self) -> None:
-        """It has gone."""
-
-
-class UnbuiltTest(unittest.TestCase):
-    """Boards that nobody could build"""
+class Case(unittest.TestCase):
+    """Builds made-up boards with made-up workers"""
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        self.tree = ResultTree(folder.name, None)
+        self.dir = folder.name
+        self.tree = ResultTree(os.path.join(folder.name, 'out'), COMMITS)
+        self.out = io.StringIO()
+        self.heard: List[Tuple[Event, str]] = []
 
-    def build(self, archs: Optional[Tuple[str, ...]],
-              settings: Optional[Settings] = None) -> Report:
+    def builder(self, boards: str = 'a', commits: int = 1, settings: Optional[Settings] = None,
+                **kwargs: Any) -> Builder:
+        """Return a loop; a board of upper case is for another architecture"""
+        jobs = tuple(BoardJob(Board(name, 'riscv' if name.isupper() else 'arm'),
+                              tuple(range(commits)), Toolchain('arm', '/bin/cc', '/bin', ''))
+                     for name in boards)
+        self.status = Status(self.out)
+        made = Builder(Plan(jobs, COMMITS[:commits], settings or Settings(),
+                            tuple(range(commits))), self.tree, self.status, Events(), **kwargs)
+        made.add_listener(lambda event, fate: self.heard.append((event, fate)))
+        return made
+
+    def run_on(self, builder: Builder, *workers: Made) -> Report:
+        """Build"""
+        for worker in workers:
+            worker.events = builder.events
+        return builder.run(workers)
+
+    def build(self, boards: str, *workers: Made, **kwargs: Any) -> Report:
+        """Build boards with workers"""
+        return self.run_on(self.builder(boards, **kwargs), *workers)
+
+    def read(self, target: str, name: str, upto: int = 0) -> Optional[str]:
+        """Return a file of a result, None when it is not there"""
+        try:
+            with open(os.path.join(self.tree.board_dir(upto, target), name),
+                      encoding='utf-8') as inf:
+                return inf.read()
+        except FileNotFoundError:
+            return None
+
+    def fates(self) -> Dict[Tuple[str, str, int], str]:
+        """Return what became of results: worker, board and commit"""
+        return {(event.worker, event.outcome.target, event.outcome.commit_upto): fate
+                for event, fate in self.heard if isinstance(event, Built)}
+
+
+class OrdinaryTest(Case):
+    """Nothing goes wrong"""
+
+    def test_all(self) -> None:
+        """Each board goes out once with all its commits, each result is there and counted"""
+        def build(worker: Made, job: BoardJob) -> List[Event]:
+            return [Started('w', job.board.target, 0),
+                    worker.built(job, 0, stdout='out', seconds=9.0),
+                    worker.built(job, 1, 2, stderr='bad', reconfigured=True),
+                    worker.built(job, 2, stderr='warn', skipped=True, seconds=7.0, scan_seconds=3.0,
+                                 files={'lines': b''}), worker.done(job)]
+
+        worker = Made('w', build)
+        builder = self.builder('ab', 3)
+        seen: List[float] = []
+        result = builder.scheduler.result
+        with mock.patch.object(builder.scheduler, 'result', side_effect=lambda *args: (
+                seen.append(args[3]), result(*args))[1]):
+            report = self.run_on(builder, worker)
+        self.assertEqual(Report(built=6), report)
+        self.assertEqual([('a', (0, 1, 2)), ('b', (0, 1, 2))], worker.asked('submit'))
+        self.assertEqual([('start',), ('finish',)], [worker.calls[0], worker.calls[-1]])
+        # What was not built tells nothing of how long building takes
+        self.assertEqual([9.0, 0.0, 0.0] * 2, seen)
+        for target in 'ab':
+            self.assertEqual(['0', '2', '0'], [self.read(target, 'done', i) for i in range(3)])
+            self.assertEqual('out', self.read(target, 'log'))
+            self.assertIsNone(self.read(target, 'host'))
+        counts = builder.counts
+        self.assertEqual((2, 2, 2, 0), (counts.ok, counts.warned, counts.failed, counts.previous))
+        self.assertEqual((2, 2, 2, 6.0), (counts.skipped, counts.reconfigured, counts.scanned,
+                                          counts.scan_seconds))
+        self.assertEqual({''}, set(self.fates().values()))
+        self.assertEqual([Started('w', 'a', 0), BoardDone('w', 'a')],
+                         [event for event, _ in self.heard if not isinstance(event, Built)][:2])
+        self.assertIn('a [w]\n', self.out.getvalue())
+        self.assertIn(f'{2:5d}{2:5d}{2:5d}', self.out.getvalue())
+
+    def test_hands_full(self) -> None:
+        """A worker has a board more than slots in hand, so that none waits; never two more"""
+        for slots in (1, 3):
+            in_hand: List[BoardJob] = []
+            most: List[int] = []
+
+            def hold(worker: Made, job: BoardJob, slots: int = slots,
+                     in_hand: List[BoardJob] = in_hand, most: List[int] = most) -> List[Event]:
+                in_hand.append(job)
+                most.append(len(in_hand))
+                if len(in_hand) <= slots:
+                    return []
+                done, in_hand[:] = in_hand[:], []
+                return [event for each in done for event in good(worker, each)]
+
+            boards = 'abcdefghijklmnopqrst'[:(slots + 1) * 3]
+            report = self.build(boards, Made('w', hold, slots),
+                                settings=Settings(force_build=True))
+            self.assertEqual((len(boards), slots + 1), (report.built, max(most)))
+
+    def test_hosts(self) -> None:
+        """With other machines, each result says who built it"""
+        self.build('aB', Made('', archs=['arm']), Made('far', archs=['riscv']), host='here')
+        self.assertEqual(('here\n', 'far\n'), (self.read('a', 'host'), self.read('B', 'host')))
+
+    def test_earlier(self) -> None:
+        """What is there is not built again, unless it is to be"""
+        for target, code in (('a', 0), ('b', 2)):
+            self.tree.write(Outcome(target, 0, code))
+        for settings, boards, previous in (
+                (Settings(), 'c', 2), (Settings(force_build_failures=True), 'bc', 1),
+                (Settings(force_build=True), 'abc', 0)):
+            worker = Made('w')
+            builder = self.builder('abc', settings=settings)
+            self.assertEqual(len(boards), builder.pending())
+            self.assertFalse(builder.nothing_to_do)
+            self.run_on(builder, worker)
+            self.assertEqual((list(boards), previous), (worker.boards, builder.counts.previous))
+            self.assertEqual(3, builder.counts.done)
+            self.tree.forget(0, 'c')
+            self.tree.write(Outcome('b', 0, 2))
+        self.tree.write(Outcome('c', 0, 0))
+        self.assertTrue(self.builder('abc').nothing_to_do)
+
+    def test_commits_left(self) -> None:
+        """Of a board that was built in part, the rest is built"""
+        self.tree.write(Outcome('a', 1, 0))
+        worker = Made('w')
+        self.build('a', worker, commits=3)
+        self.assertEqual([('a', (0, 2))], worker.asked('submit'))
+
+    def test_ticker(self) -> None:
+        """What is to be told now and then is told although nothing happens"""
+        worker = Made('w', idle)
+        builder = self.builder()
+        job = builder.plan.jobs[0]
+        builder.set_ticker(lambda: worker.say(good(worker, job)), 0.001)
+        self.assertEqual(1, self.run_on(builder, worker).built)
+
+    def test_said(self) -> None:
+        """What machines say is shown, with their names"""
+        self.build('a', Made('w', lambda worker, job: [
+            Said('w', 'the fan is loud'), *good(worker, job)]))
+        self.assertIn('[w] the fan is loud\n', self.out.getvalue())
+
+    def test_weights(self) -> None:
+        """What boards are expected to cost is asked for what is to be built, and goes by that"""
+        self.tree.write(Outcome('b', 0, 0))
+        asked: List[Any] = []
+
+        def weigh(boards: Any) -> Dict[str, Tuple[float, float]]:
+            asked.append(dict(boards))
+            return {'a': (1.0, 0.5), 'c': (9.0, 5.0)}
+
+        worker = Made('w')
+        self.build('abc', worker, commits=2, weigh=weigh)
+        self.assertEqual(([{'a': 2, 'b': 1, 'c': 2}], 'c'), (asked, worker.boards[0]))
+        self.builder('abc', commits=2, weigh=weigh)
+        self.assertEqual(1, len(asked))
+
+    def test_exit_status(self) -> None:
+        """What a script learns of a run: failures, then warnings, unless they do not count"""
+        status, lost = Status(self.out), Report(missing={'a': ((0,), '')})
+        self.assertEqual((0, 100), (exit_status(status, Report(), False),
+                                    exit_status(status, lost, True)))
+        status.counts.add(0, True)
+        self.assertEqual((101, 0), (exit_status(status, Report(), False),
+                                    exit_status(status, Report(), True)))
+        status.counts.add(2, False)
+        self.assertEqual(100, exit_status(status, Report(), True))
+
+
+class MachineTest(Case):
+    """Machines fail, and are lost"""
+
+    def test_again_elsewhere(self) -> None:
+        """A failure of the machine is no result; another machine gets the board"""
+        first, second = Made('one', bad), Made('two', late=True)
+        builder = self.builder('ab')
+        seen: List[Optional[str]] = []
+        builder.add_listener(lambda event, fate: seen.append(
+            self.read('a', 'done')) if fate == 'infra' else None)
+        report = self.run_on(builder, first, second)
+        self.assertEqual((2, {}), (report.built, report.missing))
+        self.assertEqual((1, 1), (first.boards.count('a'), second.boards.count('a')))
+        self.assertEqual({None}, set(seen))
+        self.assertEqual(('infra', ''), (self.fates()[('one', 'a', 0)],
+                                         self.fates()[('two', 'a', 0)]))
+        # Told once, however many boards meet it
+        self.assertEqual(1, sum(KILLED in note for note in report.notes))
+        self.assertEqual(1, sum(isinstance(event, Said) for event, _ in self.heard))
+
+    def test_killed_make(self) -> None:
+        """A make that is killed each time is no result however often; a lacking library is"""
+        report = self.build('a', Made('w', bad))
+        self.assertEqual(['a'], list(report.missing))
+        self.assertIn(KILLED, report.missing['a'][1])
+        self.assertEqual((None, 100), (self.read('a', 'done'),
+                                       exit_status(self.status, report, False)))
+
+        def lacking(worker: Made, job: BoardJob) -> List[Event]:
+            return [worker.built(job, 0, return_code=2, infra=LACKING), worker.done(job)]
+
+        worker = Made('w', lacking)
+        report = self.build('b', worker)
+        self.assertEqual(({}, '2', ['b', 'b']), (report.missing, self.read('b', 'done'),
+                                                 worker.boards))
+
+    def test_three_in_a_row(self) -> None:
+        """A machine that fails three boards is given no more; what it has, others get"""
+        fine, broken = Made('fine', idle), Made('bad', bad, 2)
+        builder = self.builder('abcdefghi')
+        jobs = {job.board.target: job for job in builder.plan.jobs}
+
+        def go_on(event: Event, _fate: str) -> None:
+            if isinstance(event, Said) and 'put aside' in event.text:
+                fine.act = good
+                fine.say([event for target in 'ab' for event in good(fine, jobs[target])])
+
+        builder.add_listener(go_on)
+        report = self.run_on(builder, fine, broken)
+        self.assertEqual((9, {}), (report.built, report.missing))
+        self.assertIn('[bad] put aside, as 3 boards in a row failed there: ' + KILLED,
+                      report.notes)
+        self.assertEqual((list('cdefg'), list('efg')), (broken.boards, broken.asked('cancel')))
+        self.assertIn('put aside', '\n'.join(builder.aftermath.lines()))
+
+    def test_not_in_a_row(self) -> None:
+        """One good result says that the machine is not the reason; the last one is kept on"""
+        tried: List[str] = []
+
+        def mixed(worker: Made, job: BoardJob) -> List[Event]:
+            tried.append(job.board.target)
+            first = tried.count(job.board.target) == 1 and job.board.target != 'c'
+            return (bad if first else good)(worker, job)
+
+        report = self.build('abcde', Made('w', mixed), Made('idle', archs=['mips']))
+        self.assertEqual((5, []), (report.built, [
+            note for note in report.notes if 'put aside' in note]))
+        report = self.build('fghij', Made('w', bad))
+        self.assertFalse([note for note in report.notes if 'put aside' in note])
+        self.assertEqual(list('fghij'), sorted(report.missing))
+
+    def test_lost(self) -> None:
+        """What a lost machine owed is given away, less what had come; it gets nothing more"""
+        def dies(worker: Made, job: BoardJob) -> List[Event]:
+            return [] if job.board.target == 'a' else [
+                worker.built('a', 0), WorkerGone('one', 'no sign of life'),
+                worker.built('a', 1), worker.done(job)]
+
+        first, second = Made('one', dies), Made('two', late=True)
+        builder = self.builder('ab', commits=2)
+        report = self.run_on(builder, first, second)
+        self.assertEqual(({'one': 'no sign of life'}, {}, 4),
+                         (report.lost, report.missing, report.built))
+        self.assertEqual([('a', (1,)), ('b', (0, 1))], sorted(second.asked('submit')))
+        self.assertIn('[one] lost: no sign of life; given away again: a, b', report.notes)
+        self.assertNotIn(('finish',), first.calls)
+        self.assertNotIn(('one', 'a', 1), self.fates())
+        self.assertIn('one was lost: no sign of life', '\n'.join(builder.aftermath.lines()))
+
+    def test_cannot_go_on(self) -> None:
+        """A board that a machine cannot go on with is told of, and goes to another one"""
+        def full(worker: Made, job: BoardJob) -> List[Event]:
+            return [worker.done(job, 'No space left')]
+
+        first, second = Made('one', full), Made('two', late=True)
+        report = self.build('a', first, second)
+        self.assertEqual((['a'], ['a'], 1), (first.boards, second.boards, report.built))
+        self.assertEqual(["[one] 'a' not finished: No space left"], report.notes)
+
+    def test_waits_for_who_comes(self) -> None:
+        """Boards wait for a machine that is on its way, and are given up when it stays away"""
+        first, coming = Made('one', archs=['arm']), Made('two', late=True)
+        report = self.build('aB', first, coming)
+        self.assertEqual((2, ['a'], ['B']), (report.built, first.boards, coming.boards))
+        away = Made('two', late=True)
+        away.first = [WorkerGone('two', 'busy')]
+        report = self.build('cD', Made('one', archs=['arm']), away)
+        self.assertEqual({'D': ((0,), 'no machine is left that can build it')}, report.missing)
+        self.assertEqual((['[two] lost: busy'], []), (report.notes, away.boards))
+
+
+class TwiceTest(Case):
+    """Boards that two have in hand, and results that nobody asked for"""
+
+    def test_not_asked_for(self) -> None:
+        """A result of a board that one was not given, or of one that there is, is refused"""
+        def liar(worker: Made, job: BoardJob) -> List[Event]:
+            return [worker.built('B', 0, return_code=1), worker.built('ghost', 0),
+                    worker.built(job, 7), worker.built(job, 0),
+                    worker.built(job, 0, return_code=3), worker.done(job),
+                    BoardDone('w', 'B'), BoardDone('nobody', 'B'),
+                    Built('nobody', Outcome('B', 0, 9))]
+
+        report = self.build('aB', Made('w', liar, archs=['arm']), Made('v', archs=['riscv']))
+        self.assertEqual((2, '0', '0'), (report.built, self.read('a', 'done'),
+                                         self.read('B', 'done')))
+        self.assertEqual({('w', 'B', 0): 'dropped', ('w', 'ghost', 0): 'dropped',
+                          ('w', 'a', 7): 'dropped', ('w', 'a', 0): 'dropped', ('v', 'B', 0): ''},
+                         self.fates())
+        self.assertFalse(os.path.exists(self.tree.board_dir(0, 'ghost')))
+
+    def test_images_of_dropped(self) -> None:
+        """Images of a result that is not kept, or comes too late, do not fill the disk"""
+        def image(stage: str) -> Dict[str, str]:
+            path = os.path.join(self.dir, stage, 'u-boot.bin')
+            os.makedirs(os.path.dirname(path))
+            with open(path, 'w', encoding='utf-8') as outf:
+                outf.write(stage)
+            return {'u-boot.bin': path}
+
+        def twice(worker: Made, job: BoardJob) -> List[Event]:
+            return [worker.built(job, 0, infra=KILLED, images=image('x.stage-1')),
+                    worker.built(job, 0, images=image('x.stage-2')),
+                    worker.built(job, 0, images=image('x.stage-3')), worker.done(job)]
+
+        worker = Made('w', twice)
+        worker.last = [worker.built('a', 0, images=image('x.stage-4')), Said('w', 'x')]
+        self.build('a', worker)
+        self.assertEqual('x.stage-2', self.read('a', 'u-boot.bin'))
+        self.assertEqual(['out'], os.listdir(self.dir))
+
+    def test_taken_away(self) -> None:
+        """An idle worker gets what another one has not begun, and that one is told to drop it"""
+        slow = Made('slow', lambda worker, job: (
+            [Started('slow', 'a', 0)] if job.board.target == 'a' else []))
+
+        def quick(worker: Made, job: BoardJob) -> List[Event]:
+            # What was taken away comes all the same, and is refused
+            late = [slow.built(job, 0, return_code=9), slow.done(job)]
+            return [*(late if job.board.target == 'b' else []), *good(worker, job)]
+
+        fast = Made('fast', quick, late=True)
+        report = self.build('ab', slow, fast)
+        self.assertEqual(({}, ['b', 'a'], ['b', 'a']), (
+            report.missing, slow.asked('cancel'), fast.boards))
+        self.assertEqual('0', self.read('b', 'done'))
+
+    def test_first_wins(self) -> None:
+        """Of two that build the same, the first one's results count, the other is told to stop"""
+        slow = Made('slow', lambda worker, job: [Started('slow', 'a', 0)])
+        fast = Made('fast', late=True)
+        report = self.build('a', slow, fast)
+        self.assertEqual((1, ['a'], ['a']), (report.built, fast.boards, slow.asked('cancel')))
+        self.assertEqual([], fast.asked('cancel'))
+
+    def test_given_back(self) -> None:
+        """A board that was taken away and given back is owed, whatever is said of the first time"""
+        def first(worker: Made, job: BoardJob) -> List[Event]:
+            if job.board.target == 'a':
+                return [Started('one', 'a', 0)]
+            if worker.boards.count('b') == 1:
+                return []
+            # Taken, lost by the other, and here again: what is told is of the first time
+            return [worker.done(job), *good(worker, job),
+                    worker.built('a', 0), BoardDone('one', 'a')]
+
+        one = Made('one', first)
+        two = Made('two', lambda worker, job: [WorkerGone('two', 'dead')], late=True)
+        report = self.build('ab', one, two)
+        self.assertEqual(({}, 2, ['b']), (report.missing, report.built, two.boards))
+        self.assertEqual(['a', 'b', 'b'], one.boards)
+
+
+class EndTest(Case):
+    """Everything is stopped"""
+
+    def stopped(self, error: BaseException, *workers: Made, builder: Optional[Builder] = None
+                ) -> None:
+        """Build; that has to end with an error, and with all workers being stopped"""
+        builder = builder or self.builder('ab')
+        ends: List[bool] = []
+        builder.set_before_end(ends.append)
+        with self.assertRaises(type(error)) as caught:
+            self.run_on(builder, *workers)
+        self.assertIs(error, caught.exception)
+        self.assertEqual([True], ends)
+        for worker in workers:
+            self.assertEqual((1, 0), (worker.calls.count(('stop',)),
+                                      worker.calls.count(('finish',))))
+
+    def test_interrupt(self) -> None:
+        """Ctrl-C: all are stopped, what was built stays"""
+        error = KeyboardInterrupt()
+
+        def interrupted(worker: Made, job: BoardJob) -> List[Event]:
+            if job.board.target == 'c':
+                raise error
+            return good(worker, job)
+
+        self.stopped(error, Made('one', interrupted, archs=['arm']), Made('two', archs=['mips']),
+                     builder=self.builder('abcd'))
+        self.assertEqual(('0', None), (self.read('a', 'done'), self.read('d', 'done')))
+
+    def test_crash(self) -> None:
+        """What nobody thought of ends the run, and is not hidden"""
+        error = RuntimeError('odd')
+        self.stopped(error, Made('w', lambda worker, job: [Crashed('w', error)]), Made('v', idle))
+
+    def test_disk_full(self) -> None:
+        """A result that cannot be written ends the run"""
+        error = SetupError('full')
+        builder = self.builder('a')
+        with mock.patch.object(self.tree, 'write', side_effect=error):
+            self.stopped(error, Made('w'), builder=builder)
+
+    def test_in_peace(self) -> None:
+        """At the end workers finish, and what is to happen before is told that there is no hurry"""
+        ends: List[Any] = []
+        builder, worker = self.builder(), Made('w')
+        builder.set_before_end(lambda haste: ends.append((haste, ('finish',) in worker.calls)))
+        self.run_on(builder, worker)
+        self.assertEqual([(False, False)], ends)
+        self.assertEqual((1, 0), (worker.calls.count(('finish',)), worker.calls.count(('stop',))))
+
+
+class UnbuiltTest(Case):
+    """Boards that nobody could build"""
+
+    def gone(self, archs: Optional[Tuple[str, ...]], settings: Optional[Settings] = None
+             ) -> Report:
         """Build with a machine that takes no part and has these compilers"""
-        events: 'queue.Queue[Event]' = queue.Queue()
-        with open(os.devnull, 'w', encoding='utf-8') as null:
-            builder = Builder(Plan((JOB,), None, settings or Settings()), self.tree, Status(null),
-                              events, host='here')
-            return builder.run([Gone(events, archs)])
+        away = Made('w', late=True)
+        away.first = [WorkerGone('w', 'not used', archs)]
+        return self.build('a', away, settings=settings, host='here')
 
     def test_who_has_it(self) -> None:
         """No compiler is the result only if that is sure; a machine that is busy may have one"""
-        for archs in (None, ('sandbox',), ('arm', 'sandbox')):
+        for archs in (None, ('arm',), ('mips', 'arm')):
             with self.subTest(archs=archs):
-                report = self.build(archs)
-                self.assertEqual({'b': ((0,), 'no machine is left that can build it')},
+                report = self.gone(archs)
+                self.assertEqual({'a': ((0,), 'no machine is left that can build it')},
                                  report.missing)
                 self.assertEqual({}, report.lacking)
-                self.assertFalse(os.path.exists(self.tree.board_dir(0, 'b')))
-        for archs in ((), ('arm',)):
-            report = self.build(archs)
-            self.assertEqual(({}, {'b': (0,)}), (report.missing, report.lacking))
-            self.assertTrue(self.tree.lacks_compiler(0, 'b'))
+                self.assertFalse(os.path.exists(self.tree.board_dir(0, 'a')))
+        for archs in ((), ('mips',)):
+            report = self.gone(archs)
+            self.assertEqual(({}, {'a': (0,)}), (report.missing, report.lacking))
+            self.assertTrue(self.tree.lacks_compiler(0, 'a'))
         # What was found out is not forgotten when a machine does not tell
-        self.assertEqual({'b'}, set(self.build(None).missing))
-        self.assertTrue(self.tree.lacks_compiler(0, 'b'))
+        self.assertEqual({'a'}, set(self.gone(None).missing))
+        self.assertTrue(self.tree.lacks_compiler(0, 'a'))
 
     def test_earlier(self) -> None:
         """What was to be built anew, and could not be, is not what was built before"""
-        self.tree.write(Outcome('b', 0, 0))
-        self.assertEqual({}, self.build(None).missing)
-        self.assertEqual((0, False), self.tree.read_done(0, 'b'))
-        self.assertEqual({'b'}, set(self.build(None, Settings(force_build=True)).missing))
-        self.assertIsNone(self.tree.read_done(0, 'b'))
+        self.tree.write(Outcome('a', 0, 0))
+        self.assertEqual({}, self.gone(None).missing)
+        self.assertEqual((0, False), self.tree.read_done(0, 'a'))
+        self.assertEqual({'a'}, set(self.gone(None, Settings(force_build=True)).missing))
+        self.assertIsNone(self.tree.read_done(0, 'a'))
 
+    def test_known_beforehand(self) -> None:
+        """That nobody has a compiler is a result at once, told once, and no news the next time"""
+        for refused, previous in ((1, 0), (0, 1)):
+            self.heard.clear()
+            builder = self.builder('aB', unbuildable=['B'])
+            builder.tell_unbuildable()
+            builder.tell_unbuildable()
+            counts = builder.counts
+            self.assertEqual((1, refused, previous),
+                             (counts.failed, counts.refused, counts.previous))
+            self.assertEqual([Refused('', without_compiler('B', 'riscv', 0))] * refused,
+                             [event for event, _ in self.heard])
+            self.assertEqual({'B': (0,)}, builder.report.lacking)
+        self.assertEqual('2', self.read('B', 'done'))
+        # Tried again when there may be a compiler; without one, that is no news either
+        worker = Made('w', archs=['arm'])
+        builder = self.builder('aB')
+        report = self.run_on(builder, worker)
+        self.assertEqual((1, 0, 1), (report.built, builder.counts.refused,
+                                     builder.counts.previous))
+        self.assertEqual({'B': (0,)}, report.lacking)
+        worker = Made('w')
+        self.assertEqual(1, self.build('aB', worker).built)
+        self.assertEqual((['B'], '0'), (worker.boards, self.read('B', 'done')))
 
-class BuilderTest(unittest.TestCase):
-    """Results that come when they are not expected"""
+    def test_hungry(self) -> None:
+        """One that got nothing, as others seemed faster, is asked again"""
+        slow, fast = Made('slow', idle), Made('fast', idle, speed=1000.0)
+        asked: List[str] = []
+        builder = self.builder('a', weigh=lambda boards: {'a': (0.01, 0.01)})
+        real = builder.scheduler.next_for
 
-    def test_late_images(self) -> None:
-        """Images of a result that came too late do not fill the disk"""
-        with tempfile.TemporaryDirectory() as folder, \
-                open(os.devnull, 'w', encoding='utf-8') as null:
-            events: 'queue.Queue[Event]' = queue.Queue()
-            tree = ResultTree(os.path.join(folder, 'out'), None)
-            stage = os.path.join(folder, 'stage')
-            builder = Builder(Plan((JOB,), None, Settings(keep_outputs=True)), tree,
-                              Status(null), events)
-            report = builder.run([Twice(stage, events)])
-            self.assertEqual(report.missing, {})
-            self.assertEqual(os.listdir(stage), [])
-            with open(os.path.join(tree.commit_dir(0), 'b', 'u-boot.bin'), 'rb') as inf:
-                self.assertEqual(inf.read(), b'x.stage-b-0')
+        def next_for(name: str) -> Any:
+            asked.append(name)
+            if asked.count('slow') == 3:
+                fast.say(good(fast, builder.plan.jobs[0]))
+            return real(name)
+
+        with mock.patch.object(loop, 'HUNGRY_SECONDS', 0.0), \
+                mock.patch.object(builder.scheduler, 'next_for', side_effect=next_for):
+            report = self.run_on(builder, fast, slow)
+        self.assertEqual(1, report.built)
+        self.assertGreaterEqual(asked.count('slow'), 3)

@@ -82,7 +82,12 @@ class Report:
 
 
 class Builder:
-    """One run over a plan."""
+    """One run over a plan.
+
+    Attributes:
+        plan: what to build
+        events: queue that all workers post to
+    """
 
     def __init__(self, plan: Plan, tree: ResultTree, status: Status,
                  events: 'queue.Queue[Event]',
@@ -103,10 +108,10 @@ class Builder:
             unbuildable: boards that nobody has a compiler for; in a distributed
                 build that is found out by and by
         """
-        self._plan = plan
+        self.plan = plan
         self._tree = tree
         self._status = status
-        self._events = events
+        self.events = events
         self._jobs = {job.board.target: job for job in plan.jobs}
         self._workers: Dict[str, Worker] = {}
         self._retried: Set[Tuple[str, int]] = set()
@@ -161,10 +166,10 @@ class Builder:
 
     def _find_tasks(self, weigh: Optional[Weigh]) -> List[Task]:
         """Find out what is missing in the tree, and count what is there"""
-        settings = self._plan.settings
+        settings = self.plan.settings
         todo: Dict[str, List[int]] = {target: [] for target in self._jobs}
         counts = self._status.counts
-        for upto in self._plan.selected:
+        for upto in self.plan.selected:
             built = ({} if settings.force_build
                      else self._tree.built(upto, self._jobs))
             for target in self._jobs:
@@ -277,8 +282,10 @@ class Builder:
         self._tell_joining()
         try:
             for worker in workers:
+                # One that gets ready meanwhile tells so, and must not join twice
+                was_ready = worker.slots > 0
                 worker.start()
-                if worker.slots:
+                if was_ready:
                     self._join(worker)
             self._loop()
             self._before_end(False)
@@ -290,7 +297,7 @@ class Builder:
         finally:
             self._discard_late()
         self.report.missing = self.scheduler.missing()
-        if self._plan.settings.force_build:
+        if self.plan.settings.force_build:
             for target, (missing, _) in self.report.missing.items():
                 for upto in missing:
                     self._tree.forget(upto, target)
@@ -327,7 +334,7 @@ class Builder:
             hungry = self.scheduler.hungry()
             wake = min(next_tick if self._ticker else math.inf, next_try if hungry else math.inf)
             with contextlib.suppress(queue.Empty):
-                event = self._events.get(
+                event = self.events.get(
                     timeout=max(0.0, wake - time.monotonic()) if wake < math.inf else None)
             if event is not None:
                 self._handle(event)
@@ -475,7 +482,7 @@ class Builder:
         """Discard results that came when nothing was open any more, as a board was built twice"""
         with contextlib.suppress(queue.Empty):
             while True:
-                event = self._events.get_nowait()
+                event = self.events.get_nowait()
                 if isinstance(event, Built):
                     event.outcome.drop_images()
 
