@@ -28,6 +28,7 @@ import argparse
 import ast
 import concurrent.futures
 import difflib
+import functools
 import os
 import queue
 import random
@@ -279,6 +280,7 @@ class Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
 
+@functools.lru_cache(None)
 def read(module: str) -> str:
     """Return the source of a module."""
     with open(os.path.join(TOP, PACKAGE, f'{module}.py'), encoding='utf-8') as inf:
