@@ -14,9 +14,10 @@ from typing import Optional
 TESTS = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(TESTS)
 TOOLS = os.path.join(TOP, 'tools')
+# The test of who builds what uses the simulation there
+BENCH = os.path.join(TOP, 'bench')
 
-# The last since some tests use what simulates machines there
-for _folder in (TESTS, TOOLS, os.path.join(TOP, 'bench')):
+for _folder in (TESTS, TOOLS, BENCH):
     if _folder not in sys.path:
         sys.path.insert(0, _folder)
 

@@ -13,12 +13,11 @@ continued by looking for the folders without it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
 import shutil
-from typing import Container, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
+from typing import Container, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from buildman.core.errors import SetupError
 from buildman.core.outcome import Outcome, lacks_compiler
@@ -129,7 +128,7 @@ class OutputLock:
         path = os.path.join(work, 'lock')
         try:
             os.makedirs(work, exist_ok=True)
-            self._file: Optional[TextIO] = open(path, 'a+', encoding='utf-8')  # noqa: SIM115
+            self._file = open(path, 'a+', encoding='utf-8')  # noqa: SIM115
         except OSError as exc:
             raise SetupError(f"cannot write to the output folder '{base_dir}': "
                              f'{exc.strerror} (choose another with -o)') from exc
@@ -147,14 +146,13 @@ class OutputLock:
             self._file.write(f'{os.getpid()}\n')
             self._file.flush()
         except OSError as exc:
+            self._file.close()
             raise SetupError(f"cannot write to the output folder '{base_dir}': "
                              f'{exc.strerror}') from exc
 
     def close(self) -> None:
         """Release the lock."""
-        if self._file:
-            self._file.close()
-            self._file = None
+        self._file.close()
 
 
 class ResultTree:
@@ -179,8 +177,9 @@ class ResultTree:
         self.commits = commits
         self._flat = flat
         self._current = base_dir if flat or not subdirs else os.path.join(base_dir, 'current')
-        self._names = ([commit_dir_name(i, c) for i, c in enumerate(commits)]
-                       if commits is not None else None)
+        # Of the folders of commits, when there are such
+        self._names = (None if flat or commits is None else
+                       [commit_dir_name(upto, commit) for upto, commit in enumerate(commits)])
 
     @property
     def work_dir(self) -> str:
@@ -189,7 +188,7 @@ class ResultTree:
 
     def commit_dir(self, upto: int) -> str:
         """Return the folder that holds all boards of a commit."""
-        if self._flat or self._names is None:
+        if self._names is None:
             return self._current
         return os.path.join(self.base_dir, self._names[upto])
 
@@ -241,7 +240,7 @@ class ResultTree:
         Such a result stands until there is one.
         """
         done = self.read_done(upto, target)
-        if done is None or not done[0]:
+        if done is None:
             return False
         log, err = (self._read_start(upto, target, name) for name in ('log', 'err'))
         return lacks_compiler(done[0], log, err)
@@ -264,9 +263,9 @@ class ResultTree:
         """
         gone: List[str] = []
         moves: Dict[str, str] = {}
-        if self._flat or self._names is None or self.commits is None:
+        if self._names is None:
             return gone, moves
-        wanted = {commit.hash: name for commit, name in zip(self.commits, self._names)}
+        wanted = {commit.hash: name for commit, name in zip(self.commits or (), self._names)}
         found = self._folders()
         for name, (_, commit) in found.items():
             path = os.path.join(self.base_dir, name)
@@ -292,7 +291,7 @@ class ResultTree:
         Raises:
             SetupError: the folder cannot be read
         """
-        if self._flat or self._names is None:
+        if self._names is None:
             return []
         return list(self._folders().values())
 
@@ -347,7 +346,7 @@ class ResultTree:
         try:
             os.mkdir(folder)
         except FileNotFoundError:
-            os.makedirs(folder, exist_ok=True)
+            os.makedirs(folder)
         except FileExistsError:
             self._empty(folder)
         files = dict(outcome.files)
@@ -358,20 +357,11 @@ class ResultTree:
             files['sizes'] = outcome.sizes.encode()
         for name, data in files.items():
             put_file(os.path.join(folder, name), data)
-        made = {folder}
+        for parent in {os.path.dirname(name) for name in outcome.images}:
+            os.makedirs(os.path.join(folder, parent), exist_ok=True)
         for name, staged in outcome.images.items():
-            path = os.path.join(folder, name)
-            parent = os.path.dirname(path)
-            if parent not in made:
-                os.makedirs(parent, exist_ok=True)
-                made.add(parent)
-            try:
-                os.replace(staged, path)
-            except OSError as exc:
-                if exc.errno != errno.EXDEV:
-                    raise
-                # The work area is on another disk
-                shutil.move(staged, path)
+            # By rename, unless the work area is on another disk
+            shutil.move(staged, os.path.join(folder, name))
         for stage in {os.path.dirname(staged) for staged in outcome.images.values()}:
             with contextlib.suppress(OSError):
                 os.rmdir(stage)
