@@ -117,11 +117,13 @@ _lock = threading.Lock()
 def _communicate(args: Sequence[str], cwd: str, env: Mapping[str, str],
                  stdin: bytes) -> Tuple[int, bytes, bytes]:
     """Run git to its end; return exit status, stdout and stderr"""
-    with subprocess.Popen(words(*args), cwd=cwd, env=env, stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          start_new_session=True) as proc:
-        with _lock:
-            _running.add(proc)
+    # Begun and noted in one: end_all() must not come in between
+    with _lock:
+        proc = subprocess.Popen(words(*args), cwd=cwd, env=env, stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                start_new_session=True)
+        _running.add(proc)
+    with proc:
         try:
             out, err = proc.communicate(stdin, timeout=GIT_TIMEOUT)
         except BaseException:
