@@ -249,6 +249,28 @@ class TestWorkers(PoolCase):
         self.assertEqual((BOARD, 0, 0, '', 'box'),
                          (got.brd, got.commit_upto, got.return_code, got.stderr, got.remote))
 
+    def test_rules(self) -> None:
+        """What is stored goes by the rules of the command: no result of a make that was killed,
+        no escapes, and who built it
+        """
+        killed = {**result('snow', 0, 2), 'infra': 'killed by a signal'}
+        wrk = mock.Mock(toolchains={'arm': 'x'}, nthreads=1, max_boards=1)
+        wrk.name = 'box'
+        # However often: the third time it is given up
+        wrk.recv.side_effect = [PREPARED, *[killed, result('snow', 1)] * 3]
+        self.assertEqual([('snow', 1)], self.build(wrk))
+        self.assertRegex(self.err.getvalue(),
+                         r"'snow' not built \(commits 0\): given up after 3 .*killed by a signal")
+        self.assertFalse(os.path.exists(os.path.join(self.dir, '0')))
+        wrk = mock.Mock(toolchains={'arm': 'x'}, nthreads=1, max_boards=1)
+        wrk.name = 'box'
+        wrk.recv.side_effect = [PREPARED, {**result('snow', 0), 'stdout': 'a\x1b]0;x\x07b\x1b[31m\n'},
+                                {'resp': 'build_done'}]
+        self.assertEqual(WHOLE[:1], sorted(self.build(wrk))[:1])
+        for name, text in (('log', 'ab\n'), ('host', 'box\n')):
+            with open(os.path.join(self.dir, '0', 'snow', name), encoding='utf-8') as inf:
+                self.assertEqual(text, inf.read())
+
     def test_sandbox(self) -> None:
         """Boards for the host compiler go to any worker, others only where there is one"""
         wrk = mock.Mock(toolchains={}, nthreads=1, max_boards=1)

@@ -21,6 +21,7 @@ from buildman.core.events import (
     Built,
     Crashed,
     Event,
+    HandedOut,
     Refused,
     Said,
     Started,
@@ -28,15 +29,15 @@ from buildman.core.events import (
     WorkerGone,
     WorkerReady,
 )
-from buildman.core.outcome import Outcome, without_compiler
+from buildman.core.outcome import Failure, FailureKind, Outcome, without_compiler
 from buildman.core.plan import Board, BoardJob, Commit, Plan, Settings, Toolchain
 from buildman.results.tree import ResultTree
 from buildman.schedule import loop
 from buildman.schedule.loop import Builder, Report, exit_status
 from buildman.schedule.progress import Status
 
-KILLED = 'killed by a signal'
-LACKING = 'a library is missing'
+KILLED = Failure(FailureKind.KILLED, 'killed by a signal')
+LACKING = Failure(FailureKind.NO_LIBRARY, 'a library is missing')
 COMMITS = tuple(Commit(char * 40, char) for char in 'abc')
 
 Act = Callable[['Made', BoardJob], Iterable[Event]]
@@ -69,6 +70,9 @@ def idle(_worker: Made, _job: BoardJob) -> List[Event]:
 
 class Made:
     """A made-up worker; `calls`: what the loop asked of it, in order"""
+
+    ahead = 1
+    tells_done = True
 
     def __init__(self, name: str = '', act: Act = good, slots: int = 1,
                  archs: Optional[Sequence[str]] = None, late: bool = False,
@@ -213,7 +217,11 @@ class OrdinaryTest(Case):
                                           counts.scan_seconds))
         self.assertEqual({''}, set(self.fates().values()))
         self.assertEqual([Started('w', 'a', 0), BoardDone('w', 'a')],
-                         [event for event, _ in self.heard if not isinstance(event, Built)][:2])
+                         [event for event, _ in self.heard if not isinstance(
+                             event, (Built, HandedOut))][:2])
+        self.assertEqual([('a', (0, 1, 2)), ('b', (0, 1, 2))], [
+            (job.board.target, job.commits) for event, _ in self.heard
+            if isinstance(event, HandedOut) for job in event.jobs])
         self.assertIn('a [w]\n', self.out.getvalue())
         self.assertIn(f'{2:5d}{2:5d}{2:5d}', self.out.getvalue())
 
@@ -326,14 +334,14 @@ class MachineTest(Case):
         self.assertEqual(('infra', ''), (self.fates()[('one', 'a', 0)],
                                          self.fates()[('two', 'a', 0)]))
         # Told once, however many boards meet it
-        self.assertEqual(1, sum(KILLED in note for note in report.notes))
+        self.assertEqual(1, sum(KILLED.text in note for note in report.notes))
         self.assertEqual(1, sum(isinstance(event, Said) for event, _ in self.heard))
 
     def test_killed_make(self) -> None:
         """A make that is killed each time is no result however often; a lacking library is"""
         report = self.build('a', Made('w', bad))
         self.assertEqual(['a'], list(report.missing))
-        self.assertIn(KILLED, report.missing['a'][1])
+        self.assertIn(KILLED.text, report.missing['a'][1])
         self.assertEqual((None, 100), (self.read('a', 'done'),
                                        exit_status(self.status, report, False)))
 
@@ -359,7 +367,7 @@ class MachineTest(Case):
         builder.add_listener(go_on)
         report = self.run_on(builder, fine, broken)
         self.assertEqual((9, {}), (report.built, report.missing))
-        self.assertIn('[bad] put aside, as 3 boards in a row failed there: ' + KILLED,
+        self.assertIn('[bad] put aside, as 3 boards in a row failed there: ' + KILLED.text,
                       report.notes)
         self.assertEqual((list('cdefg'), list('efg')), (broken.boards, broken.asked('cancel')))
         self.assertIn('put aside', '\n'.join(builder.aftermath.lines()))

@@ -10,6 +10,7 @@ import dataclasses
 from typing import Optional, Tuple, Union
 
 from buildman.core.outcome import Outcome
+from buildman.core.plan import BoardJob
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,14 @@ class WorkerReady:
 
 
 @dataclasses.dataclass(frozen=True)
+class HandedOut:
+    """A worker was given boards, with the commits to be built."""
+
+    worker: str
+    jobs: Tuple[BoardJob, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Said:
     """Something that a machine, or what runs on it, has to say to people."""
 
@@ -97,6 +106,7 @@ class WorkerGone:
     """A worker cannot take boards any more; what it had is to be given away.
 
     Attributes:
+        reason: why, '' when it was told to end, which is no news
         archs: what it has compilers for, as far as it told before it was ready;
             None when that is not known
     """
@@ -118,5 +128,5 @@ class Crashed:
     error: Exception
 
 
-Event = Union[SlotReady, Started, Built, Refused, BoardDone, WorkerComing, WorkerReady, Said,
-              WorkerGone, Crashed]
+Event = Union[SlotReady, Started, Built, Refused, BoardDone, WorkerComing, WorkerReady, HandedOut,
+              Said, WorkerGone, Crashed]

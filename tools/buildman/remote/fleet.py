@@ -10,6 +10,7 @@ out.
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import functools
 import os
@@ -108,6 +109,7 @@ class Fleet:
         self._job_log: Optional[logs.JobLog] = None
         self._builder: Optional[Builder] = None
         self._total = 0
+        self._boards_done: 'collections.Counter[str]' = collections.Counter()
         self._push: Optional[push.PushPlan] = None
         self._finder: Optional[threading.Thread] = None
         self.warnings: List[str] = []
@@ -220,13 +222,15 @@ class Fleet:
             log.say(f'[{event.worker}] lost: {event.reason}')
         elif isinstance(event, events.Said):
             log.say(f'[{event.worker}] {event.text}')
-        elif isinstance(event, events.BoardDone) and event.reason:
-            log.say(f'[{event.worker}] {event.target}: {event.reason}')
+        elif isinstance(event, events.BoardDone):
+            self._boards_done[event.worker] += 1
+            if event.reason:
+                log.say(f'[{event.worker}] {event.target}: {event.reason}')
 
     def log_status(self) -> None:
         """Write a status line: boards done of those sent, and load, per machine."""
         if self._boss_log and self._builder:
-            parts = [f'{mach.name} {mach.boards_done}/{mach.boards_sent} boards, '
+            parts = [f'{mach.name} {self._boards_done[mach.name]}/{mach.boards_sent} boards, '
                      f'{mach.results} results, load {mach.load:.1f}' for mach in self._machines]
             counts = self._builder.counts
             self._boss_log.say(f"status: {counts.done}/{counts.total} done; {'; '.join(parts)}")

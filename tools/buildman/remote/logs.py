@@ -13,14 +13,15 @@ import contextlib
 import json
 import threading
 import time
-from typing import Optional, TextIO, Union
+from typing import Any, Mapping, Optional, TextIO, Union
 
 from buildman.core.outcome import Outcome
 from buildman.core.text import plain
 from buildman.wire import codec
 
-# Characters of a message that are logged; results carry whole files
+# Characters of a message, and of a text in one, that are logged
 MAX_LOGGED = 2000
+MAX_STRING = 200
 
 # board: target; commit: index from 0; machine: name, '-' for this one; start:
 # seconds since 1970; seconds: of the build; bytes: of all files of the result
@@ -30,15 +31,22 @@ MAX_LOGGED = 2000
 COLUMNS = ('board', 'commit', 'machine', 'start', 'seconds', 'bytes', 'status', 'attempt')
 
 
+def short(value: Any) -> Any:
+    """Return a value of a message in a form that is fit for a log."""
+    if isinstance(value, bytes):
+        return f'({len(value)} bytes)'
+    if isinstance(value, str) and len(value) > MAX_STRING:
+        return f'{value[:MAX_STRING]}… ({len(value)} characters)'
+    if isinstance(value, Mapping):
+        return {str(key): short(val) for key, val in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [short(val) for val in value]
+    return value
+
+
 def _short(msg: codec.Message) -> str:
     """Return a message as JSON, long values cut"""
-    data = codec.as_dict(msg)
-    for key, val in data.items():
-        if isinstance(val, str) and len(val) > 200:
-            data[key] = f'{val[:200]}… ({len(val)} characters)'
-        elif key == 'files' and isinstance(val, dict):
-            data[key] = {name: len(content) for name, content in val.items()}
-    text = json.dumps(data, ensure_ascii=False, default=str)
+    text = json.dumps(short(codec.as_dict(msg)), ensure_ascii=False, default=str)
     return text if len(text) <= MAX_LOGGED else text[:MAX_LOGGED] + '…'
 
 
@@ -63,15 +71,15 @@ class WorkerLog:
     Written by the machine's threads and by the loop; each line in one piece.
     """
 
-    def __init__(self, path: str) -> None:
-        """Begin a log.
+    def __init__(self, path: str, new: bool = True) -> None:
+        """Begin a log, or go on with it.
 
         Raises:
             OSError: it cannot be written
         """
         self._lock = threading.Lock()
         self._file: Optional[TextIO] = open(  # noqa: SIM115
-            path, 'w', encoding='utf-8', errors='replace', buffering=1)
+            path, 'w' if new else 'a', encoding='utf-8', errors='replace', buffering=1)
 
     def _line(self, mark: str, text: str) -> None:
         """Write a line"""
@@ -83,12 +91,11 @@ class WorkerLog:
         """Log what goes to the machine."""
         self._line('>>', msg if isinstance(msg, str) else _short(msg))
 
-    def received(self, msg: codec.Message) -> None:
+    def received(self, msg: Union[str, codec.Message]) -> None:
         """Log what comes from it."""
         if isinstance(msg, codec.Unknown):
-            self._line('<<', f'unknown kind: {msg.raw}')
-        else:
-            self._line('<<', _short(msg))
+            msg = f'unknown kind: {msg.raw}'
+        self._line('<<', msg if isinstance(msg, str) else _short(msg))
 
     def note(self, text: str) -> None:
         """Log a step that is no message."""

@@ -14,8 +14,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
 
 from buildman import boss
 from buildman.process import commands
-from buildman.remote import scripts
-from buildman.remote.poolrun import PoolRun
+from buildman.remote import callers, scripts
 
 # Seconds that all workers together get to answer `quit`
 QUIT_TIME = 30
@@ -107,13 +106,13 @@ class WorkerPool:
         Args:
             board_selected: target -> board, with `target` and `arch`
             commits: oldest first, with a `hash` each; None: the current source
-            builder: knows where results go and takes them, see `remote.poolrun`
+            builder: knows where results go and takes them, see `remote.callers`
             local_count: how many boards are built on this machine meanwhile
 
         Raises:
             SetupError: a result cannot be written
         """
-        PoolRun(self.workers, board_selected, commits, builder, local_count, self._logs).run()
+        callers.build(self.workers, board_selected, commits, builder, local_count, self._logs)
 
     # -- end ---------------------------------------------------------------
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0+
 """What a machine sends, turned into events: checked, as the machine is not trusted.
 
-A result counts when it was asked for, holds no file but those of a list, and
-its images came whole. What is refused is told with the machine's name, and the
-board is still owed.
+A result counts when it holds no file but those of a list, its images came whole,
+and the loop had asked for it. What is refused is told with the machine's name, and
+the board is still owed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import threading
-from typing import Callable, Dict, Mapping, Sequence, Set, Tuple
+from typing import Callable, Dict, Mapping, Set, Tuple
 
 from buildman.build import artifacts, output
 from buildman.core import events
@@ -32,15 +31,14 @@ def one_line(text: str) -> str:
 
 
 class Receiver:
-    """The boards that one machine owes, and what comes of them.
+    """What one machine sends, and what becomes of it.
 
-    take() is called in the reader's thread of the connection, everything else
-    by the loop or by who ends the machine.
+    take() is called in the thread that hears the machine, everything else by the
+    loop or by who ends the machine.
 
     Attributes:
         load: its load average, as it told last
-        boards_done: boards that it is through with
-        results: received, a board at a commit each
+        results: received, a board at a commit each, whatever became of them
         tells_done: it says when it is through with a board, as an older one does not
     """
 
@@ -56,7 +54,6 @@ class Receiver:
             with_images: images are asked for
         """
         self.load = 0.0
-        self.boards_done = 0
         self.results = 0
         self.tells_done = True
         self._name = name
@@ -64,24 +61,14 @@ class Receiver:
         self._log = log
         self._stage_dir = stage_dir
         self._with_images = with_images
-        self._owed: Dict[str, Set[int]] = {}
-        self._again: Dict[str, int] = {}
-        self._lock = threading.Lock()
+        # Boards that were ever given to it
+        self._given: Set[str] = set()
         self._reasons: Dict[str, str] = {}
         self._images: Dict[Tuple[str, int], Dict[str, _Image]] = {}
 
-    @property
-    def owes(self) -> bool:
-        """True when a board was given out and is not through."""
-        return bool(self._owed)
-
-    def expect(self, target: str, commits: Sequence[int]) -> None:
+    def expect(self, target: str) -> None:
         """Take note of a board that is given to the machine."""
-        with self._lock:
-            if target in self._owed:
-                # It was taken away, which the worker has not told of yet
-                self._again[target] = self._again.get(target, 0) + 1
-            self._owed[target] = set(commits)
+        self._given.add(target)
         self._reasons.pop(target, None)
 
     def tell(self, text: str) -> None:
@@ -97,50 +84,47 @@ class Receiver:
         elif isinstance(msg, codec.Started):
             self._post(events.Started(self._name, msg.board, msg.commit_upto))
         elif isinstance(msg, codec.BoardDone):
-            self._board_done(msg.board)
+            if msg.board in self._given:
+                self._board_done(msg.board)
         elif isinstance(msg, codec.Heartbeat):
-            self.load = msg.load_avg
+            self.load = msg.load_avg or self.load
         elif isinstance(msg, codec.ErrorMsg):
-            if msg.board:
-                self._reasons[msg.board] = one_line(msg.msg)
+            if msg.board in self._given:
+                self._cannot(msg.board, msg.msg)
             else:
                 self.tell(msg.msg)
         elif isinstance(msg, codec.Malformed):
             self.tell(f'sent a message that makes no sense: {msg.reason}')
-            if msg.kind == 'build_result' and msg.board in self._owed:
+            if msg.kind == 'build_result' and msg.board in self._given:
                 # That result is lost: the board is owed still
-                self._reasons[msg.board] = one_line(f'its result makes no sense: {msg.reason}')
+                self.results += 1
+                self._cannot(msg.board, f'its result makes no sense: {msg.reason}')
+
+    def _cannot(self, target: str, reason: str) -> None:
+        """Note why a board is not going to be complete"""
+        self._reasons[target] = one_line(reason)
+        if not self.tells_done:
+            self._board_done(target)
 
     def _board_done(self, target: str) -> None:
         """Tell the loop that the worker is through with a board"""
-        with self._lock:
-            if target not in self._owed:
-                return
-            if self._again.get(target):
-                self._again[target] -= 1
-            else:
-                del self._owed[target]
-        self.boards_done += 1
         self._post(events.BoardDone(self._name, target, (), self._reasons.pop(target, '')))
 
     def _result(self, msg: codec.BuildResult) -> None:
-        """Turn a result into an outcome, if it was asked for"""
+        """Turn a result into an outcome; whether it is wanted is known to the loop"""
         key = (msg.board, msg.commit_upto)
         images = self._images.pop(key, {})
-        owed = self._owed.get(msg.board)
-        if owed is None or msg.commit_upto not in owed:
+        if msg.board not in self._given:
             _drop(images)
-            if self.tells_done:
-                self._log.error(f'a result for {key} was not asked for')
+            self._log.error(f'a result for {key} was not asked for')
             return
-        owed.discard(msg.commit_upto)
-        self.load, self.results = msg.load_avg, self.results + 1
+        self.load, self.results = msg.load_avg or self.load, self.results + 1
         bad = [name for name in msg.files if not artifacts.is_result_file(name)]
         if bad or any(not image.complete for image in images.values()):
             self.tell(f"result of '{msg.board}' refused: it holds "
                        f"{bad[0] if bad else 'an image that is not complete'}")
-            self._reasons[msg.board] = 'its result was refused'
             _drop(images)
+            self._cannot(msg.board, 'its result was refused')
         else:
             self._post(events.Built(self._name, Outcome(
                 target=msg.board, commit_upto=msg.commit_upto, return_code=msg.return_code,
@@ -151,14 +135,11 @@ class Receiver:
                 reconfigured=msg.reconfigured, skipped=msg.skipped,
                 infra=output.failure_told(one_line(msg.infra), one_line(msg.infra_kind)),
                 machine=self._name)))
-        if not self.tells_done and not owed:
-            # An older worker does not tell that it is through with a board
-            self._board_done(msg.board)
 
     def _piece(self, msg: codec.FilePiece) -> None:
         """Take a piece of an image"""
         key = (msg.board, msg.commit_upto)
-        if (msg.board not in self._owed or not artifacts.is_image(msg.name)
+        if (msg.board not in self._given or not artifacts.is_image(msg.name)
                 or not self._with_images):
             self._log.error(f'a file {msg.name!r} was not asked for')
             return

@@ -67,6 +67,8 @@ class RemoteMachine:
         worker: the connection
     """
 
+    ahead = 1
+
     def __init__(self, mach: machine.Machine, ship: payload.Shipment,
                  post: Callable[[events.Event], None]) -> None:
         """Set up; nothing is started.
@@ -80,7 +82,7 @@ class RemoteMachine:
         self.slots = 0
         self.archs: Optional[Sequence[str]] = ()
         self.speed = 1.0
-        self.boards_sent = 0
+        self.boards_sent = self._results_due = 0
         self._handed_out = float('-inf')
         self._grace = float(boss.END_TIME)
         self.cache = ccache.Use(0, 0)
@@ -312,7 +314,7 @@ class RemoteMachine:
         silence = min(self.worker.silence, time.monotonic() - self._handed_out)
         if self.worker.heartbeat_interval:
             limit = MISSED_HEARTBEATS * self.worker.heartbeat_interval
-        elif self._receiver.owes or not self._prepared.is_set():
+        elif self._receiver.results < self._results_due or not self._prepared.is_set():
             limit = float(boss.BUILD_TIMEOUT)
         else:
             return ''
@@ -356,9 +358,9 @@ class RemoteMachine:
         return self._receiver.load
 
     @property
-    def boards_done(self) -> int:
-        """Boards that it is through with."""
-        return self._receiver.boards_done
+    def tells_done(self) -> bool:
+        """It says when it is through with a board."""
+        return self._receiver.tells_done
 
     @property
     def results(self) -> int:
@@ -376,8 +378,9 @@ class RemoteMachine:
         """Build a board there."""
         target = job.board.target
         tool = self._toolchains[job.board.arch]
-        self._receiver.expect(target, job.commits)
+        self._receiver.expect(target)
         self.boards_sent += 1
+        self._results_due += len(job.commits)
         if not self.worker.heartbeat_interval:
             self._handed_out = time.monotonic()
         # An older worker has been sent no files

@@ -17,7 +17,7 @@ import fcntl
 import os
 import re
 import shutil
-from typing import Container, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Callable, Container, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from buildman.core.errors import SetupError
 from buildman.core.outcome import Outcome, lacks_compiler
@@ -110,6 +110,75 @@ def put_done(folder: str, return_code: int) -> None:
     temp = os.path.join(folder, 'done.new')
     put_file(temp, str(return_code).encode())
     os.replace(temp, os.path.join(folder, 'done'))
+
+
+def _is_result_only(name: str) -> bool:
+    """Return whether a file in the folder of a build is one of its result"""
+    return name in _RESULT_ONLY or name.endswith(('.sizes', '.objdump'))
+
+
+def write_result(folder: str, outcome: Outcome,
+                 replaces: Optional[Callable[[str], bool]] = None) -> None:
+    """Write one result, replacing what an earlier run left for it.
+
+    Args:
+        folder: of this board at this commit
+        outcome: what came out; its images are moved into the folder
+        replaces: tells of a name whether it is of an earlier result, where there
+            are other files as well; None: all are
+
+    Raises:
+        SetupError: the disk is full or the folder cannot be written; `done` is
+            not there then, so the next run builds it again
+    """
+    try:
+        _write(folder, outcome, replaces)
+    except OSError as exc:
+        raise SetupError(
+            f"cannot write the result of '{outcome.target}' to '{folder}': "
+            f'{exc.strerror}') from exc
+
+
+def _write(folder: str, outcome: Outcome, replaces: Optional[Callable[[str], bool]]) -> None:
+    """Write all files of a result, `done` last"""
+    try:
+        os.mkdir(folder)
+    except FileNotFoundError:
+        os.makedirs(folder)
+    except FileExistsError:
+        _empty(folder, replaces)
+    files = dict(outcome.files)
+    files['log'] = outcome.stdout.encode('utf-8', 'surrogateescape')
+    if outcome.stderr:
+        files['err'] = outcome.stderr.encode('utf-8', 'surrogateescape')
+    if outcome.sizes:
+        files['sizes'] = outcome.sizes.encode()
+    for name, data in files.items():
+        put_file(os.path.join(folder, name), data)
+    for parent in {os.path.dirname(name) for name in outcome.images}:
+        os.makedirs(os.path.join(folder, parent), exist_ok=True)
+    for name, staged in outcome.images.items():
+        # By rename, unless the work area is on another disk
+        shutil.move(staged, os.path.join(folder, name))
+    for stage in {os.path.dirname(staged) for staged in outcome.images.values()}:
+        with contextlib.suppress(OSError):
+            os.rmdir(stage)
+    put_done(folder, outcome.return_code)
+
+
+def _empty(folder: str, replaces: Optional[Callable[[str], bool]]) -> None:
+    """Remove an earlier result, `done` first"""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(folder, 'done'))
+    for entry in list(os.scandir(folder)):
+        if replaces and not replaces(entry.name):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            if not replaces:
+                # Sub-folders hold only images
+                shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
 
 
 class OutputLock:
@@ -324,63 +393,10 @@ class ResultTree:
                              f"'{exc.filename}'") from exc
 
     def write(self, outcome: Outcome) -> None:
-        """Write one result, replacing what an earlier run left for it.
-
-        Args:
-            outcome: what came out; its images are moved into the tree
-
-        Raises:
-            SetupError: the disk is full or the folder cannot be written;
-                `done` is not there then, so the next run builds it again
-        """
-        folder = self.board_dir(outcome.commit_upto, outcome.target)
-        try:
-            self._write(folder, outcome)
-        except OSError as exc:
-            raise SetupError(
-                f"cannot write the result of '{outcome.target}' to '{folder}': "
-                f'{exc.strerror}') from exc
-
-    def _write(self, folder: str, outcome: Outcome) -> None:
-        """Write all files of a result, `done` last"""
-        try:
-            os.mkdir(folder)
-        except FileNotFoundError:
-            os.makedirs(folder)
-        except FileExistsError:
-            self._empty(folder)
-        files = dict(outcome.files)
-        files['log'] = outcome.stdout.encode('utf-8', 'surrogateescape')
-        if outcome.stderr:
-            files['err'] = outcome.stderr.encode('utf-8', 'surrogateescape')
-        if outcome.sizes:
-            files['sizes'] = outcome.sizes.encode()
-        for name, data in files.items():
-            put_file(os.path.join(folder, name), data)
-        for parent in {os.path.dirname(name) for name in outcome.images}:
-            os.makedirs(os.path.join(folder, parent), exist_ok=True)
-        for name, staged in outcome.images.items():
-            # By rename, unless the work area is on another disk
-            shutil.move(staged, os.path.join(folder, name))
-        for stage in {os.path.dirname(staged) for staged in outcome.images.values()}:
-            with contextlib.suppress(OSError):
-                os.rmdir(stage)
-        put_done(folder, outcome.return_code)
-
-    def _empty(self, folder: str) -> None:
-        """Remove an earlier result, `done` first"""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(folder, 'done'))
-        for entry in list(os.scandir(folder)):
-            if self._flat:
-                # The build is in here too, and is to go on from where it is
-                if entry.name in _RESULT_ONLY or entry.name.endswith(('.sizes', '.objdump')):
-                    os.unlink(entry.path)
-            elif entry.is_dir(follow_symlinks=False):
-                # Sub-folders hold only images
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
+        """Write one result, replacing what an earlier run left for it; see write_result()."""
+        write_result(self.board_dir(outcome.commit_upto, outcome.target), outcome,
+                     # The build is in here too, and is to go on from where it is
+                     _is_result_only if self._flat else None)
 
     def built(self, upto: int, targets: Iterable[str]) -> Dict[str, Tuple[int, bool]]:
         """Return the complete results of a commit for the targets that have one.

@@ -69,7 +69,8 @@ class WorkerState:
     ahead: int
     archs: Optional[FrozenSet[str]]
     speed: float
-    owed: Set[str] = dataclasses.field(default_factory=set)
+    # Board -> commits that it has not told of yet
+    owed: Dict[str, Set[int]] = dataclasses.field(default_factory=dict)
     begun: Set[str] = dataclasses.field(default_factory=set)
     refused: Set[str] = dataclasses.field(default_factory=set)
     advanced: Set[str] = dataclasses.field(default_factory=set)
@@ -285,6 +286,18 @@ class Ledger:
             board.given_up = ''
         return True
 
+    def heard(self, name: str, target: str, upto: int) -> bool:
+        """Record that a worker told of a commit, whether that is kept or not.
+
+        Returns:
+            True when it has told of all that it was to build of this board
+        """
+        worker = self._workers.get(name)
+        if worker is None or target not in worker.owed:
+            return False
+        worker.owed[target].discard(upto)
+        return not worker.owed[target]
+
     def board_done(self, name: str, target: str, reason: str = '') -> bool:
         """Record that a worker is through with a board.
 
@@ -313,7 +326,7 @@ class Ledger:
     def _let_go(self, worker: WorkerState, board: BoardState) -> None:
         """Take a board out of a worker's hands"""
         target = board.task.target
-        worker.owed.discard(target)
+        worker.owed.pop(target, None)
         worker.begun.discard(target)
         worker.advanced.discard(target)
         board.owners.discard(worker.name)

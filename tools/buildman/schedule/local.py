@@ -19,12 +19,20 @@ class Worker(Protocol):
             which WorkerReady ends
         archs: what it can build, None for everything
         speed: how fast it is, in any unit
+        ahead: boards that it may have in hand beyond its slots, so that none of
+            them waits for the next one
+        tells_done: it says when it is through with a board
     """
 
     name: str
     slots: int
     archs: Optional[Sequence[str]]
     speed: float
+    ahead: int
+
+    @property
+    def tells_done(self) -> bool:
+        """See above; known when it is ready."""
 
     def start(self) -> None:
         """Begin to get ready; events tell when it is."""
@@ -44,6 +52,9 @@ class Worker(Protocol):
 
 class LocalWorker:
     """This machine as a worker: an engine in the same process."""
+
+    ahead = 1
+    tells_done = True
 
     def __init__(self, engine: Engine, archs: Optional[Sequence[str]] = None,
                  speed: float = 1.0) -> None:

@@ -22,6 +22,7 @@ from typing import (
     List,
     Mapping,
     Optional,
+    Protocol,
     Sequence,
     Set,
     Tuple,
@@ -33,6 +34,7 @@ from buildman.core.events import (
     Built,
     Crashed,
     Event,
+    HandedOut,
     Refused,
     Said,
     Started,
@@ -40,9 +42,8 @@ from buildman.core.events import (
     WorkerGone,
     WorkerReady,
 )
-from buildman.core.outcome import without_compiler
-from buildman.core.plan import Plan
-from buildman.results.tree import ResultTree
+from buildman.core.outcome import Outcome, without_compiler
+from buildman.core.plan import BoardJob, Plan
 from buildman.schedule.aftermath import Aftermath
 from buildman.schedule.local import Worker
 from buildman.schedule.policy import Scheduler, Task
@@ -58,6 +59,22 @@ HUNGRY_SECONDS = 2.0
 
 # Board to number of commits -> board to expected cost, in any unit
 Weigh = Callable[[Mapping[str, int]], Mapping[str, Tuple[float, float]]]
+
+
+class Sink(Protocol):
+    """Where results go: the tree of the command, or that of a caller."""
+
+    def built(self, upto: int, targets: Iterable[str]) -> Dict[str, Tuple[int, bool]]:
+        """Return the results of a commit that are there: exit status, whether it warned."""
+
+    def lacks_compiler(self, upto: int, target: str) -> bool:
+        """Return whether the result that is there says that there was no compiler."""
+
+    def write(self, outcome: Outcome) -> None:
+        """Keep a result."""
+
+    def forget(self, upto: int, target: str) -> None:
+        """Let an earlier result count no more, as it was to be built anew and was not."""
 
 
 @dataclasses.dataclass
@@ -89,10 +106,10 @@ class Builder:
         events: queue that all workers post to
     """
 
-    def __init__(self, plan: Plan, tree: ResultTree, status: Status,
+    def __init__(self, plan: Plan, tree: Sink, status: Status,
                  events: 'queue.Queue[Event]',
                  weigh: Optional[Weigh] = None, host: str = '',
-                 unbuildable: Collection[str] = ()) -> None:
+                 unbuildable: Collection[str] = (), for_caller: bool = False) -> None:
         """Set up.
 
         Args:
@@ -107,6 +124,9 @@ class Builder:
                 distributed build; '' for a local one
             unbuildable: boards that nobody has a compiler for; in a distributed
                 build that is found out by and by
+            for_caller: workers are a caller's, of which nobody can tell whether
+                they drop a board: each stays where it is; and what they lack is no
+                result
         """
         self.plan = plan
         self._tree = tree
@@ -142,7 +162,9 @@ class Builder:
         # What somebody has compilers for, and who has not told yet
         self._able: Set[Optional[str]] = set()
         self._untold: Set[str] = set()
-        self.scheduler = Scheduler(self._find_tasks(weigh), clock=time.monotonic)
+        self._for_caller = for_caller
+        self.scheduler = Scheduler(self._find_tasks(weigh), clock=time.monotonic,
+                                   moves=not for_caller)
 
     def add_listener(self, listener: Callable[[Event, str], None]) -> None:
         """Have a function called with every event, after it was dealt with.
@@ -224,8 +246,7 @@ class Builder:
         self._status.counts.refused += 1
         self._status.result(outcome)
         self._status.progress(target)
-        for listener in self._listeners:
-            listener(Refused('', outcome), '')
+        self._tell_listeners(Refused('', outcome))
 
     def _note_lacking(self, target: str, upto: int) -> None:
         """Note that want of a compiler is the result of a board"""
@@ -242,7 +263,7 @@ class Builder:
         A machine that was lost, or is not used, may have one. Where nobody can
         tell, that is no result.
         """
-        if self._untold or None in self._able:
+        if self._untold or None in self._able or self._for_caller:
             return
         for target in self.scheduler.stranded():
             if self._jobs[target].board.arch not in self._able:
@@ -314,7 +335,7 @@ class Builder:
         self._tell_joining()
         self._note_archs(worker.name, worker.archs)
         self.scheduler.add_worker(worker.name, worker.slots, worker.archs, worker.speed,
-                                  ahead=1)
+                                  worker.ahead)
         self._fill(worker.name)
 
     def _loop(self) -> None:
@@ -372,6 +393,14 @@ class Builder:
             self.scheduler.started(event.worker, event.target)
         elif isinstance(event, Said):
             self._status.say(f'[{event.worker}] {event.text}')
+        self._tell_listeners(event, fate)
+        if isinstance(event, Built) and not self._workers[event.worker].tells_done and (
+                self.scheduler.heard(event.worker, event.outcome.target,
+                                     event.outcome.commit_upto)):
+            self._handle(BoardDone(event.worker, event.outcome.target))
+
+    def _tell_listeners(self, event: Event, fate: str = '') -> None:
+        """Pass on what happened"""
         for listener in self._listeners:
             listener(event, fate)
 
@@ -393,18 +422,23 @@ class Builder:
 
     def _fill(self, name: str) -> None:
         """Hand out boards to a worker until its hands are full"""
+        jobs: List[BoardJob] = []
         while True:
             handout = self.scheduler.next_for(name)
             if handout is None:
-                return
-            job = self._jobs[handout.target]
+                break
+            job = dataclasses.replace(self._jobs[handout.target], commits=handout.commits)
+            jobs.append(job)
             if handout.taken_from:
                 self._workers[handout.taken_from].cancel(handout.target)
             key = name, handout.target
             self._submitted[key] = self._submitted.get(key, 0) + 1
             self._handouts[handout.target] = self._handouts.get(handout.target, 0) + 1
             self._attempts[key] = self._handouts[handout.target]
-            self._workers[name].submit(dataclasses.replace(job, commits=handout.commits))
+        if jobs:
+            self._tell_listeners(HandedOut(name, tuple(jobs)))
+        for job in jobs:
+            self._workers[name].submit(job)
 
     def attempt(self, name: str, target: str) -> int:
         """Return the how-manieth try of a board it is that a worker has, or had, in hand."""
@@ -503,7 +537,8 @@ class Builder:
         text = f'lost: {event.reason}'
         if back:
             text += f"; given away again: {', '.join(back)}"
-        self._note(event.worker, text)
+        if event.reason:
+            self._note(event.worker, text)
         self._fill_all()
 
     def _note_once(self, worker: str, text: str, target: str) -> None:
@@ -515,8 +550,7 @@ class Builder:
     def _tell(self, worker: str, text: str) -> None:
         """Tell the user of something that no event tells those who listen"""
         self._note(worker, text)
-        for listener in self._listeners:
-            listener(Said(worker or 'local', text), '')
+        self._tell_listeners(Said(worker or 'local', text))
 
     def _note(self, worker: str, text: str) -> None:
         """Tell the user about something that happened on a machine"""

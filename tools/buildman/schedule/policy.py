@@ -52,8 +52,13 @@ class Scheduler(Ledger):
     """
 
     def __init__(self, tasks: Sequence[Task], max_attempts: int = MAX_ATTEMPTS,
-                 clock: Callable[[], float] = lambda: 0.0) -> None:
-        """Fill the pool; see Ledger."""
+                 clock: Callable[[], float] = lambda: 0.0, moves: bool = True) -> None:
+        """Fill the pool; see Ledger.
+
+        Args:
+            moves: an idle worker may get what another one has in hand
+        """
+        self._moves = moves
         self.unknown = 0
         self._grouped = any(task.group for task in tasks)
         # With costs unknown, boards go out in their order and nobody waits
@@ -89,7 +94,7 @@ class Scheduler(Ledger):
             return self._hand_out(worker, target)
         if len(worker.owed) >= worker.slots:
             return None
-        handout = None if withheld else self._from_others(worker)
+        handout = self._from_others(worker) if self._moves and not withheld else None
         if handout is None and self._foresees:
             self._hungry.add(name)
         return handout
@@ -108,7 +113,7 @@ class Scheduler(Ledger):
         board = self._boards[target]
         worker.group = board.task.group
         board.owners.add(worker.name)
-        worker.owed.add(target)
+        worker.owed[target] = set(board.todo)
         return Handout(target, tuple(sorted(board.todo)), taken_from)
 
     def _from_others(self, worker: WorkerState) -> Optional[Handout]:
@@ -261,7 +266,7 @@ class Scheduler(Ledger):
         return self._forecast.share(
             ((target, -cost, who(target)) for cost, _, target in boards),
             {worker.name: [self._boards[target].left
-                           for target in sorted(worker.owed - worker.begun)]
+                           for target in sorted(worker.owed.keys() - worker.begun)]
              for worker in able})
 
     def _first(self, pool: List[Tuple[float, int, str]],
