@@ -264,8 +264,9 @@ class TestWorkers(PoolCase):
         self.assertFalse(os.path.exists(os.path.join(self.dir, '0')))
         wrk = mock.Mock(toolchains={'arm': 'x'}, nthreads=1, max_boards=1)
         wrk.name = 'box'
-        wrk.recv.side_effect = [PREPARED, {**result('snow', 0), 'stdout': 'a\x1b]0;x\x07b\x1b[31m\n'},
-                                {'resp': 'build_done'}]
+        wrk.recv.side_effect = [
+            PREPARED, {**result('snow', 0), 'stdout': 'a\x1b]0;x\x07b\x1b[31m\n'},
+            {'resp': 'build_done'}]
         self.assertEqual(WHOLE[:1], sorted(self.build(wrk))[:1])
         for name, text in (('log', 'ab\n'), ('host', 'box\n')):
             with open(os.path.join(self.dir, '0', 'snow', name), encoding='utf-8') as inf:

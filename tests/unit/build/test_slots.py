@@ -60,20 +60,21 @@ class TestEngine(unittest.TestCase):
         eng = slots.Engine(config, self.events.put)
         eng.start()
         self.addCleanup(eng.stop)
-        for _ in range(5):
-            eng.submit(job)
+        for attempt in range(0, 10, 2):
+            eng.submit(dataclasses.replace(job, attempt=attempt))
             wait_for(os.path.join(source, 'started'))
             with open(os.path.join(source, 'go'), 'w', encoding='utf-8'):
                 pass
             eng.cancel('b')
-            eng.submit(job)
+            eng.submit(dataclasses.replace(job, attempt=attempt + 1))
             told = []
             while sum(isinstance(event, events.BoardDone) for event in told) < 2:
                 told.append(self.events.get(timeout=60))
             codes = [event.outcome.return_code for event in told if isinstance(event, events.Built)]
             self.assertEqual([0], codes)
-            self.assertEqual([(), (0,)], sorted(event.missing for event in told
-                                                if isinstance(event, events.BoardDone)))
+            self.assertEqual([(attempt, (0,)), (attempt + 1, ())], sorted(
+                (event.attempt, event.missing) for event in told
+                if isinstance(event, events.BoardDone)))
             for name in ('go', 'started'):
                 os.remove(os.path.join(source, name))
 

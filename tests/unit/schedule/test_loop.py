@@ -89,12 +89,13 @@ class Made:
     def built(self, job: Union[BoardJob, str], upto: int, return_code: int = 0, **kwargs: Any
               ) -> Built:
         """Return a result"""
-        target = job if isinstance(job, str) else job.board.target
-        return Built(self.name, Outcome(target, upto, return_code, machine=self.name, **kwargs))
+        target, attempt = (job, 0) if isinstance(job, str) else (job.board.target, job.attempt)
+        return Built(self.name, Outcome(target, upto, return_code, machine=self.name, **kwargs),
+                     attempt)
 
     def done(self, job: BoardJob, reason: str = '') -> BoardDone:
         """Return that it is through with a board"""
-        return BoardDone(self.name, job.board.target, (), reason)
+        return BoardDone(self.name, job.board.target, (), reason, job.attempt)
 
     def say(self, events: Iterable[Event]) -> None:
         """Post events."""
@@ -216,7 +217,7 @@ class OrdinaryTest(Case):
         self.assertEqual((2, 2, 2, 6.0), (counts.skipped, counts.reconfigured, counts.scanned,
                                           counts.scan_seconds))
         self.assertEqual({''}, set(self.fates().values()))
-        self.assertEqual([Started('w', 'a', 0), BoardDone('w', 'a')],
+        self.assertEqual([Started('w', 'a', 0), BoardDone('w', 'a', attempt=1)],
                          [event for event, _ in self.heard if not isinstance(
                              event, (Built, HandedOut))][:2])
         self.assertEqual([('a', (0, 1, 2)), ('b', (0, 1, 2))], [
@@ -494,20 +495,38 @@ class TwiceTest(Case):
 
     def test_given_back(self) -> None:
         """A board that was taken away and given back is owed, whatever is said of the first time"""
+        jobs: List[BoardJob] = []
+
         def first(worker: Made, job: BoardJob) -> List[Event]:
             if job.board.target == 'a':
                 return [Started('one', 'a', 0)]
-            if worker.boards.count('b') == 1:
+            jobs.append(job)
+            if len(jobs) == 1:
                 return []
             # Taken, lost by the other, and here again: what is told is of the first time
-            return [worker.done(job), *good(worker, job),
-                    worker.built('a', 0), BoardDone('one', 'a')]
+            return [worker.built(jobs[0], 0, 9), worker.done(jobs[0], 'dropped'),
+                    *good(worker, job), worker.built('a', 0), BoardDone('one', 'a')]
 
         one = Made('one', first)
         two = Made('two', lambda worker, job: [WorkerGone('two', 'dead')], late=True)
         report = self.build('ab', one, two)
         self.assertEqual(({}, 2, ['b']), (report.missing, report.built, two.boards))
-        self.assertEqual(['a', 'b', 'b'], one.boards)
+        self.assertEqual((['a', 'b', 'b'], [1, 3]), (one.boards, [job.attempt for job in jobs]))
+        self.assertEqual('0', self.read('b', 'done'))
+
+    def test_older(self) -> None:
+        """One that tells neither of attempts nor that it is through with a board"""
+        def old(worker: Made, job: BoardJob) -> List[Event]:
+            # The second commit is lost the first time, as the machine is full
+            return [worker.built(job.board.target, upto, infra=LACKING if (
+                upto and len(worker.boards) == 1) else None) for upto in job.commits]
+
+        worker = Made('w', old)
+        worker.tells_done = False
+        report = self.build('abc', worker, commits=2)
+        self.assertEqual((6, {}), (report.built, report.missing))
+        self.assertEqual([('a', (0, 1)), ('a', (1,)), ('b', (0, 1)), ('c', (0, 1))],
+                         sorted(worker.asked('submit')))
 
 
 class EndTest(Case):

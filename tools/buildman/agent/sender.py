@@ -20,12 +20,13 @@ MAX_OUTPUT = 12 << 20
 Send = Callable[[codec.Message], None]
 
 
-def send_result(send: Send, outcome: Outcome, with_images: bool) -> None:
+def send_result(send: Send, outcome: Outcome, attempt: int, with_images: bool) -> None:
     """Send a result, its images first; they are removed here.
 
     Args:
         send: sends a message
         outcome: what came out
+        attempt: see `BoardJob`
         with_images: the boss knows what a piece of an image is
     """
     infra = outcome.infra
@@ -44,7 +45,7 @@ def send_result(send: Send, outcome: Outcome, with_images: bool) -> None:
         files=outcome.files, seconds=outcome.seconds,
         infra=infra.text if infra else '', infra_kind=infra.kind.value if infra else '',
         scan_seconds=outcome.scan_seconds,
-        reconfigured=outcome.reconfigured, skipped=outcome.skipped)
+        reconfigured=outcome.reconfigured, skipped=outcome.skipped, attempt=attempt)
     try:
         send(result)
     except ValueError as exc:

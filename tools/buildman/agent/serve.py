@@ -13,7 +13,6 @@ stderr: stdout carries nothing but messages.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import functools
@@ -106,7 +105,8 @@ class Worker:
         self._prepared = False
         self._strict = True
         self._strict_lock = threading.Lock()
-        self._open: 'collections.Counter[str]' = collections.Counter()
+        # Boards in hand
+        self._open = 0
         self._finishing = False
         self._exceptions = 0
         self._blobs = env_files.BlobStore(os.path.join(work_dir, 'blobs') if work_dir else '')
@@ -173,7 +173,7 @@ class Worker:
                     continue
                 try:
                     self._channel.send(codec.Heartbeat(
-                        load_avg=os.getloadavg()[0], active=sum(self._open.values())))
+                        load_avg=os.getloadavg()[0], active=self._open))
                 except ChannelError:
                     self._queue.put(_End('the boss does not read'))
                     return
@@ -247,21 +247,21 @@ class Worker:
         except (BuildmanError, OSError, TypeError, ValueError) as exc:
             self._error(f'{type(msg).__name__}: {exc}')
 
-    def _error(self, text: str, board: str = '') -> None:
+    def _error(self, text: str, board: str = '', attempt: int = 0) -> None:
         """Tell the boss what went wrong"""
         self._exceptions += 1
         self._send(codec.ErrorMsg(text, board))
         if board:
-            self._send(codec.BoardDone(board))
+            self._send(codec.BoardDone(board, attempt))
 
-    def _not_built(self, board: str, commits: Iterable[int], reason: str) -> None:
+    def _not_built(self, board: str, commits: Iterable[int], reason: str, attempt: int) -> None:
         """Tell the boss that this machine cannot build a board.
 
         An older boss knows no way to hear that: it gets results that say why,
         rather than none, which it would wait for.
         """
         if self._channel.version:
-            self._error(reason, board)
+            self._error(reason, board, attempt)
             return
         self._exceptions += 1
         for upto in sorted(commits):
@@ -324,7 +324,7 @@ class Worker:
         env, inputs = self._environment([commit for commit in ends if commit])
         slots = msg.max_boards or cpu_count()
         self._slots_ready, self._prepared = 0, False
-        self._open.clear()
+        self._open = 0
         self._be_strict(True)
         self._generation += 1
         self._finishing, self._exceptions = False, 0
@@ -377,11 +377,11 @@ class Worker:
                 raise ValueError(f'there are only {len(every)} commits')
             words = tuple(self._blobs.resolve(word) for word in msg.make_args)
             board = Board(msg.board, msg.arch, base=msg.base, fragments=msg.fragments)
-            job = BoardJob(board, upto, self._choose(msg), words)
+            job = BoardJob(board, upto, self._choose(msg), words, msg.attempt)
         except ValueError as exc:
-            self._not_built(msg.board, upto, str(exc))
+            self._not_built(msg.board, upto, str(exc), msg.attempt)
             return
-        self._open[msg.board] += 1
+        self._open += 1
         self._engine.submit(job)
 
     def _choose(self, msg: codec.BuildBoard) -> Toolchain:
@@ -438,9 +438,10 @@ class Worker:
                 self._send(codec.BuildPrepareDone())
                 self._be_strict(False)
         elif isinstance(event, events.Started):
-            self._send(codec.Started(event.target, event.commit_upto))
+            self._send(codec.Started(event.target, event.commit_upto, event.attempt))
         elif isinstance(event, events.Built):
-            sender.send_result(self._send, event.outcome, bool(self._channel.version))
+            sender.send_result(self._send, event.outcome, event.attempt,
+                               bool(self._channel.version))
         elif isinstance(event, events.BoardDone):
             self._board_done(event)
         elif isinstance(event, events.Crashed):
@@ -452,14 +453,11 @@ class Worker:
 
     def _board_done(self, event: events.BoardDone) -> None:
         """Tell that a slot is through with a board"""
-        target = event.target
-        self._open[target] -= 1
-        if self._open[target] <= 0:
-            del self._open[target]
+        self._open -= 1
         if event.reason:
-            self._not_built(target, event.missing, event.reason)
+            self._not_built(event.target, event.missing, event.reason, event.attempt)
         else:
-            self._send(codec.BoardDone(target))
+            self._send(codec.BoardDone(event.target, event.attempt))
         self._maybe_done()
 
 

@@ -72,19 +72,6 @@ class EngineConfig:
     elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(eq=False)
-class _Ticket:
-    """A board that was submitted once.
-
-    It may be dropped and submitted again before the slot that has it notices;
-    what that one still sends is of the dropped one.
-    """
-
-    job: BoardJob
-    running: bool = False
-    cancelled: bool = False
-
-
 class Engine:
     """Builds the boards that are submitted, and posts what happens."""
 
@@ -99,10 +86,11 @@ class Engine:
         self._post = post
         self._groups = ProcessGroups()
         self._server = (JobServer(config.tokens) if config.settings.jobs == 0 else None)
-        self._queue: 'queue.Queue[Optional[_Ticket]]' = queue.Queue()
+        self._queue: 'queue.Queue[Optional[BoardJob]]' = queue.Queue()
         self._threads: List[threading.Thread] = []
         self._lock = threading.Lock()
-        self._tickets: Dict[str, List[_Ticket]] = {}
+        # Board -> attempt that is wanted
+        self._wanted: Dict[str, int] = {}
         self._stopping = False
         self._finishing = False
         self._alive = 0
@@ -184,20 +172,15 @@ class Engine:
     def submit(self, job: BoardJob) -> None:
         """Queue a board; its results come as events."""
         with self._lock:
-            ticket = _Ticket(job)
-            self._tickets.setdefault(job.board.target, []).append(ticket)
+            self._wanted[job.board.target] = job.attempt
         self._groups.allow(job.board.target)
-        self._queue.put(ticket)
+        self._queue.put(job)
 
     def cancel(self, target: str) -> None:
         """Drop a board: what of it runs is ended, BoardDone tells the rest."""
         with self._lock:
-            tickets = self._tickets.get(target, [])
-            running = any(ticket.running for ticket in tickets)
-            for ticket in tickets:
-                ticket.cancelled = True
-        if running:
-            self._groups.end(target)
+            self._wanted.pop(target, None)
+        self._groups.end(target)
 
     def finish(self) -> None:
         """Let the slots end when the queue is empty."""
@@ -279,10 +262,10 @@ class Engine:
             return
         self._post(SlotReady(config.name, number))
         while True:
-            ticket = self._queue.get()
-            if ticket is None or self._stopping:
+            job = self._queue.get()
+            if job is None or self._stopping:
                 return
-            self._run_board(maker, ticket)
+            self._run_board(maker, job)
 
     def _make_slot(self, number: int) -> MakeJob:
         """Get the source of a slot ready
@@ -319,48 +302,41 @@ class Engine:
                 raise Stopped
             source.prepare(commit, alone=self._alone)
 
-    def _is_cancelled(self, ticket: _Ticket) -> bool:
+    def _is_cancelled(self, job: BoardJob) -> bool:
         """Return whether a board was dropped"""
         with self._lock:
-            return self._stopping or ticket.cancelled
+            return self._stopping or self._wanted.get(job.board.target) != job.attempt
 
-    def _run_board(self, maker: MakeJob, ticket: _Ticket) -> None:
+    def _run_board(self, maker: MakeJob, job: BoardJob) -> None:
         """Build a board at all its commits"""
-        job = ticket.job
         name, target = self._config.name, job.board.target
         left = list(job.commits)
         reason = ''
-        with self._lock:
-            ticket.running = True
         try:
-            if not self._is_cancelled(ticket):
+            if not self._is_cancelled(job):
                 maker.start_board(job)
-                self._build_commits(maker, ticket, left)
+                self._build_commits(maker, job, left)
                 if not left:
                     maker.end_board()
         except Stopped:
             pass
         except (OSError, BuildmanError) as exc:
             reason = _one_line(exc)
-        finally:
-            with self._lock:
-                ticket.running = False
-                self._tickets[target].remove(ticket)
         if not self._stopping:
-            self._post(BoardDone(name, target, tuple(left), reason))
+            self._post(BoardDone(name, target, tuple(left), reason, job.attempt))
 
-    def _build_commits(self, maker: MakeJob, ticket: _Ticket, left: List[int]) -> None:
+    def _build_commits(self, maker: MakeJob, job: BoardJob, left: List[int]) -> None:
         """Build the commits in `left`, taking each away when it is done"""
-        name, target = self._config.name, ticket.job.board.target
-        while left and not self._is_cancelled(ticket):
-            self._post(Started(name, target, left[0]))
+        name = self._config.name
+        while left and not self._is_cancelled(job):
+            self._post(Started(name, job.board.target, left[0], job.attempt))
             outcome = maker.build(left[0])
             # What was ended on purpose is no verdict
-            if self._is_cancelled(ticket):
+            if self._is_cancelled(job):
                 outcome.drop_images()
                 return
             outcome.machine = name
-            self._post(Built(name, outcome))
+            self._post(Built(name, outcome, job.attempt))
             left.pop(0)
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0+
 """What those that build tell the loop that owns the run.
 
-Every event names the worker that it comes from: '' is this machine.
+Every event names the worker that it comes from: '' is this machine. What is told of
+a board has the attempt that it is of, see `BoardJob`; 0 from an older worker.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Started:
     worker: str
     target: str
     commit_upto: int
+    attempt: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Built:
 
     worker: str
     outcome: Outcome
+    attempt: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,7 @@ class BoardDone:
     target: str
     missing: Tuple[int, ...] = ()
     reason: str = ''
+    attempt: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -160,12 +160,15 @@ class BoardJob:
             source is built
         toolchain: compiler to use
         make_args: extra words for make, from [make-flags]
+        attempt: how often the board had been handed out then, this time included;
+            all that comes back tells it. 0 from an older boss
     """
 
     board: Board
     commits: Tuple[int, ...]
     toolchain: Toolchain
     make_args: Tuple[str, ...] = ()
+    attempt: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

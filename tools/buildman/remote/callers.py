@@ -189,9 +189,9 @@ class CallerWorker:
         """Have it build a board."""
         target, arch = job.board.target, job.board.arch
         self.sent += len(job.commits)
-        if self.version and len(job.commits) < len(self._commits or (None,)):
-            ask = functools.partial(self._worker.send,
-                                    codec.BuildBoard(target, arch, job.commits))
+        if self.version:
+            ask = functools.partial(self._worker.send, codec.BuildBoard(
+                target, arch, job.commits, attempt=job.attempt))
         else:
             ask = functools.partial(self._worker.build_board, target, arch)
         self._try(f"cannot be given '{target}'", ask)

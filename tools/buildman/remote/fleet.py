@@ -211,8 +211,9 @@ class Fleet:
         if log is None or self._job_log is None or self._builder is None:
             return
         if isinstance(event, events.Built):
-            attempt = self._builder.attempt(event.worker, event.outcome.target)
-            self._job_log.add(event.outcome, fate, attempt)
+            self._job_log.add(event.outcome, fate, event.attempt
+                              or self._builder.scheduler.attempt(event.worker,
+                                                                 event.outcome.target))
         elif isinstance(event, events.Refused):
             self._job_log.add(event.outcome, '')
             log.say(f'{event.outcome.target}: {event.outcome.stderr}')

@@ -82,10 +82,10 @@ class Receiver:
         elif isinstance(msg, codec.FilePiece):
             self._piece(msg)
         elif isinstance(msg, codec.Started):
-            self._post(events.Started(self._name, msg.board, msg.commit_upto))
+            self._post(events.Started(self._name, msg.board, msg.commit_upto, msg.attempt))
         elif isinstance(msg, codec.BoardDone):
             if msg.board in self._given:
-                self._board_done(msg.board)
+                self._board_done(msg.board, msg.attempt)
         elif isinstance(msg, codec.Heartbeat):
             self.load = msg.load_avg or self.load
         elif isinstance(msg, codec.ErrorMsg):
@@ -106,9 +106,10 @@ class Receiver:
         if not self.tells_done:
             self._board_done(target)
 
-    def _board_done(self, target: str) -> None:
+    def _board_done(self, target: str, attempt: int = 0) -> None:
         """Tell the loop that the worker is through with a board"""
-        self._post(events.BoardDone(self._name, target, (), self._reasons.pop(target, '')))
+        self._post(events.BoardDone(self._name, target, (), self._reasons.pop(target, ''),
+                                    attempt))
 
     def _result(self, msg: codec.BuildResult) -> None:
         """Turn a result into an outcome; whether it is wanted is known to the loop"""
@@ -134,7 +135,7 @@ class Receiver:
                 seconds=msg.seconds, scan_seconds=msg.scan_seconds,
                 reconfigured=msg.reconfigured, skipped=msg.skipped,
                 infra=output.failure_told(one_line(msg.infra), one_line(msg.infra_kind)),
-                machine=self._name)))
+                machine=self._name), msg.attempt))
 
     def _piece(self, msg: codec.FilePiece) -> None:
         """Take a piece of an image"""

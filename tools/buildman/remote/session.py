@@ -389,7 +389,7 @@ class RemoteMachine:
         self._send(codec.BuildBoard(
             target, job.board.arch, job.commits, words,
             {key: str(val) for key, val in dataclasses.asdict(tool).items()},
-            job.board.base, job.board.fragments))
+            job.board.base, job.board.fragments, job.attempt))
 
     def cancel(self, target: str) -> None:
         """Drop a board there."""

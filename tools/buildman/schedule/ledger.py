@@ -61,6 +61,19 @@ class Task:
 
 
 @dataclasses.dataclass
+class Debt:
+    """A board in a worker's hands.
+
+    Attributes:
+        attempt: how often the board had been handed out then
+        left: commits that the worker has not told of yet
+    """
+
+    attempt: int
+    left: Set[int]
+
+
+@dataclasses.dataclass
 class WorkerState:
     """What is known of a worker"""
 
@@ -69,8 +82,7 @@ class WorkerState:
     ahead: int
     archs: Optional[FrozenSet[str]]
     speed: float
-    # Board -> commits that it has not told of yet
-    owed: Dict[str, Set[int]] = dataclasses.field(default_factory=dict)
+    owed: Dict[str, Debt] = dataclasses.field(default_factory=dict)
     begun: Set[str] = dataclasses.field(default_factory=set)
     refused: Set[str] = dataclasses.field(default_factory=set)
     advanced: Set[str] = dataclasses.field(default_factory=set)
@@ -86,6 +98,7 @@ class BoardState:
     order: int
     todo: Set[int]
     owners: Set[str] = dataclasses.field(default_factory=set)
+    handouts: int = 0
     attempts: List[str] = dataclasses.field(default_factory=list)
     given_up: str = ''
 
@@ -247,10 +260,21 @@ class Ledger:
 
     # -- what comes back ---------------------------------------------------
 
-    def started(self, name: str, target: str) -> None:
-        """Record that a worker has begun with a board."""
+    def attempt(self, name: str, target: str) -> int:
+        """Return the number of the attempt that a worker has in hand, 0 for none."""
         worker = self._workers.get(name)
-        if worker and target in worker.owed and target not in worker.begun:
+        debt = worker.owed.get(target) if worker else None
+        return debt.attempt if debt else 0
+
+    def _debtor(self, name: str, target: str, attempt: int) -> Optional[WorkerState]:
+        """Return the worker, when it has just this attempt in hand; 0 stands for any"""
+        owed = self.attempt(name, target)
+        return self._workers[name] if owed and attempt in (0, owed) else None
+
+    def started(self, name: str, target: str, attempt: int = 0) -> None:
+        """Record that a worker has begun with a board."""
+        worker = self._debtor(name, target, attempt)
+        if worker and target not in worker.begun:
             self._begin(worker, self._boards[target])
 
     def _begin(self, worker: WorkerState, board: BoardState) -> None:
@@ -260,22 +284,24 @@ class Ledger:
         self._forecast.begin(worker.name, target, board.task.cost(
             len(board.todo), target not in worker.advanced))
 
-    def result(self, name: str, target: str, upto: int, seconds: float = 0.0) -> bool:
+    def result(self, name: str, target: str, upto: int, seconds: float = 0.0,
+               attempt: int = 0) -> bool:
         """Record a result.
 
         Args:
             name, target, upto: worker, board and index of the commit
             seconds: that the build took; 0 when that tells nothing
+            attempt: that it is of; 0 when the worker does not tell
 
         Returns:
             True when it is to be kept; False when this worker was not to build
             it, or it is there already
         """
-        board = self._boards.get(target)
-        if board is None or name not in board.owners or upto not in board.todo:
+        worker = self._debtor(name, target, attempt)
+        if worker is None or upto not in self._boards[target].todo:
             return False
+        board = self._boards[target]
         board.todo.discard(upto)
-        worker = self._workers[name]
         self._forecast.learn(name, board.task.cost(1, target not in worker.advanced), seconds)
         worker.advanced.add(target)
         self._begin(worker, board)
@@ -292,28 +318,30 @@ class Ledger:
         Returns:
             True when it has told of all that it was to build of this board
         """
-        worker = self._workers.get(name)
-        if worker is None or target not in worker.owed:
+        worker = self._debtor(name, target, 0)
+        if worker is None:
             return False
-        worker.owed[target].discard(upto)
-        return not worker.owed[target]
+        left = worker.owed[target].left
+        left.discard(upto)
+        return not left
 
-    def board_done(self, name: str, target: str, reason: str = '') -> bool:
+    def board_done(self, name: str, target: str, reason: str = '', attempt: int = 0) -> bool:
         """Record that a worker is through with a board.
 
         Args:
             reason: why commits are missing, when the machine could not go on;
                 the board is not offered to this worker again then, unless no
                 other one may have it
+            attempt: see result()
 
         Returns:
             True when the board goes back to the pool or is given up, as
             commits are missing
         """
-        worker = self._workers.get(name)
-        board = self._boards.get(target)
-        if worker is None or board is None or name not in board.owners:
+        worker = self._debtor(name, target, attempt)
+        if worker is None:
             return False
+        board = self._boards[target]
         self._let_go(worker, board)
         if not board.todo or board.owners or board.given_up:
             return False

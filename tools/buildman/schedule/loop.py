@@ -146,14 +146,10 @@ class Builder:
         self._before_end: Callable[[bool], None] = lambda haste: None
         self._told: Set[Tuple[str, str]] = set()
         self._bad_boards: Dict[str, Set[str]] = {}
-        # (worker, board) -> how often it was submitted and not told to be done
-        self._submitted: Dict[Tuple[str, str], int] = {}
         self._changed = True
         self.report = Report()
         self.aftermath = Aftermath()
         self._began = time.monotonic()
-        self._handouts: Dict[str, int] = {}
-        self._attempts: Dict[Tuple[str, str], int] = {}
         self._unbuildable = unbuildable
         # Boards at commits that are not to be built, as that cannot be done
         self._refused: List[Tuple[str, int]] = []
@@ -390,7 +386,7 @@ class Builder:
             self._join(self._workers[event.worker])
             self._changed = True
         elif isinstance(event, Started):
-            self.scheduler.started(event.worker, event.target)
+            self.scheduler.started(event.worker, event.target, event.attempt)
         elif isinstance(event, Said):
             self._status.say(f'[{event.worker}] {event.text}')
         self._tell_listeners(event, fate)
@@ -406,18 +402,13 @@ class Builder:
 
     def _board_done(self, event: BoardDone) -> None:
         """See what has become of a board on a worker"""
-        key = event.worker, event.target
-        left = self._submitted.get(key, 1) - 1
-        self._submitted[key] = left
-        # Taken away and given back before that was told: the next one counts
-        if left <= 0:
-            del self._submitted[key]
-            blamed = self._blamed.pop(event.target, '')
-            if self.scheduler.board_done(event.worker, event.target, event.reason or blamed):
-                if event.reason:
-                    self._note(event.worker, f"'{event.target}' not finished: {event.reason}")
-                    self._bad_board(event.worker, event.target, event.reason)
-                self._fill_all()
+        reason = event.reason or self._blamed.get(event.target, '')
+        if self.scheduler.board_done(event.worker, event.target, reason, event.attempt):
+            self._blamed.pop(event.target, None)
+            if event.reason:
+                self._note(event.worker, f"'{event.target}' not finished: {event.reason}")
+                self._bad_board(event.worker, event.target, event.reason)
+            self._fill_all()
         self._fill(event.worker)
 
     def _fill(self, name: str) -> None:
@@ -427,22 +418,14 @@ class Builder:
             handout = self.scheduler.next_for(name)
             if handout is None:
                 break
-            job = dataclasses.replace(self._jobs[handout.target], commits=handout.commits)
-            jobs.append(job)
+            jobs.append(dataclasses.replace(self._jobs[handout.target], commits=handout.commits,
+                                            attempt=handout.attempt))
             if handout.taken_from:
                 self._workers[handout.taken_from].cancel(handout.target)
-            key = name, handout.target
-            self._submitted[key] = self._submitted.get(key, 0) + 1
-            self._handouts[handout.target] = self._handouts.get(handout.target, 0) + 1
-            self._attempts[key] = self._handouts[handout.target]
         if jobs:
             self._tell_listeners(HandedOut(name, tuple(jobs)))
         for job in jobs:
             self._workers[name].submit(job)
-
-    def attempt(self, name: str, target: str) -> int:
-        """Return the how-manieth try of a board it is that a worker has, or had, in hand."""
-        return self._attempts.get((name, target), 1)
 
     def _fill_all(self) -> None:
         """Hand out boards to all, after some came back"""
@@ -471,7 +454,8 @@ class Builder:
             self._bad_board(event.worker, outcome.target, outcome.infra.text)
             return 'infra'
         seconds = 0.0 if outcome.skipped else outcome.seconds
-        if not self.scheduler.result(event.worker, outcome.target, outcome.commit_upto, seconds):
+        if not self.scheduler.result(event.worker, outcome.target, outcome.commit_upto, seconds,
+                                     event.attempt):
             outcome.drop_images()
             return 'dropped'
         if not outcome.infra:
@@ -528,8 +512,6 @@ class Builder:
         self._tell_joining()
         if event.archs is not None:
             self._note_archs(event.worker, event.archs)
-        for key in [key for key in self._submitted if key[0] == event.worker]:
-            del self._submitted[key]
         was_ready = event.worker in self.scheduler.workers
         back = self.scheduler.lost(event.worker)
         self.aftermath.note(event.worker, time.monotonic() - self._began,

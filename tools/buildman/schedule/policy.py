@@ -15,7 +15,7 @@ import heapq
 from typing import Callable, List, Optional, Sequence, Set, Tuple
 
 from buildman.schedule.forecast import REFRESH, Shares
-from buildman.schedule.ledger import MAX_ATTEMPTS, START_UP, Ledger, Task, WorkerState
+from buildman.schedule.ledger import MAX_ATTEMPTS, START_UP, Debt, Ledger, Task, WorkerState
 
 __all__ = ['MAX_ATTEMPTS', 'Handout', 'Scheduler', 'Task']
 
@@ -33,6 +33,7 @@ class Handout:
     Attributes:
         target: the board
         commits: those still missing
+        attempt: how often the board was handed out, this time included
         taken_from: worker that had it in hand without having begun; it is to
             be told to drop it. '' when the board comes from the pool or is
             built twice, since its owner may be slow
@@ -40,6 +41,7 @@ class Handout:
 
     target: str
     commits: Tuple[int, ...]
+    attempt: int
     taken_from: str = ''
 
 
@@ -113,8 +115,9 @@ class Scheduler(Ledger):
         board = self._boards[target]
         worker.group = board.task.group
         board.owners.add(worker.name)
-        worker.owed[target] = set(board.todo)
-        return Handout(target, tuple(sorted(board.todo)), taken_from)
+        board.handouts += 1
+        worker.owed[target] = Debt(board.handouts, set(board.todo))
+        return Handout(target, tuple(sorted(board.todo)), board.handouts, taken_from)
 
     def _from_others(self, worker: WorkerState) -> Optional[Handout]:
         """Find something for an idle worker when the pool has nothing for it.

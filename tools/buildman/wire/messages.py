@@ -174,6 +174,7 @@ class BuildBoard(Command):
         toolchain: the fields of the `Toolchain` to use, on that machine;
             empty when `configure` told it by arch
         base, fragments: of a board of -X, see `Board`
+        attempt: see `BoardJob`; comes back with all that is told of the board
     """
 
     board: str = _need(TEXT)
@@ -183,6 +184,7 @@ class BuildBoard(Command):
     toolchain: Mapping[str, str] = _extra(STRING_MAP, factory=dict)
     base: str = _extra(TEXT, '')
     fragments: Tuple[str, ...] = _extra(STRINGS, ())
+    attempt: int = _extra(COUNT, 0)
 
 
 def fill(cls: Type[Any], obj: Mapping[str, Any]) -> Any:
@@ -332,6 +334,7 @@ class Started(Response):
 
     board: str = _need(TEXT)
     commit_upto: int = _need(COUNT)
+    attempt: int = _extra(COUNT, 0)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -387,6 +390,7 @@ class BuildResult(Response):
     infra_kind: str = _extra(TEXT, '')
     reconfigured: bool = _extra(BOOL, False)
     skipped: bool = _extra(BOOL, False)
+    attempt: int = _extra(COUNT, 0)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -394,6 +398,7 @@ class BoardDone(Response):
     """All results of this board are sent."""
 
     board: str = _need(TEXT)
+    attempt: int = _extra(COUNT, 0)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
