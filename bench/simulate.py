@@ -32,7 +32,8 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(TOP, 'tools'))
 
-from buildman.schedule.policy import Scheduler, Task
+from buildman.schedule.ledger import Task
+from buildman.schedule.policy import Scheduler
 
 # Seconds for a message to or from a machine
 LATENCY = 0.05
@@ -141,11 +142,11 @@ class Pool:
         """So many machines are to come of which nothing is known; one has told of itself."""
         self.sched.unknown = unknown
         if mach:
-            self.sched.expect(mach.name, mach.threads, speed=told * mach.threads)
+            self.sched.ledger.expect(mach.name, mach.threads, speed=told * mach.threads)
 
     def join(self, mach: Machine, told: float) -> None:
         """Let a machine take part; `told` is how fast it says that a slot is."""
-        self.sched.add_worker(mach.name, mach.threads, speed=told * mach.threads, ahead=1)
+        self.sched.ledger.add_worker(mach.name, mach.threads, speed=told * mach.threads, ahead=1)
 
     def ask(self, name: str) -> List[Tuple[str, Tuple[int, ...], str]]:
         """Return (board, commits, taken from) of all that a machine gets now."""
@@ -164,21 +165,21 @@ class Pool:
 
     def started(self, name: str, target: str) -> None:
         """A machine has begun."""
-        self.sched.started(name, target)
+        self.sched.ledger.started(name, target)
 
     def result(self, name: str, target: str, upto: int, seconds: float) -> List[str]:
         """A result came; return who is to stop building the same board."""
-        self.sched.result(name, target, upto, seconds)
-        return self.sched.rivals(name, target)
+        self.sched.ledger.result(name, target, upto, seconds)
+        return self.sched.ledger.rivals(name, target)
 
     def done(self, name: str, target: str) -> None:
         """A machine is through with a board."""
-        self.sched.board_done(name, target)
+        self.sched.ledger.board_done(name, target)
 
     @property
     def finished(self) -> bool:
         """Whether all is built."""
-        return self.sched.finished
+        return self.sched.ledger.finished
 
 
 class OldPool(Pool):

@@ -166,7 +166,7 @@ class TestParts(unittest.TestCase):
                                                             encoding='utf-8') as null:
                 builder = Builder(Plan(jobs, None, settings), ResultTree(top, None), Status(null),
                                   queue.Queue())
-            builder.scheduler.add_worker('w', 1, ahead=9)
+            builder.ledger.add_worker('w', 1, ahead=9)
             got = [builder.scheduler.next_for('w') for _ in jobs]
             self.assertEqual(''.join(handout.target for handout in got if handout), order)
 

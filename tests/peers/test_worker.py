@@ -334,15 +334,21 @@ class CommandTest(WorkerCase):
         self.assertEqual({2}, {msg['return_code'] for msg in worker.results(2).values()})
 
     def test_cancel(self) -> None:
-        """A board that another machine has built goes on here."""
+        """A board that another machine has built goes on here; all that is told has its attempt."""
         knobs = self.write_knobs('anvil', 'hang deaf')
         worker = self.prepared(extra=knobs, boards=1)
-        worker.send_message(codec.BuildBoard('anvil', 'arm'))
-        worker.until('started', board='anvil')
+        worker.send_message(codec.BuildBoard('anvil', 'arm', attempt=3))
+        worker.until('started', board='anvil', attempt=3)
         worker.send_message(codec.Cancel('anvil'))
-        worker.until('board_done', board='anvil')
-        worker.send_message(codec.BuildBoard('rocket', 'aarch64'))
+        worker.send_message(codec.BuildBoard('anvil', 'none', attempt=4))
+        worker.send_message(codec.BuildBoard('rocket', 'aarch64', attempt=5))
         self.assertEqual(0, worker.until('build_result')['return_code'])
+        worker.until('board_done', board='rocket')
+        told = {(msg['resp'], msg['board'], msg['attempt']) for msg in worker.seen
+                if 'attempt' in msg}
+        self.assertEqual({('started', 'anvil', 3), ('board_done', 'anvil', 3),
+                          ('board_done', 'anvil', 4), ('started', 'rocket', 5),
+                          ('build_result', 'rocket', 5), ('board_done', 'rocket', 5)}, told)
         self.assertNotIn(('build_result', 'anvil'),
                          [(msg['resp'], msg.get('board')) for msg in worker.seen])
 

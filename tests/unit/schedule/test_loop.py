@@ -199,8 +199,8 @@ class OrdinaryTest(Case):
         worker = Made('w', build)
         builder = self.builder('ab', 3)
         seen: List[float] = []
-        result = builder.scheduler.result
-        with mock.patch.object(builder.scheduler, 'result', side_effect=lambda *args: (
+        result = builder.ledger.result
+        with mock.patch.object(builder.ledger, 'result', side_effect=lambda *args: (
                 seen.append(args[3]), result(*args))[1]):
             report = self.run_on(builder, worker)
         self.assertEqual(Report(built=6), report)

@@ -7,7 +7,8 @@ import unittest
 
 import simulate
 
-from buildman.schedule.policy import Handout, Scheduler, Task
+from buildman.schedule.ledger import Handout, Task
+from buildman.schedule.policy import Scheduler
 
 
 def drain(sched, name):
@@ -23,8 +24,8 @@ def drain(sched, name):
 def build(sched, name, handout):
     """Let a worker build a board completely"""
     for upto in handout.commits:
-        assert sched.result(name, handout.target, upto)
-    sched.board_done(name, handout.target)
+        assert sched.ledger.result(name, handout.target, upto)
+    sched.ledger.board_done(name, handout.target)
 
 
 class TestScheduler(unittest.TestCase):
@@ -34,7 +35,7 @@ class TestScheduler(unittest.TestCase):
         """Heavy boards go first, equal ones in the order of the list, no more than fit"""
         sched = Scheduler([Task('a', 'arm', (0,)), Task('b', 'arm', (0,), 5),
                            Task('c', 'arm', (0,)), Task('d', 'arm', (0,), 9)])
-        sched.add_worker('w', 2, ahead=1)
+        sched.ledger.add_worker('w', 2, ahead=1)
         self.assertEqual([h.target for h in drain(sched, 'w')], ['d', 'b', 'a'])
 
     def test_groups(self):
@@ -42,7 +43,7 @@ class TestScheduler(unittest.TestCase):
         tasks = [Task(f'{soc or "x"}{i}', 'arm', (0,), 10 * i + len(soc), 0, soc)
                  for i in range(4) for soc in ('', 'a', 'bb')]
         sched = Scheduler(tasks)
-        sched.add_worker('w', 1)
+        sched.ledger.add_worker('w', 1)
         got = []
         for _ in tasks:
             handout = sched.next_for('w')
@@ -57,7 +58,7 @@ class TestScheduler(unittest.TestCase):
         sched = Scheduler([Task(f'{soc}{i}', 'arm', (0,), group=soc)
                            for soc in 'ab' for i in range(6)])
         for name in 'vw':
-            sched.add_worker(name, 1)
+            sched.ledger.add_worker(name, 1)
         got = {name: [] for name in 'vw'}
         for name in 'vwwvvwvw':
             handout = sched.next_for(name)
@@ -66,47 +67,67 @@ class TestScheduler(unittest.TestCase):
         self.assertEqual(got, {'v': ['a0', 'a1', 'a2', 'a3'], 'w': ['b0', 'b1', 'b2', 'b3']})
         sched = Scheduler([Task(f'a{i}', 'arm', (0,), group='a') for i in range(9)])
         for name in 'vw':
-            sched.add_worker(name, 1)
+            sched.ledger.add_worker(name, 1)
         self.assertEqual([sched.next_for(name).target for name in 'vw'], ['a0', 'a1'])
 
     def test_arch(self):
         """A worker gets nothing that it has no compiler for"""
         sched = Scheduler([Task('a', 'arm', (0,)), Task('r', 'riscv', (0,))])
-        sched.add_worker('w', 5, ['riscv'])
+        sched.ledger.add_worker('w', 5, ['riscv'])
         self.assertEqual([h.target for h in drain(sched, 'w')], ['r'])
-        self.assertEqual(sched.give_up_stranded('nobody'), ['a'])
+        self.assertEqual(sched.ledger.give_up_stranded('nobody'), ['a'])
 
     def test_lost_keeps_received(self):
         """Only the missing commits of a lost worker's board are built again"""
         sched = Scheduler([Task('a', 'arm', (0, 1, 2))])
-        sched.add_worker('w', 2)
-        sched.add_worker('v', 2)
+        sched.ledger.add_worker('w', 2)
+        sched.ledger.add_worker('v', 2)
         drain(sched, 'w')
-        self.assertTrue(sched.result('w', 'a', 0))
-        self.assertEqual(sched.lost('w'), ['a'])
+        self.assertTrue(sched.ledger.result('w', 'a', 0))
+        self.assertEqual(sched.ledger.lost('w'), ['a'])
         handout = sched.next_for('v')
         self.assertEqual(handout.commits, (1, 2))
         # What the dead one sent late is not counted
-        self.assertFalse(sched.result('w', 'a', 1))
+        self.assertFalse(sched.ledger.result('w', 'a', 1))
         build(sched, 'v', handout)
-        self.assertTrue(sched.finished)
-        self.assertEqual(sched.missing(), {})
+        self.assertTrue(sched.ledger.finished)
+        self.assertEqual(sched.ledger.missing(), {})
+
+    def test_attempts(self):
+        """What is told of an earlier time that a worker had a board is not of this time"""
+        sched = Scheduler([Task('a', 'arm', (0, 1))])
+        ledger = sched.ledger
+        for name in 'wv':
+            ledger.add_worker(name, 1)
+        self.assertEqual((1, 0), (sched.next_for('w').attempt, ledger.attempt('v', 'a')))
+        self.assertEqual(('w', 2), dataclasses.astuple(sched.next_for('v'))[:1:-1])
+        ledger.lost('v')
+        self.assertEqual((3, 3), (sched.next_for('w').attempt, ledger.attempt('w', 'a')))
+        self.assertFalse(ledger.result('w', 'a', 0, attempt=1))
+        self.assertFalse(ledger.board_done('w', 'a', attempt=1))
+        ledger.started('w', 'a', attempt=1)
+        self.assertEqual({'a'}, ledger.owed('w'))
+        self.assertTrue(ledger.result('w', 'a', 0, attempt=3))
+        # One that tells none is believed
+        self.assertTrue(ledger.result('w', 'a', 1))
+        self.assertFalse(ledger.board_done('w', 'a', attempt=3))
+        self.assertEqual((True, set()), (ledger.finished, ledger.owed('w')))
 
     def test_killer(self):
         """A board that takes each worker down is given up and named; the rest is built"""
         sched = Scheduler([Task('killer', 'arm', (0,), 9), Task('a', 'arm', (0,))])
         for i in range(2):
-            sched.add_worker(f'w{i}', 1)
+            sched.ledger.add_worker(f'w{i}', 1)
             self.assertEqual(sched.next_for(f'w{i}').target, 'killer')
-            sched.lost(f'w{i}')
-        sched.add_worker('v', 2)
+            sched.ledger.lost(f'w{i}')
+        sched.ledger.add_worker('v', 2)
         handouts = drain(sched, 'v')
         # What killed two comes last
         self.assertEqual([h.target for h in handouts], ['a', 'killer'])
         build(sched, 'v', handouts[0])
-        sched.lost('v')
-        self.assertTrue(sched.finished)
-        missing, why = sched.missing()['killer']
+        sched.ledger.lost('v')
+        self.assertTrue(sched.ledger.finished)
+        missing, why = sched.ledger.missing()['killer']
         self.assertEqual(missing, (0,))
         self.assertIn('3 attempts', why)
         for name in ('w0', 'w1', 'v'):
@@ -118,110 +139,110 @@ class TestScheduler(unittest.TestCase):
         sched = Scheduler(tasks)
         for i in range(12):
             name = f'w{i}'
-            sched.add_worker(name, 4, ahead=1)
+            sched.ledger.add_worker(name, 4, ahead=1)
             handouts = drain(sched, name)
             if any(handout.target == 'killer' for handout in handouts):
-                sched.lost(name)
+                sched.ledger.lost(name)
                 continue
             while handouts:
                 for handout in handouts:
                     build(sched, name, handout)
                 handouts = [h for h in drain(sched, name) if h.target != 'killer']
-            if sched.owed(name):
-                sched.lost(name)
-        self.assertTrue(sched.finished)
-        self.assertEqual(['killer'], list(sched.missing()))
+            if sched.ledger.owed(name):
+                sched.ledger.lost(name)
+        self.assertTrue(sched.ledger.finished)
+        self.assertEqual(['killer'], list(sched.ledger.missing()))
 
     def test_killer_twice_at_once(self):
         """Two workers that died of the same board, which both were building, count as two"""
         sched = Scheduler([Task('killer', 'arm', (0,))])
         for name in 'ab':
-            sched.add_worker(name, 1)
+            sched.ledger.add_worker(name, 1)
             self.assertEqual('killer', sched.next_for(name).target)
-            sched.started(name, 'killer')
-        sched.lost('a')
-        sched.lost('b')
+            sched.ledger.started(name, 'killer')
+        sched.ledger.lost('a')
+        sched.ledger.lost('b')
         for name in 'cd':
-            sched.add_worker(name, 1)
+            sched.ledger.add_worker(name, 1)
         self.assertEqual('killer', sched.next_for('c').target)
-        sched.started('c', 'killer')
+        sched.ledger.started('c', 'killer')
         self.assertIsNone(sched.next_for('d'), 'the last try was doubled')
-        sched.lost('c')
-        self.assertIn('3 attempts', sched.missing()['killer'][1])
+        sched.ledger.lost('c')
+        self.assertIn('3 attempts', sched.ledger.missing()['killer'][1])
 
     def test_elsewhere_first(self):
         """What failed on one machine for its own reasons goes to another one"""
         sched = Scheduler([Task('a', 'arm', (0,))])
-        sched.add_worker('w', 2)
-        sched.add_worker('v', 2)
+        sched.ledger.add_worker('w', 2)
+        sched.ledger.add_worker('v', 2)
         drain(sched, 'w')
-        self.assertTrue(sched.board_done('w', 'a', 'no space'))
+        self.assertTrue(sched.ledger.board_done('w', 'a', 'no space'))
         self.assertIsNone(sched.next_for('w'))
         self.assertEqual(sched.next_for('v').target, 'a')
 
     def test_here_again_when_alone(self):
         """With one machine only, the second try is made there"""
         sched = Scheduler([Task('a', 'arm', (0,))])
-        sched.add_worker('w', 2)
+        sched.ledger.add_worker('w', 2)
         drain(sched, 'w')
-        sched.board_done('w', 'a', 'no space')
+        sched.ledger.board_done('w', 'a', 'no space')
         self.assertEqual(sched.next_for('w').target, 'a')
 
     def test_taken_back(self):
         """An idle worker gets what another one only has in its queue: nobody waits"""
         sched = Scheduler([Task('a', 'arm', (0, 1)), Task('b', 'arm', (0, 1))])
-        sched.add_worker('w', 1, ahead=1)
-        sched.add_worker('v', 1, ahead=1)
+        sched.ledger.add_worker('w', 1, ahead=1)
+        sched.ledger.add_worker('v', 1, ahead=1)
         drain(sched, 'w')
-        sched.started('w', 'a')
+        sched.ledger.started('w', 'a')
         handout = sched.next_for('v')
         self.assertEqual((handout.target, handout.taken_from), ('b', 'w'))
         # The first owner is told to drop it; what it says of it counts no more
-        self.assertFalse(sched.result('w', 'b', 0))
-        self.assertFalse(sched.board_done('w', 'b'))
+        self.assertFalse(sched.ledger.result('w', 'b', 0))
+        self.assertFalse(sched.ledger.board_done('w', 'b'))
         build(sched, 'v', handout)
-        self.assertFalse(sched.finished)
+        self.assertFalse(sched.ledger.finished)
 
     def test_duplicate(self):
         """An idle worker builds the last board a second time; the first result counts"""
         sched = Scheduler([Task('a', 'arm', (0, 1, 2))])
-        sched.add_worker('slow', 1, ahead=1)
-        sched.add_worker('v', 1)
-        sched.add_worker('u', 1)
+        sched.ledger.add_worker('slow', 1, ahead=1)
+        sched.ledger.add_worker('v', 1)
+        sched.ledger.add_worker('u', 1)
         drain(sched, 'slow')
-        self.assertTrue(sched.result('slow', 'a', 0))
+        self.assertTrue(sched.ledger.result('slow', 'a', 0))
         handout = sched.next_for('v')
         self.assertEqual((handout.target, handout.commits, handout.taken_from),
                          ('a', (1, 2), ''))
         # Two are enough
         self.assertIsNone(sched.next_for('u'))
-        self.assertTrue(sched.result('v', 'a', 1))
-        self.assertFalse(sched.result('slow', 'a', 1))
-        self.assertEqual(sched.rivals('v', 'a'), [])
-        self.assertTrue(sched.result('v', 'a', 2))
-        self.assertEqual(sched.rivals('v', 'a'), ['slow'])
-        self.assertTrue(sched.finished)
+        self.assertTrue(sched.ledger.result('v', 'a', 1))
+        self.assertFalse(sched.ledger.result('slow', 'a', 1))
+        self.assertEqual(sched.ledger.rivals('v', 'a'), [])
+        self.assertTrue(sched.ledger.result('v', 'a', 2))
+        self.assertEqual(sched.ledger.rivals('v', 'a'), ['slow'])
+        self.assertTrue(sched.ledger.finished)
 
     def test_duplicate_lost(self):
         """The loss of one of two owners puts nothing back and counts no attempt"""
         sched = Scheduler([Task('a', 'arm', (0,))])
-        sched.add_worker('w', 1)
-        sched.add_worker('v', 1)
+        sched.ledger.add_worker('w', 1)
+        sched.ledger.add_worker('v', 1)
         drain(sched, 'w')
-        sched.started('w', 'a')
+        sched.ledger.started('w', 'a')
         self.assertTrue(sched.next_for('v'))
-        self.assertEqual(sched.lost('w'), [])
-        self.assertTrue(sched.result('v', 'a', 0))
+        self.assertEqual(sched.ledger.lost('w'), [])
+        self.assertTrue(sched.ledger.result('v', 'a', 0))
 
     def test_strangers(self):
         """Results for boards or commits that were not given out are refused"""
         sched = Scheduler([Task('a', 'arm', (1,)), Task('b', 'arm', (0,))])
-        sched.add_worker('w', 1)
+        sched.ledger.add_worker('w', 1)
         drain(sched, 'w')
         for args in (('w', 'a', 0), ('w', 'b', 0), ('w', 'zz', 0), ('v', 'a', 1)):
-            self.assertFalse(sched.result(*args), args)
-        self.assertTrue(sched.result('w', 'a', 1))
-        self.assertFalse(sched.result('w', 'a', 1))
+            self.assertFalse(sched.ledger.result(*args), args)
+        self.assertTrue(sched.ledger.result('w', 'a', 1))
+        self.assertFalse(sched.ledger.result('w', 'a', 1))
 
     def test_twice(self):
         """A board that is named twice cannot slip in"""
@@ -252,20 +273,20 @@ class TestForesight(unittest.TestCase):
     def test_slow_asks_first(self):
         """A slow machine that asks first would take four times as long for the longest board"""
         sched = self.make(10, 100, 10)
-        sched.add_worker('slow', 1, speed=1)
-        sched.add_worker('fast', 1, speed=4)
+        sched.ledger.add_worker('slow', 1, speed=1)
+        sched.ledger.add_worker('fast', 1, speed=4)
         self.assertEqual(sched.next_for('slow').target, 'b0')
         self.assertEqual(sched.next_for('fast').target, 'b1')
 
     def test_nothing_for_the_slow(self):
         """What a fast machine would be through with sooner is left to it, while it is fast"""
         sched = self.make(100, 90)
-        sched.add_worker('slow', 1, speed=1)
-        sched.add_worker('fast', 1, speed=4)
+        sched.ledger.add_worker('slow', 1, speed=1)
+        sched.ledger.add_worker('fast', 1, speed=4)
         self.assertIsNone(sched.next_for('slow'))
         self.assertEqual(sched.hungry(), ['slow'])
         self.assertEqual(sched.next_for('fast').target, 'b0')
-        sched.started('fast', 'b0')
+        sched.ledger.started('fast', 'b0')
         self.assertIsNone(sched.next_for('slow'))
         # It is long overdue: it may never be through
         self.now = 500.0
@@ -276,15 +297,15 @@ class TestForesight(unittest.TestCase):
         """A machine that is slower than it says gets less than it would"""
         costs = [100] * 12
         sched = self.make(*costs)
-        sched.add_worker('liar', 1, speed=1)
-        sched.add_worker('honest', 1, speed=1)
+        sched.ledger.add_worker('liar', 1, speed=1)
+        sched.ledger.add_worker('honest', 1, speed=1)
         for _ in range(4):
             for name, seconds in (('liar', 1000), ('honest', 100)):
                 target = sched.next_for(name).target
-                sched.started(name, target)
+                sched.ledger.started(name, target)
                 self.now += 1
-                sched.result(name, target, 0, seconds)
-                sched.board_done(name, target)
+                sched.ledger.result(name, target, 0, seconds)
+                sched.ledger.board_done(name, target)
         shares = sched._share()
         given = {name: 0 for name in ('liar', 'honest')}
         for name in given:
@@ -296,22 +317,22 @@ class TestForesight(unittest.TestCase):
         """This machine is ready at once; the longest boards wait for faster ones that come"""
         sched = self.make(2, 100, 3)
         sched.unknown = 1
-        sched.add_worker('', 1, speed=1)
+        sched.ledger.add_worker('', 1, speed=1)
         self.assertEqual(sched.next_for('').target, 'b0')
         sched.unknown = 0
-        sched.expect('fast', 1, speed=10)
-        build(sched, '', Handout('b0', (0,)))
+        sched.ledger.expect('fast', 1, speed=10)
+        build(sched, '', Handout('b0', (0,), 1))
         self.assertEqual(sched.next_for('').target, 'b2')
         # It does not come after all
-        sched.lost('fast')
-        build(sched, '', Handout('b2', (0,)))
+        sched.ledger.lost('fast')
+        build(sched, '', Handout('b2', (0,), 1))
         self.assertEqual(sched.next_for('').target, 'b1')
 
     def test_patience(self):
         """A machine that tells nothing for long does not keep the longest boards from this one"""
         sched = self.make(10, 100)
         sched.unknown = 1
-        sched.add_worker('', 1)
+        sched.ledger.add_worker('', 1)
         self.now = 60.0
         self.assertEqual(sched.next_for('').target, 'b1')
 
@@ -319,16 +340,16 @@ class TestForesight(unittest.TestCase):
         """Of what others are building, an idle machine takes what it is through with sooner"""
         sched = self.make(100, 90)
         for name, speed in (('a', 1), ('b', 1), ('late', 4)):
-            sched.add_worker(name, 1, speed=speed)
+            sched.ledger.add_worker(name, 1, speed=speed)
         targets = {}
         for name in ('a', 'b'):
-            target = targets[name] = sched._hand_out(
-                sched._workers[name], 'b0' if name == 'a' else 'b1').target
-            sched.started(name, target)
+            target = targets[name] = sched.ledger.hand_out(
+                sched.ledger.workers[name], 'b0' if name == 'a' else 'b1').target
+            sched.ledger.started(name, target)
         self.now = 10.0
         self.assertEqual(sched.next_for('late').target, 'b0')
         # In vain with the other one, which is nearly through
-        sched.add_worker('later', 1, speed=1)
+        sched.ledger.add_worker('later', 1, speed=1)
         self.now = 80.0
         self.assertIsNone(sched.next_for('later'))
         self.now = 400.0
@@ -337,12 +358,12 @@ class TestForesight(unittest.TestCase):
     def test_not_taken_by_the_slow(self):
         """A board that a fast machine is about to begin with is not taken from it by a slow one"""
         sched = self.make(40, 41)
-        sched.add_worker('fast', 1, speed=4, ahead=1)
+        sched.ledger.add_worker('fast', 1, speed=4, ahead=1)
         self.assertEqual([handout.target for handout in drain(sched, 'fast')], ['b1', 'b0'])
-        sched.started('fast', 'b1')
-        sched.add_worker('slow', 1, speed=1)
+        sched.ledger.started('fast', 'b1')
+        sched.ledger.add_worker('slow', 1, speed=1)
         self.assertIsNone(sched.next_for('slow'))
-        sched.add_worker('same', 1, speed=4)
+        sched.ledger.add_worker('same', 1, speed=4)
         handout = sched.next_for('same')
         self.assertEqual((handout.target, handout.taken_from), ('b0', 'fast'))
 
@@ -351,8 +372,8 @@ class TestForesight(unittest.TestCase):
         tasks = [Task(f'a{num}', 'arm', (0,), 10, group='a') for num in range(20)]
         tasks.append(Task('long', 'arm', (0,), 90, group='b'))
         sched = Scheduler(tasks)
-        sched.add_worker('v', 1)
-        sched.add_worker('w', 1)
+        sched.ledger.add_worker('v', 1)
+        sched.ledger.add_worker('w', 1)
         got = [sched.next_for(name).target for name in 'vw']
         self.assertIn('long', got)
 
@@ -393,17 +414,17 @@ class TestHistories(unittest.TestCase):
         accepted = {}
         losses = rng.randint(0, 12)
         for _ in range(100000):
-            if sched.finished:
+            if sched.ledger.finished:
                 break
             now += rng.random() * 3
             if rng.random() < 0.02:
                 # One that tells of itself, and comes later or never
-                sched.expect(f'w{serial + rng.randint(0, 2)}', rng.randint(1, 4), None,
+                sched.ledger.expect(f'w{serial + rng.randint(0, 2)}', rng.randint(1, 4), None,
                              rng.random())
             if not alive or (rng.random() < 0.02 and serial < 20):
                 name = f'w{serial}'
                 serial += 1
-                sched.add_worker(name, rng.randint(1, 4),
+                sched.ledger.add_worker(name, rng.randint(1, 4),
                                  None if rng.random() < 0.5 or serial > 15
                                  else rng.sample(archs, 2), rng.random(), rng.randint(0, 2))
                 alive.add(name)
@@ -422,30 +443,30 @@ class TestHistories(unittest.TestCase):
             elif act < 0.43 and losses:
                 losses -= 1
                 alive.discard(name)
-                sched.lost(name)
+                sched.ledger.lost(name)
                 for target, left in hands.pop(name):
                     for upto in left:
-                        self.assertFalse(sched.result(name, target, upto))
+                        self.assertFalse(sched.ledger.result(name, target, upto))
             elif hands[name]:
                 entry = rng.choice(hands[name])
                 target, left = entry
                 if left and rng.random() < 0.95:
                     upto = left.pop(0)
-                    sched.started(name, target)
+                    sched.ledger.started(name, target)
                     key = (target, upto)
-                    self.assertEqual(sched.result(name, target, upto, rng.random() * 5),
+                    self.assertEqual(sched.ledger.result(name, target, upto, rng.random() * 5),
                                      key not in accepted)
                     accepted.setdefault(key, name)
-                    for other in sched.rivals(name, target):
+                    for other in sched.ledger.rivals(name, target):
                         hands[other] = [e for e in hands[other] if e[0] != target]
-                        sched.board_done(other, target)
+                        sched.ledger.board_done(other, target)
                 else:
                     hands[name].remove(entry)
-                    sched.board_done(name, target, 'broken' if left else '')
+                    sched.ledger.board_done(name, target, 'broken' if left else '')
             elif not any(hands.values()):
-                sched.give_up_stranded('nobody can')
-        self.assertTrue(sched.finished, f'seed {seed} does not end')
-        missing = sched.missing()
+                sched.ledger.give_up_stranded('nobody can')
+        self.assertTrue(sched.ledger.finished, f'seed {seed} does not end')
+        missing = sched.ledger.missing()
         for task in tasks:
             got = {upto for target, upto in accepted if target == task.target}
             want = set(task.commits)
@@ -458,24 +479,24 @@ class TestHistories(unittest.TestCase):
     def test_refused_then_alone(self):
         """A board that one machine failed is offered to it again when the other is lost"""
         sched = Scheduler([Task('a', 'arm', (0,))])
-        sched.add_worker('one', 1)
-        sched.add_worker('two', 1)
+        sched.ledger.add_worker('one', 1)
+        sched.ledger.add_worker('two', 1)
         self.assertEqual('a', sched.next_for('one').target)
-        sched.board_done('one', 'a', 'no space')
+        sched.ledger.board_done('one', 'a', 'no space')
         self.assertIsNone(sched.next_for('one'))
-        sched.lost('two')
-        self.assertTrue(sched.reoffer())
+        sched.ledger.lost('two')
+        self.assertTrue(sched.ledger.reoffer())
         self.assertEqual('a', sched.next_for('one').target)
 
     def test_refused_waits(self):
         """While another machine is to come, a board waits for it"""
         sched = Scheduler([Task('a', 'arm', (0,))])
-        sched.expecting = True
-        sched.add_worker('one', 1)
+        sched.ledger.expecting = True
+        sched.ledger.add_worker('one', 1)
         sched.next_for('one')
-        sched.board_done('one', 'a', 'no space')
+        sched.ledger.board_done('one', 'a', 'no space')
         self.assertIsNone(sched.next_for('one'))
-        sched.add_worker('two', 1)
+        sched.ledger.add_worker('two', 1)
         self.assertEqual('a', sched.next_for('two').target)
 
     def test_histories(self):

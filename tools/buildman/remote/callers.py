@@ -354,7 +354,7 @@ def build(workers: Sequence[Any], boards: Mapping[str, Any], commits: Optional[S
                    for_caller=True)
     if loop.nothing_to_do:
         return
-    missing = loop.scheduler.missing()
+    missing = loop.ledger.missing()
     try:
         status.open()
         status.log(f'dispatch: {len(workers)} workers, '
@@ -380,14 +380,14 @@ def build(workers: Sequence[Any], boards: Mapping[str, Any], commits: Optional[S
 
         def tick() -> None:
             for made in useful:
-                made.check(bool(loop.scheduler.owed(made.name)))
+                made.check(bool(loop.ledger.owed(made.name)))
             status.now_and_then()
 
         loop.add_listener(status.listen)
         loop.set_ticker(tick, min(1.0, boss.STATUS_INTERVAL, max(.01, boss.BUILD_TIMEOUT / 4)))
         loop.run(useful)
     finally:
-        status.end(loop.scheduler.missing())
+        status.end(loop.ledger.missing())
 
 
 class _Told(Status):

@@ -212,7 +212,7 @@ class Fleet:
             return
         if isinstance(event, events.Built):
             self._job_log.add(event.outcome, fate, event.attempt
-                              or self._builder.scheduler.attempt(event.worker,
+                              or self._builder.ledger.attempt(event.worker,
                                                                  event.outcome.target))
         elif isinstance(event, events.Refused):
             self._job_log.add(event.outcome, '')

@@ -108,10 +108,34 @@ class BoardState:
         return self.task.cost(len(self.todo), True)
 
 
+@dataclasses.dataclass(frozen=True)
+class Handout:
+    """What a worker is to build now.
+
+    Attributes:
+        target: the board
+        commits: those still missing
+        attempt: how often the board was handed out, this time included
+        taken_from: worker that had it in hand without having begun; it is to
+            be told to drop it. '' when the board comes from the pool or is
+            built twice, since its owner may be slow
+    """
+
+    target: str
+    commits: Tuple[int, ...]
+    attempt: int
+    taken_from: str = ''
+
+
 class Ledger:
     """The boards, the workers, and who owes what.
 
     Attributes:
+        boards, workers: by name; `coming`: those that are going to join
+        pools: boards to be handed out, by architecture and group; a heap each, in
+            which there may be some that are not to be any more
+        forecast: when workers will be through with what they have
+        changes: counts the changes of pool and workers
         max_attempts: see MAX_ATTEMPTS
         expecting: more workers are to come, so a board that a worker could not
             go on with waits for them
@@ -131,30 +155,28 @@ class Ledger:
         """
         self.max_attempts = max_attempts
         self.expecting = False
-        self._coming: Dict[str, WorkerState] = {}
-        self._boards: Dict[str, BoardState] = {}
-        self._workers: Dict[str, WorkerState] = {}
+        self.changes = 0
+        self.coming: Dict[str, WorkerState] = {}
+        self.boards: Dict[str, BoardState] = {}
+        self.workers: Dict[str, WorkerState] = {}
         # By architecture and group
-        self._pools: Dict[Tuple[str, str], List[Tuple[float, int, str]]] = {}
+        self.pools: Dict[Tuple[str, str], List[Tuple[float, int, str]]] = {}
         self._open = 0
-        self._forecast = Forecast(clock)
+        self.forecast = Forecast(clock)
         for order, task in enumerate(tasks):
-            if task.target in self._boards:
+            if task.target in self.boards:
                 raise ValueError(f"board '{task.target}' is in the pool twice")
             board = BoardState(task, order, set(task.commits))
-            self._boards[task.target] = board
+            self.boards[task.target] = board
             if board.todo:
                 self._open += 1
                 self._put_back(board)
 
-    def _look_again(self) -> None:
-        """Called when the pool or the workers have changed"""
-
     def _put_back(self, board: BoardState) -> None:
         """Add a board to the pool of its architecture and group"""
-        self._look_again()
-        first = float('inf') if self._is_suspect(board.task.target) else -board.task.weight
-        heapq.heappush(self._pools.setdefault((board.task.arch, board.task.group), []),
+        self.changes += 1
+        first = float('inf') if self.is_suspect(board.task.target) else -board.task.weight
+        heapq.heappush(self.pools.setdefault((board.task.arch, board.task.group), []),
                        (first, board.order, board.task.target))
 
     # -- workers -----------------------------------------------------------
@@ -174,32 +196,32 @@ class Ledger:
         Raises:
             ValueError: the name is taken
         """
-        if name in self._workers:
+        if name in self.workers:
             raise ValueError(f"worker '{name}' is there twice")
-        self._coming.pop(name, None)
-        self._workers[name] = WorkerState(
+        self.coming.pop(name, None)
+        self.workers[name] = WorkerState(
             name, max(1, slots), ahead, None if archs is None else frozenset(archs), speed)
-        self._forecast.add(name, max(1, slots), speed)
-        self._look_again()
+        self.forecast.add(name, max(1, slots), speed)
+        self.changes += 1
 
     def expect(self, name: str, slots: int, archs: Optional[Collection[str]] = None,
                speed: float = 1.0) -> None:
         """Take into account that a worker is going to join; see add_worker()."""
-        self._coming[name] = WorkerState(
+        self.coming[name] = WorkerState(
             name, max(1, slots), 0, None if archs is None else frozenset(archs), speed)
-        self._forecast.add(name, max(1, slots), speed, START_UP)
-        self._look_again()
+        self.forecast.add(name, max(1, slots), speed, START_UP)
+        self.changes += 1
 
     def set_aside(self, name: str) -> None:
         """Give a worker nothing more; it may finish what it has."""
-        self._workers[name].accepting = False
-        self._look_again()
+        self.workers[name].accepting = False
+        self.changes += 1
 
     def can_do_without(self, name: str) -> bool:
         """Return whether a worker takes boards and is not the last one that does."""
-        worker = self._workers.get(name)
+        worker = self.workers.get(name)
         return worker is not None and worker.accepting and any(
-            other.accepting for other in self._workers.values() if other is not worker)
+            other.accepting for other in self.workers.values() if other is not worker)
 
     def lost(self, name: str) -> List[str]:
         """Forget a worker, or one that is not going to come.
@@ -209,15 +231,15 @@ class Ledger:
         Returns:
             the boards that it had in hand and that nobody else is building
         """
-        self._coming.pop(name, None)
-        self._forecast.remove(name)
-        self._look_again()
-        worker = self._workers.pop(name, None)
+        self.coming.pop(name, None)
+        self.forecast.remove(name)
+        self.changes += 1
+        worker = self.workers.pop(name, None)
         if worker is None:
             return []
         back = []
-        for target in sorted(worker.owed, key=lambda t: self._boards[t].order):
-            board = self._boards[target]
+        for target in sorted(worker.owed, key=lambda t: self.boards[t].order):
+            board = self.boards[target]
             board.owners.discard(name)
             if not board.todo:
                 continue
@@ -230,18 +252,18 @@ class Ledger:
                 self._failed(board, reason)
         return back
 
-    def _is_suspect(self, target: str) -> bool:
+    def is_suspect(self, target: str) -> bool:
         """Return whether a board went down with so many workers that the next is the last.
 
         A worker gets but one such board at a time, and those come last: what
         kills workers takes no other board along to the end of its attempts.
         """
-        return len(self._boards[target].attempts) >= max(1, self.max_attempts - 1)
+        return len(self.boards[target].attempts) >= max(1, self.max_attempts - 1)
 
-    def _takes(self, worker: WorkerState, target: str) -> bool:
-        """Return whether a worker may be given a board, as far as its past tells"""
+    def takes(self, worker: WorkerState, target: str) -> bool:
+        """Return whether a worker may be given a board, as far as its past tells."""
         return target not in worker.refused and not (
-            self._is_suspect(target) and any(self._is_suspect(owed) for owed in worker.owed))
+            self.is_suspect(target) and any(self.is_suspect(owed) for owed in worker.owed))
 
     def _failed(self, board: BoardState, reason: str) -> None:
         """Put a board back, unless it was tried too often"""
@@ -253,35 +275,44 @@ class Ledger:
         else:
             self._put_back(board)
 
-    def _waiting(self, target: str) -> bool:
-        """Return whether a board is to be handed out"""
-        board = self._boards[target]
+    def waiting(self, target: str) -> bool:
+        """Return whether a board is to be handed out."""
+        board = self.boards[target]
         return bool(board.todo) and not board.owners and not board.given_up
+
+    def hand_out(self, worker: WorkerState, target: str, taken_from: str = '') -> Handout:
+        """Make a worker an owner of a board."""
+        board = self.boards[target]
+        worker.group = board.task.group
+        board.owners.add(worker.name)
+        board.handouts += 1
+        worker.owed[target] = Debt(board.handouts, set(board.todo))
+        return Handout(target, tuple(sorted(board.todo)), board.handouts, taken_from)
 
     # -- what comes back ---------------------------------------------------
 
     def attempt(self, name: str, target: str) -> int:
         """Return the number of the attempt that a worker has in hand, 0 for none."""
-        worker = self._workers.get(name)
+        worker = self.workers.get(name)
         debt = worker.owed.get(target) if worker else None
         return debt.attempt if debt else 0
 
     def _debtor(self, name: str, target: str, attempt: int) -> Optional[WorkerState]:
         """Return the worker, when it has just this attempt in hand; 0 stands for any"""
         owed = self.attempt(name, target)
-        return self._workers[name] if owed and attempt in (0, owed) else None
+        return self.workers[name] if owed and attempt in (0, owed) else None
 
     def started(self, name: str, target: str, attempt: int = 0) -> None:
         """Record that a worker has begun with a board."""
         worker = self._debtor(name, target, attempt)
         if worker and target not in worker.begun:
-            self._begin(worker, self._boards[target])
+            self._begin(worker, self.boards[target])
 
     def _begin(self, worker: WorkerState, board: BoardState) -> None:
         """Note that a worker has so much of a board before it, as of now"""
         target = board.task.target
         worker.begun.add(target)
-        self._forecast.begin(worker.name, target, board.task.cost(
+        self.forecast.begin(worker.name, target, board.task.cost(
             len(board.todo), target not in worker.advanced))
 
     def result(self, name: str, target: str, upto: int, seconds: float = 0.0,
@@ -298,11 +329,11 @@ class Ledger:
             it, or it is there already
         """
         worker = self._debtor(name, target, attempt)
-        if worker is None or upto not in self._boards[target].todo:
+        if worker is None or upto not in self.boards[target].todo:
             return False
-        board = self._boards[target]
+        board = self.boards[target]
         board.todo.discard(upto)
-        self._forecast.learn(name, board.task.cost(1, target not in worker.advanced), seconds)
+        self.forecast.learn(name, board.task.cost(1, target not in worker.advanced), seconds)
         worker.advanced.add(target)
         self._begin(worker, board)
         if not board.todo:
@@ -341,8 +372,8 @@ class Ledger:
         worker = self._debtor(name, target, attempt)
         if worker is None:
             return False
-        board = self._boards[target]
-        self._let_go(worker, board)
+        board = self.boards[target]
+        self.let_go(worker, board)
         if not board.todo or board.owners or board.given_up:
             return False
         worker.refused.add(target)
@@ -351,19 +382,19 @@ class Ledger:
         self._failed(board, reason or f"worker '{name}' did not finish it")
         return True
 
-    def _let_go(self, worker: WorkerState, board: BoardState) -> None:
-        """Take a board out of a worker's hands"""
+    def let_go(self, worker: WorkerState, board: BoardState) -> None:
+        """Take a board out of a worker's hands."""
         target = board.task.target
         worker.owed.pop(target, None)
         worker.begun.discard(target)
         worker.advanced.discard(target)
         board.owners.discard(worker.name)
-        self._forecast.end(worker.name, target)
+        self.forecast.end(worker.name, target)
 
     def _forgive(self, board: BoardState) -> bool:
         """Offer a board again to those that failed it, if there is nobody else for it"""
-        able = [worker for worker in self._workers.values()
-                if worker.accepting and self._may(worker, board)]
+        able = [worker for worker in self.workers.values()
+                if worker.accepting and self.may(worker, board)]
         target = board.task.target
         if not able or any(target not in worker.refused for worker in able):
             return False
@@ -379,27 +410,27 @@ class Ledger:
         Returns:
             True when there are such boards
         """
-        return any([self._forgive(board) for board in self._boards.values()
-                    if self._waiting(board.task.target)])
+        return any([self._forgive(board) for board in self.boards.values()
+                    if self.waiting(board.task.target)])
 
     @staticmethod
-    def _may(worker: WorkerState, board: BoardState) -> bool:
-        """Return whether a worker has what a board needs"""
+    def may(worker: WorkerState, board: BoardState) -> bool:
+        """Return whether a worker has what a board needs."""
         return worker.archs is None or board.task.arch in worker.archs
 
     def give_up(self, target: str, reason: str) -> None:
         """Stop trying to build a board."""
-        board = self._boards[target]
+        board = self.boards[target]
         if board.todo and not board.given_up:
             board.given_up = reason
             self._open -= 1
 
     def stranded(self) -> List[str]:
         """Return the boards that no worker of now can build."""
-        return [target for target, board in self._boards.items()
-                if self._waiting(target) and not any(
-                    worker.accepting and self._may(worker, board)
-                    for worker in self._workers.values())]
+        return [target for target, board in self.boards.items()
+                if self.waiting(target) and not any(
+                    worker.accepting and self.may(worker, board)
+                    for worker in self.workers.values())]
 
     def give_up_stranded(self, reason: str) -> List[str]:
         """Give up the boards that no worker of now can build.
@@ -418,9 +449,9 @@ class Ledger:
         Returns:
             the commits that it was to be built at
         """
-        board = self._boards[target]
+        board = self.boards[target]
         commits = tuple(sorted(board.todo))
-        if self._waiting(target):
+        if self.waiting(target):
             board.todo.clear()
             self._open -= 1
         return commits
@@ -432,22 +463,17 @@ class Ledger:
         """True when no board is open: each was built or given up."""
         return self._open == 0
 
-    @property
-    def workers(self) -> List[str]:
-        """Return the names of the workers that are there."""
-        return list(self._workers)
-
     def rivals(self, name: str, target: str) -> List[str]:
         """Return who else still has a board in hand that a worker completed."""
-        board = self._boards[target]
+        board = self.boards[target]
         return [] if board.todo else sorted(board.owners - {name})
 
     def owed(self, name: str) -> FrozenSet[str]:
         """Return the boards that a worker has in hand."""
-        worker = self._workers.get(name)
+        worker = self.workers.get(name)
         return frozenset(worker.owed) if worker else frozenset()
 
     def missing(self) -> Dict[str, Tuple[Tuple[int, ...], str]]:
         """Return the boards that are not complete: their missing commits and why."""
         return {target: (tuple(sorted(board.todo)), board.given_up)
-                for target, board in self._boards.items() if board.todo}
+                for target, board in self.boards.items() if board.todo}

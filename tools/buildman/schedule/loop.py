@@ -45,8 +45,9 @@ from buildman.core.events import (
 from buildman.core.outcome import Outcome, without_compiler
 from buildman.core.plan import BoardJob, Plan
 from buildman.schedule.aftermath import Aftermath
+from buildman.schedule.ledger import Task
 from buildman.schedule.local import Worker
-from buildman.schedule.policy import Scheduler, Task
+from buildman.schedule.policy import Scheduler
 from buildman.schedule.progress import Counts, Status
 
 # Boards that fail in a row because of the machine, not of the source, until it
@@ -161,6 +162,7 @@ class Builder:
         self._for_caller = for_caller
         self.scheduler = Scheduler(self._find_tasks(weigh), clock=time.monotonic,
                                    moves=not for_caller)
+        self.ledger = self.scheduler.ledger
 
     def add_listener(self, listener: Callable[[Event, str], None]) -> None:
         """Have a function called with every event, after it was dealt with.
@@ -261,15 +263,15 @@ class Builder:
         """
         if self._untold or None in self._able or self._for_caller:
             return
-        for target in self.scheduler.stranded():
+        for target in self.ledger.stranded():
             if self._jobs[target].board.arch not in self._able:
-                for upto in self.scheduler.withdraw(target):
+                for upto in self.ledger.withdraw(target):
                     self._refuse(target, upto)
 
     @property
     def nothing_to_do(self) -> bool:
         """True when every result is there already."""
-        return self.scheduler.finished
+        return self.ledger.finished
 
     @property
     def counts(self) -> Counts:
@@ -278,7 +280,7 @@ class Builder:
 
     def pending(self) -> int:
         """Return how many boards have something to be built."""
-        return len(self.scheduler.missing())
+        return len(self.ledger.missing())
 
     # -- the run -----------------------------------------------------------
 
@@ -313,7 +315,7 @@ class Builder:
             raise
         finally:
             self._discard_late()
-        self.report.missing = self.scheduler.missing()
+        self.report.missing = self.ledger.missing()
         if self.plan.settings.force_build:
             for target, (missing, _) in self.report.missing.items():
                 for upto in missing:
@@ -322,7 +324,7 @@ class Builder:
 
     def _tell_joining(self) -> None:
         """Tell the scheduler whether more workers are to come"""
-        self.scheduler.expecting = bool(self._joining)
+        self.ledger.expecting = bool(self._joining)
         self.scheduler.unknown = len(self._joining - self._known)
 
     def _join(self, worker: Worker) -> None:
@@ -330,7 +332,7 @@ class Builder:
         self._joining.discard(worker.name)
         self._tell_joining()
         self._note_archs(worker.name, worker.archs)
-        self.scheduler.add_worker(worker.name, worker.slots, worker.archs, worker.speed,
+        self.ledger.add_worker(worker.name, worker.slots, worker.archs, worker.speed,
                                   worker.ahead)
         self._fill(worker.name)
 
@@ -341,11 +343,11 @@ class Builder:
         while True:
             while self._changed and not self._joining:
                 self._changed = False
-                if self.scheduler.reoffer():
+                if self.ledger.reoffer():
                     self._fill_all()
                 self._refuse_stranded()
-                self.scheduler.give_up_stranded('no machine is left that can build it')
-            if self.scheduler.finished:
+                self.ledger.give_up_stranded('no machine is left that can build it')
+            if self.ledger.finished:
                 return
             event: Optional[Event] = None
             hungry = self.scheduler.hungry()
@@ -381,17 +383,17 @@ class Builder:
             self._known.add(event.worker)
             self._tell_joining()
             self._note_archs(event.worker, event.archs)
-            self.scheduler.expect(event.worker, event.slots, event.archs, event.speed)
+            self.ledger.expect(event.worker, event.slots, event.archs, event.speed)
         elif isinstance(event, WorkerReady):
             self._join(self._workers[event.worker])
             self._changed = True
         elif isinstance(event, Started):
-            self.scheduler.started(event.worker, event.target, event.attempt)
+            self.ledger.started(event.worker, event.target, event.attempt)
         elif isinstance(event, Said):
             self._status.say(f'[{event.worker}] {event.text}')
         self._tell_listeners(event, fate)
         if isinstance(event, Built) and not self._workers[event.worker].tells_done and (
-                self.scheduler.heard(event.worker, event.outcome.target,
+                self.ledger.heard(event.worker, event.outcome.target,
                                      event.outcome.commit_upto)):
             self._handle(BoardDone(event.worker, event.outcome.target))
 
@@ -403,7 +405,7 @@ class Builder:
     def _board_done(self, event: BoardDone) -> None:
         """See what has become of a board on a worker"""
         reason = event.reason or self._blamed.get(event.target, '')
-        if self.scheduler.board_done(event.worker, event.target, reason, event.attempt):
+        if self.ledger.board_done(event.worker, event.target, reason, event.attempt):
             self._blamed.pop(event.target, None)
             if event.reason:
                 self._note(event.worker, f"'{event.target}' not finished: {event.reason}")
@@ -430,7 +432,7 @@ class Builder:
     def _fill_all(self) -> None:
         """Hand out boards to all, after some came back"""
         self._changed = True
-        for name in self.scheduler.workers:
+        for name in list(self.ledger.workers):
             self._fill(name)
 
     def _built(self, event: Built) -> str:
@@ -454,7 +456,7 @@ class Builder:
             self._bad_board(event.worker, outcome.target, outcome.infra.text)
             return 'infra'
         seconds = 0.0 if outcome.skipped else outcome.seconds
-        if not self.scheduler.result(event.worker, outcome.target, outcome.commit_upto, seconds,
+        if not self.ledger.result(event.worker, outcome.target, outcome.commit_upto, seconds,
                                      event.attempt):
             outcome.drop_images()
             return 'dropped'
@@ -471,7 +473,7 @@ class Builder:
         counts.reconfigured += outcome.reconfigured
         counts.scanned += 'lines' in outcome.files
         counts.scan_seconds += outcome.scan_seconds
-        for rival in self.scheduler.rivals(event.worker, outcome.target):
+        for rival in self.ledger.rivals(event.worker, outcome.target):
             self._workers[rival].cancel(outcome.target)
         name = outcome.target + (f' [{event.worker}]' if event.worker else '')
         self._status.result(outcome)
@@ -485,10 +487,10 @@ class Builder:
         """
         bad = self._bad_boards.setdefault(name, set())
         bad.add(target)
-        if len(bad) < MAX_BAD_BOARDS or not self.scheduler.can_do_without(name):
+        if len(bad) < MAX_BAD_BOARDS or not self.ledger.can_do_without(name):
             return
-        self.scheduler.set_aside(name)
-        owed = sorted(self.scheduler.owed(name))
+        self.ledger.set_aside(name)
+        owed = sorted(self.ledger.owed(name))
         what = f'put aside, as {len(bad)} boards in a row failed there: {reason}'
         self._tell(name, what)
         self.aftermath.note(name, time.monotonic() - self._began, f'was {what}', owed)
@@ -512,8 +514,8 @@ class Builder:
         self._tell_joining()
         if event.archs is not None:
             self._note_archs(event.worker, event.archs)
-        was_ready = event.worker in self.scheduler.workers
-        back = self.scheduler.lost(event.worker)
+        was_ready = event.worker in self.ledger.workers
+        back = self.ledger.lost(event.worker)
         self.aftermath.note(event.worker, time.monotonic() - self._began,
                             f"{'was lost' if was_ready else 'took no part'}: {event.reason}", back)
         text = f'lost: {event.reason}'

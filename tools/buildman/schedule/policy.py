@@ -9,15 +9,12 @@ kept in `schedule.ledger`.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import heapq
 from typing import Callable, List, Optional, Sequence, Set, Tuple
 
 from buildman.schedule.forecast import REFRESH, Shares
-from buildman.schedule.ledger import MAX_ATTEMPTS, START_UP, Debt, Ledger, Task, WorkerState
-
-__all__ = ['MAX_ATTEMPTS', 'Handout', 'Scheduler', 'Task']
+from buildman.schedule.ledger import MAX_ATTEMPTS, START_UP, Handout, Ledger, Task, WorkerState
 
 # Seconds after which it is worked out anew whether others are faster
 LASTS = 2.0
@@ -26,29 +23,11 @@ LASTS = 2.0
 PLENTY = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Handout:
-    """What a worker is to build now.
-
-    Attributes:
-        target: the board
-        commits: those still missing
-        attempt: how often the board was handed out, this time included
-        taken_from: worker that had it in hand without having begun; it is to
-            be told to drop it. '' when the board comes from the pool or is
-            built twice, since its owner may be slow
-    """
-
-    target: str
-    commits: Tuple[int, ...]
-    attempt: int
-    taken_from: str = ''
-
-
-class Scheduler(Ledger):
+class Scheduler:
     """The pool of boards and the workers that draw from it.
 
     Attributes:
+        ledger: who has what
         unknown: so many of the workers that are to come have not told yet what
             they are
     """
@@ -71,11 +50,8 @@ class Scheduler(Ledger):
         self._is_calm = True
         # Looked at again after so many boards
         self._calm_for = 0
-        super().__init__(tasks, max_attempts, clock)
-
-    def _look_again(self) -> None:
-        """Forget what was worked out for other workers or another pool"""
-        self._shares, self._calm_for = None, 0
+        self.ledger = Ledger(tasks, max_attempts, clock)
+        self._seen = 0
 
     def next_for(self, name: str) -> Optional[Handout]:
         """Hand out the next board for a worker.
@@ -85,15 +61,18 @@ class Scheduler(Ledger):
             nothing that it can build, or others would be through with all that
             is left before it; see hungry()
         """
-        worker = self._workers.get(name)
+        worker = self.ledger.workers.get(name)
         if worker is None or not worker.accepting:
             return None
+        if self._seen != self.ledger.changes:
+            # What was worked out is for other workers, or another pool
+            self._seen, self._shares, self._calm_for = self.ledger.changes, None, 0
         self._hungry.discard(name)
         target, withheld = '', False
         if len(worker.owed) < worker.slots + worker.ahead:
             target, withheld = self._from_pool(worker)
         if target:
-            return self._hand_out(worker, target)
+            return self.ledger.hand_out(worker, target)
         if len(worker.owed) >= worker.slots:
             return None
         handout = self._from_others(worker) if self._moves and not withheld else None
@@ -108,16 +87,7 @@ class Scheduler(Ledger):
         those others may be slower than it seemed.
         """
         return sorted(name for name in self._hungry
-                      if name in self._workers and self._workers[name].accepting)
-
-    def _hand_out(self, worker: WorkerState, target: str, taken_from: str = '') -> Handout:
-        """Make a worker an owner of a board"""
-        board = self._boards[target]
-        worker.group = board.task.group
-        board.owners.add(worker.name)
-        board.handouts += 1
-        worker.owed[target] = Debt(board.handouts, set(board.todo))
-        return Handout(target, tuple(sorted(board.todo)), board.handouts, taken_from)
+                      if name in self.ledger.workers and self.ledger.workers[name].accepting)
 
     def _from_others(self, worker: WorkerState) -> Optional[Handout]:
         """Find something for an idle worker when the pool has nothing for it.
@@ -128,20 +98,21 @@ class Scheduler(Ledger):
         the other one will be through, it has to be sooner here.
         """
         best: Optional[Tuple[Tuple[float, bool, float, int], str, str]] = None
-        now = self._forecast.now()
-        for other in self._workers.values():
-            free = self._forecast.free(other.name) if self._foresees else 0.0
+        ledger, forecast = self.ledger, self.ledger.forecast
+        now = forecast.now()
+        for other in ledger.workers.values():
+            free = forecast.free(other.name) if self._foresees else 0.0
             ends = functools.partial(self._ends, other, free)
             for target in other.owed:
-                board = self._boards[target]
+                board = ledger.boards[target]
                 begun = target in other.begun
                 if (len(board.owners) != 1 or not board.todo or worker.name in board.owners
-                        or not self._takes(worker, target) or not self._may(worker, board)
-                        or board.given_up or (begun and self._is_suspect(target))):
+                        or not ledger.takes(worker, target) or not ledger.may(worker, board)
+                        or board.given_up or (begun and ledger.is_suspect(target))):
                     continue
                 gain = 1.0
                 if self._foresees:
-                    gain = ends(target) - now - self._forecast.seconds(worker.name, board.left)
+                    gain = ends(target) - now - forecast.seconds(worker.name, board.left)
                 key = (-gain, begun, -board.left, board.order)
                 if gain > 0 and (best is None or key < best[0]):
                     best = (key, target, other.name)
@@ -149,9 +120,9 @@ class Scheduler(Ledger):
             return None
         (_, begun, _, _), target, owner = best
         if begun:
-            return self._hand_out(worker, target)
-        self._let_go(self._workers[owner], self._boards[target])
-        return self._hand_out(worker, target, owner)
+            return ledger.hand_out(worker, target)
+        ledger.let_go(ledger.workers[owner], ledger.boards[target])
+        return ledger.hand_out(worker, target, owner)
 
     def _ends(self, owner: WorkerState, free: float, target: str) -> float:
         """Return when a worker should be through with a board that it has in hand.
@@ -162,8 +133,8 @@ class Scheduler(Ledger):
             target: the board
         """
         if target in owner.begun:
-            return self._forecast.when(owner.name, target)
-        return free + self._forecast.seconds(owner.name, self._boards[target].left)
+            return self.ledger.forecast.when(owner.name, target)
+        return free + self.ledger.forecast.seconds(owner.name, self.ledger.boards[target].left)
 
     def _from_pool(self, worker: WorkerState) -> Tuple[str, bool]:
         """Take the next board for a worker out of the pool.
@@ -173,12 +144,12 @@ class Scheduler(Ledger):
         """
         best: Optional[Tuple[Tuple[bool, bool], Tuple[float, int, str]]] = None
         best_pool: List[Tuple[float, int, str]] = []
-        slots = sum(other.slots for other in self._workers.values())
-        early = self._foresees and self.unknown and self._forecast.now() < self._patience
+        slots = sum(other.slots for other in self.ledger.workers.values())
+        early = self._foresees and self.unknown and self.ledger.forecast.now() < self._patience
         plenty = (self._grouped and not early
-                  and sum(map(len, self._pools.values())) > PLENTY * slots and self._calm())
+                  and sum(map(len, self.ledger.pools.values())) > PLENTY * slots and self._calm())
         like = self._likings(worker) if plenty else lambda group: (False, False)
-        for (arch, group), pool in self._pools.items():
+        for (arch, group), pool in self.ledger.pools.items():
             if worker.archs is not None and arch not in worker.archs:
                 continue
             entry = self._first(pool, worker)
@@ -192,7 +163,7 @@ class Scheduler(Ledger):
         # With much left, it matters more which boards go together than when each is done
         if early:
             return self._shortest(worker), False
-        if self._foresees and not plenty and len(self._workers) + len(self._coming) > 1:
+        if self._foresees and not plenty and len(self.ledger.workers) + len(self.ledger.coming) > 1:
             target = self._planned(worker)
             return target, not target
         if best_pool[0] == entry:
@@ -205,9 +176,9 @@ class Scheduler(Ledger):
     def _calm(self) -> bool:
         """Return whether no board in the pool is so long that it has to be begun soon"""
         if self._foresees and self._calm_for <= 0:
-            costs = [board.left for target, board in self._boards.items()
-                     if self._waiting(target)]
-            self._is_calm = not self._forecast.urgent(max(costs, default=0.0), sum(costs))
+            costs = [board.left for target, board in self.ledger.boards.items()
+                     if self.ledger.waiting(target)]
+            self._is_calm = not self.ledger.forecast.urgent(max(costs, default=0.0), sum(costs))
             self._calm_for = 1 + int(REFRESH * len(costs))
         self._calm_for -= 1
         return self._is_calm
@@ -217,7 +188,7 @@ class Scheduler(Ledger):
 
         It stays at the one that it is at, then takes one that nobody else is at.
         """
-        taken = {other.group for other in self._workers.values() if other is not worker}
+        taken = {other.group for other in self.ledger.workers.values() if other is not worker}
 
         def like(group: str) -> Tuple[bool, bool]:
             return not group or group != worker.group, bool(group) and group in taken
@@ -231,20 +202,20 @@ class Scheduler(Ledger):
         short one keeps nobody from having one of those soon.
         """
         return min((board.left, -board.order, target)
-                   for target, board in self._boards.items()
-                   if self._waiting(target) and self._takes(worker, target)
-                   and self._may(worker, board))[2]
+                   for target, board in self.ledger.boards.items()
+                   if self.ledger.waiting(target) and self.ledger.takes(worker, target)
+                   and self.ledger.may(worker, board))[2]
 
     def _planned(self, worker: WorkerState) -> str:
         """Return the board that a worker is to have next, '' when others are to have all"""
         def fits(target: str) -> bool:
-            return self._waiting(target) and self._takes(worker, target)
+            return self.ledger.waiting(target) and self.ledger.takes(worker, target)
 
         if self._shares is None or self._shares.stale:
             self._shares = self._share()
         target = self._shares.take(worker.name, fits)
         if not target and (self._shares.outrun(worker.name)
-                           or self._shares.made + LASTS <= self._forecast.now()):
+                           or self._shares.made + LASTS <= self.ledger.forecast.now()):
             # It was faster than it seemed, or the others may be slower
             self._shares = self._share()
             target = self._shares.take(worker.name, fits)
@@ -252,10 +223,10 @@ class Scheduler(Ledger):
 
     def _share(self) -> Shares:
         """Share what is in the pool among the workers, as things are now"""
-        able = [worker for worker in (*self._workers.values(), *self._coming.values())
+        able = [worker for worker in (*self.ledger.workers.values(), *self.ledger.coming.values())
                 if worker.accepting]
-        boards = sorted((-board.left, board.order, target)
-                        for target, board in self._boards.items() if self._waiting(target))
+        boards = sorted((-board.left, board.order, target) for target, board
+                        in self.ledger.boards.items() if self.ledger.waiting(target))
         picky = [worker for worker in able if worker.archs is not None or worker.refused]
         easy = {worker.name for worker in able}.difference(worker.name for worker in picky)
 
@@ -264,23 +235,23 @@ class Scheduler(Ledger):
                 return None
             return easy.union(worker.name for worker in picky
                               if target not in worker.refused
-                              and self._may(worker, self._boards[target]))
+                              and self.ledger.may(worker, self.ledger.boards[target]))
 
-        return self._forecast.share(
+        return self.ledger.forecast.share(
             ((target, -cost, who(target)) for cost, _, target in boards),
-            {worker.name: [self._boards[target].left
+            {worker.name: [self.ledger.boards[target].left
                            for target in sorted(worker.owed.keys() - worker.begun)]
              for worker in able})
 
     def _first(self, pool: List[Tuple[float, int, str]],
                worker: WorkerState) -> Optional[Tuple[float, int, str]]:
         """Return the first entry of a pool that a worker may have"""
-        while pool and not self._waiting(pool[0][2]):
+        while pool and not self.ledger.waiting(pool[0][2]):
             heapq.heappop(pool)
         if not pool:
             return None
-        if self._takes(worker, pool[0][2]):
+        if self.ledger.takes(worker, pool[0][2]):
             return pool[0]
         allowed = [entry for entry in pool
-                   if self._takes(worker, entry[2]) and self._waiting(entry[2])]
+                   if self.ledger.takes(worker, entry[2]) and self.ledger.waiting(entry[2])]
         return min(allowed) if allowed else None
