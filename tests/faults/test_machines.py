@@ -174,6 +174,9 @@ class TestBosses(FaultCase):
 
         One machine has a worker that cannot notice, the other one a claim.
         """
+        # Out of the reach of the boss's guard, as it is at the other end of a cable
+        self.ways['alpha'] = 'setsid -w sh -c'
+        self.machines(*self.names)
         proc = self.start_dist('--no-local', '--use-machines', 'alpha')
         self.wait_begun()
         stopped = self.worker_pid('alpha')

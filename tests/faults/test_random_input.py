@@ -159,7 +159,7 @@ class TestParsers(unittest.TestCase):
     def test_stderr(self) -> None:
         """What ssh and the far side complain about: one line, whatever it is"""
         def parse(data: bytes) -> None:
-            said = str(ssh.explain('alpha', commands.Answer(text(data), text(data), 255)))
+            said = str(ssh.explain('alpha', commands.Answer(data, data, 255)))
             self.assertNotRegex(said, r'[\x00-\x08\x0a-\x1f\x7f-\x9f]')
 
         self.spoil(STDERR, parse)

@@ -15,6 +15,7 @@ from typing import NoReturn, Sequence
 from buildman.cli import cmdline, control, signals
 from buildman.core.errors import EXIT_INTERRUPTED, EXIT_USAGE, BuildmanError
 from buildman.core.text import plain
+from buildman.process.registry import STARTED
 from buildman.source import git
 
 
@@ -66,6 +67,9 @@ def main(argv: Sequence[str]) -> int:
         print(f'buildman: unexpected {type(exc).__name__}: {exc} (-D shows where)',
               file=sys.stderr)
         return EXIT_USAGE
+    finally:
+        # Whatever the end was, nothing outlives it
+        STARTED.end_all()
 
 
 def show_all() -> None:

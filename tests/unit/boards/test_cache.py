@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0+
-"""When a kept boards.cfg is used, when it is not, and processes that compute it."""
+"""When a kept boards.cfg is used, and when it is not."""
 
 from __future__ import annotations
 
 import os
 import random
 import shutil
-import signal
 import tempfile
 import unittest
 from typing import Optional
 
 from buildman.boards import cache as boards_cache
 from buildman.boards.cache import Stamp
-from buildman.core.errors import BoardError, SetupError
-from buildman.process.fork import Child, ChildError
+from buildman.core.errors import SetupError
 
 FILES = {
     'Kconfig': 'source "board/Kconfig"\n',
@@ -247,44 +245,3 @@ class CacheTest(TreeCase):
         with self.assertRaises(SetupError):
             boards_cache.write_cache(
                 self.src, self.path('file/boards.cfg'), TEXT, Stamp({}, 0, ''))
-
-
-class ChildTest(unittest.TestCase):
-    """Half of the boards must not get lost with a process, nor a process stay."""
-
-    def test_value(self) -> None:
-        with Child(lambda: {'a': [1, 'é'] * 50000}) as child:
-            self.assertEqual(len(child.result()['a']), 100000)
-
-    def test_error(self) -> None:
-        def fail() -> None:
-            raise BoardError('configs/x: broken')
-        with Child(fail) as child, self.assertRaisesRegex(
-                ChildError, '^configs/x: broken$') as caught:
-            child.result()
-        self.assertEqual(caught.exception.kind, 'BoardError')
-
-    def test_killed(self) -> None:
-        """A process that the kernel ends (no memory) is an error, not an empty list."""
-        with Child(lambda: os.kill(os.getpid(), signal.SIGKILL)) as child, \
-                self.assertRaisesRegex(ChildError, 'signal 9'):
-            child.result()
-
-    def test_left(self) -> None:
-        """Leaving early ends the process and those that it has started."""
-        read_end, write_end = os.pipe()
-
-        def forever() -> None:
-            with Child(signal.pause) as inner:
-                os.write(write_end, b'up')
-                inner.result()
-
-        with os.fdopen(read_end, 'rb') as inf:
-            with Child(forever, new_group=True) as child:
-                os.close(write_end)
-                self.assertEqual(inf.read(2), b'up')
-                pid = child.pid
-            # The end comes only when both have gone
-            self.assertEqual(inf.read(), b'')
-        with self.assertRaises(ChildProcessError):
-            os.waitpid(pid, 0)

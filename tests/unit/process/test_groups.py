@@ -64,7 +64,7 @@ class TestProcess(unittest.TestCase):
                 self.run_sh(f'{trap}(echo $$ > pid; sleep 600 & echo $! >> pid; wait); true',
                             seconds=0.5)
             self.assertIn('sleep', caught.exception.running)
-            self.assertFalse([pid for pid in self.pids('pid', 2) if alive(pid)])
+            wait_until(lambda: not any(map(alive, self.pids('pid', 2))), 20, 'the end of all')
         # Neither the board nor the slot is spoiled by that
         self.assertEqual(3, self.run_sh('exit 3', seconds=60))
         with self.assertRaises(OutOfTime):
@@ -127,19 +127,20 @@ class TestProcess(unittest.TestCase):
 
         Args:
             before: what else it does, as source
-            stdout: file that its two commands print to, relative to self.dir
+            stdout: file that its commands, two or just one, print to, relative to self.dir
         """
         script = f'''
 import os, signal, sys, threading
 sys.path.insert(0, {TOOLS!r})
-from buildman.process import groups as module
-groups = module.ProcessGroups()
+from buildman.process import registry
+from buildman.process.groups import ProcessGroups
+groups = ProcessGroups()
 {before}
 def run(num):
     groups.run(['sh', '-c', "trap '' TERM; sleep 1000 & echo $$ $! > pid%d; wait; wait" % num],
                cwd={self.dir!r}, env=dict(os.environ), stdout={self.path(stdout)!r} % num,
                stderr='/dev/null')
-for num in range(2):
+for num in range({1 if before else 2}):
     threading.Thread(target=run, args=(num,)).start()
 signal.pause()
 '''
@@ -157,10 +158,13 @@ signal.pause()
 
     def test_killed_between(self) -> None:
         """Killed just after it started a process, it could not tell the guard of that any more"""
-        self.kill_parent("""
+        # (Not before the guard would find a shell there that does not mind)
+        self.kill_parent(f"""
 def tell(self, what, group):
+    while not os.path.exists({self.path('pid0')!r}) or not os.path.getsize({self.path('pid0')!r}):
+        signal.sigtimedwait([], 0.01)
     os.kill(os.getpid(), signal.SIGKILL)
-module._Guard.tell = tell
+registry.Guard.tell = tell
 """, "it's an %d")
 
     def test_device(self) -> None:
@@ -171,18 +175,22 @@ module._Guard.tell = tell
             done = subprocess.run([sys.executable, '-c', f'''
 import os, signal, sys
 sys.path.insert(0, {TOOLS!r})
-from buildman.process import groups
+from buildman.process import registry
+from buildman.process.groups import ProcessGroups
 def tell(self, what, group):
     with open({self.path('pids')!r}, 'w') as outf:
-        print(self._proc.pid, group, file=outf)
+        print(self.process.pid, group, file=outf)
     os.kill(os.getpid(), signal.SIGKILL)
-groups._Guard.tell = tell
-groups.ProcessGroups().run(['sleep', '1000'], cwd='/', env=os.environ, stdout=os.devnull,
-                            stderr=os.devnull)
-'''], check=False)
-            self.assertEqual(done.returncode, -signal.SIGKILL)
-            guard, group = self.pids('pids', 2)
-            wait_until(lambda: not alive(guard))
-            self.assertTrue(alive(other.pid))
-            other.kill()
-        os.killpg(group, signal.SIGKILL)
+registry.Guard.tell = tell
+ProcessGroups().run(['sleep', '1000'], cwd='/', env=os.environ, stdout=os.devnull,
+                    stderr=os.devnull)
+'''], check=False, timeout=60)
+            try:
+                self.assertEqual(done.returncode, -signal.SIGKILL)
+                guard, group = self.pids('pids', 2)
+                self.addCleanup(os.killpg, group, signal.SIGKILL)
+                wait_until(lambda: not alive(guard))
+                self.assertTrue(alive(other.pid))
+            finally:
+                # The end of the `with` waits for it
+                other.kill()

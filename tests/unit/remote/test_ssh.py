@@ -301,7 +301,8 @@ class TestPush(StubCase):
                               env={**os.environ, **ssh.transport_for('alpha').git_env()},
                               capture_output=True, text=True, check=False)
         self.assertNotEqual(proc.returncode, 0)
-        exc = ssh.explain('alpha', commands.Answer('', proc.stderr, proc.returncode), 'git push')
+        answer = commands.Answer(b'', proc.stderr.encode(), proc.returncode)
+        exc = ssh.explain('alpha', answer, 'git push')
         self.assertEqual(exc.kind, 'denied')
 
 

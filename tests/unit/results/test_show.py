@@ -24,6 +24,7 @@ from buildman.core.errors import SetupError
 from buildman.core.events import Built
 from buildman.core.outcome import Outcome
 from buildman.core.plan import Board, Commit
+from buildman.process.fork import ChildDied
 from buildman.results import durations, scan, show
 from buildman.results.show import ResultTeller, SummaryRequest, TextOptions, show_summary
 from buildman.results.tree import commit_dir_name
@@ -519,7 +520,7 @@ class TestProcesses(ShowCase):
 
         with mock.patch.object(scan.SliceReader, 'advance', die), \
                 mock.patch.object(show, 'process_count', lambda *_: 2), \
-                self.assertRaisesRegex(SetupError, 'has died'):
+                self.assertRaisesRegex(ChildDied, 'status 3'):
             self.show()
 
 

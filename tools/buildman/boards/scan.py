@@ -9,22 +9,38 @@ process never holds the parsed tree, and its environment stays as it is.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
 import re
 import shutil
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from buildman.boards import cache
 from buildman.boards.cfgfile import Entry, sort_entries
 from buildman.boards.evaluate import Evaluator
-from buildman.boards.kconfig import KCONFIGLIB_PATH, KconfigMissing, parse
+from buildman.boards.kconfig import KCONFIGLIB_PATH, parse
 from buildman.boards.maintainers import Owners, decode
 from buildman.core.errors import BoardError
 from buildman.core.plan import Board
-from buildman.process.fork import Child, ChildError
+from buildman.process.fork import Child
 from buildman.process.processors import cpu_count
+
+# What the processes do, for messages
+_SCAN = 'the scan of the boards'
 
 # A process is not worth starting for fewer defconfigs (20 ms of work)
 _MIN_SHARE = 100
@@ -172,14 +188,12 @@ def _evaluate(source_dir: str, paths: Sequence[str], jobs: int,
     gc.freeze()         # else the collector copies all that is shared
     work = _enabled_targets if full else functools.partial(_share, symbols=symbols)
     count = max(1, min(jobs, len(paths) // _MIN_SHARE))
-    children = [Child(functools.partial(work, evaluator, paths[num::count]))
-                for num in range(1, count)]
-    try:
+    with contextlib.ExitStack() as stack:
+        children = [stack.enter_context(Child(
+            functools.partial(_once, work, evaluator, paths[num::count]), _SCAN, nested=True))
+            for num in range(1, count)]
         answers = [work(evaluator, paths[::count])]
-        answers += [child.result() for child in children]
-    finally:
-        for child in children:
-            child.stop()
+        answers += [child.next() for child in children]
     values: Dict[str, Any] = {}
     settings: Dict[str, Dict[str, str]] = {}
     for answer in answers:
@@ -191,23 +205,14 @@ def _evaluate(source_dir: str, paths: Sequence[str], jobs: int,
 
 def _start(source_dir: str, paths: Sequence[str], jobs: int, full: bool,
            symbols: Sequence[str] = ()) -> Child:
-    return Child(functools.partial(_evaluate, source_dir, paths,
-                                   jobs or cpu_count(), full, symbols), new_group=True)
+    """Begin to evaluate defconfigs in a process of its own; see _evaluate()."""
+    return Child(functools.partial(_once, _evaluate, source_dir, paths,
+                                   jobs or cpu_count(), full, symbols), _SCAN)
 
 
-def _result(child: Child) -> Any:
-    """Return what a child started by _start() has found.
-
-    Raises:
-        KconfigMissing: there was no kconfiglib
-        BoardError: a file is wrong
-    """
-    try:
-        return child.result()
-    except ChildError as exc:
-        if exc.kind == KconfigMissing.__name__:
-            raise KconfigMissing(str(exc)) from exc
-        raise
+def _once(func: Callable[..., Any], *args: Any) -> Iterator[Any]:
+    """Yield what a function returns, as the only value of a child."""
+    yield func(*args)
 
 
 def _owners(source_dir: str, tree: cache.Tree, targets: Sequence[str]) -> Owners:
@@ -249,7 +254,7 @@ def scan(source_dir: str, wanted: Optional[Iterable[str]] = None, jobs: int = 0,
     with _start(source_dir, [found[name] for name in targets], jobs, False, symbols) as child:
         owners = _owners(source_dir, tree, targets)
         stamp = cache.Stamp.make(source_dir, tree, [KCONFIGLIB_PATH])
-        answer = _result(child)
+        answer = child.next()
     stamp.add(source_dir, answer['files'])
     stamp.settings = {name: {} for name in symbols}
     entries = []
@@ -298,7 +303,7 @@ def check_targets(source_dir: str, jobs: int = 0) -> List[str]:
     targets = sorted(found)
     with _start(source_dir, [found[name] for name in targets], jobs, True) as child:
         owners = check_owners(source_dir, tree)
-        values = _result(child)['values']
+        values = child.next()['values']
     lines = []
     for target in targets:
         names = [name[len('TARGET_'):].lower() for name in values[found[target]]]

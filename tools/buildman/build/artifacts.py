@@ -6,11 +6,14 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import hashlib
+import math
 import os
 import re
 import shutil
 import subprocess
 from typing import Container, Dict, List, Mapping, Sequence, Tuple
+
+from buildman.process import commands
 
 # Phases of U-Boot that have a folder and an ELF image of their own
 PHASES = ('spl', 'tpl', 'vpl')
@@ -49,6 +52,9 @@ Stamp = Tuple[int, int, int]
 
 # Where the environment is put for a moment, below the build folder
 _ENV_FILE = '.buildman-env'
+
+# Seconds after which one of the binutils hangs
+TOOL_TIME = 300
 
 # The format in what `objdump -h` prints
 _FORMAT = re.compile(rb'file format ([\w.-]+)')
@@ -135,12 +141,10 @@ def _tool(argv: Sequence[str], build_dir: str, env: Mapping[str, str]) -> bytes:
         format that binutils cannot read still has a verdict
     """
     try:
-        done = subprocess.run(argv, cwd=build_dir, env=env, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                              start_new_session=True, timeout=300, check=False)
+        done = commands.run(argv, TOOL_TIME, env=env, cwd=build_dir, max_output=math.inf)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return b''
-    return done.stdout if done.returncode == 0 else b''
+    return done.out if done.returncode == 0 else b''
 
 
 class ElfReader:

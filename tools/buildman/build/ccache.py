@@ -13,8 +13,13 @@ import shutil
 import subprocess
 from typing import Dict, List, Mapping, NamedTuple, Optional
 
+from buildman.process import commands
+
 # ccache's variables for storage that machines share; the second is that of 4.4 to 4.6
 STORAGE = ('CCACHE_REMOTE_STORAGE', 'CCACHE_SECONDARY_STORAGE')
+
+# Seconds after which it hangs
+TIMEOUT = 20
 
 # What the configuration files call it
 _KEYS = ('remote_storage', 'secondary_storage')
@@ -111,9 +116,7 @@ def _ask(words: List[str], env: Mapping[str, str]) -> str:
     if not program:
         return ''
     try:
-        done = subprocess.run([program, *words], env=env, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20,
-                              start_new_session=True, check=False)
+        done = commands.run([program, *words], TIMEOUT, env=env)
     except (OSError, subprocess.TimeoutExpired):
         return ''
-    return done.stdout.decode('utf-8', 'replace') if done.returncode == 0 else ''
+    return done.stdout if done.returncode == 0 else ''

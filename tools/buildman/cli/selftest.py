@@ -6,16 +6,21 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 from typing import List, Mapping, Optional, Sequence
 
-from buildman.cli import signals
 from buildman.core.errors import EXIT_OK, SetupError
+from buildman.process import commands
+from buildman.process.registry import Account, has_ended, wait_until
 
 # The folder that holds tools/ and tests/, also when we were called by a link
 TOP = os.path.realpath(os.path.join(os.path.dirname(os.path.realpath(__file__)), '../../..'))
+
+# Seconds that tests get to end what they have started, and coverage to tell its version
+END_TIME = 10
+VERSION_TIME = 60
 
 # Exit status when a test has failed
 EXIT_TESTS_FAILED = 1
@@ -77,7 +82,7 @@ def _covered(words: Sequence[str]) -> int:
     if not program:
         raise SetupError("--coverage: the program 'coverage' is not installed "
                          "(pip install coverage, or apt-get install python3-coverage)")
-    version = subprocess.run([program, '--version'], capture_output=True, text=True, check=False)
+    version = commands.run([program, '--version'], VERSION_TIME)
     found = re.search(r'(\d+)\.(\d+)', version.stdout)
     if not found:
         raise SetupError(f"--coverage: '{program}' does not tell its version: "
@@ -110,9 +115,14 @@ def _status(code: int) -> int:
 
 def _call(argv: Sequence[str], env: Optional[Mapping[str, str]] = None) -> int:
     """Run a program in the top folder and return its exit status; it is ended with us"""
-    with subprocess.Popen(argv, cwd=TOP, env=env) as proc:
-        try:
-            return proc.wait()
-        except signals.Terminated:
-            proc.terminate()
-            raise
+    account = Account()
+    proc = account.start(argv, cwd=TOP, env=env)
+    try:
+        return proc.wait()
+    except KeyboardInterrupt:
+        # As on a terminal; then they end what they have started
+        os.killpg(proc.pid, signal.SIGINT)
+        wait_until(lambda: has_ended(proc.pid), END_TIME)
+        raise
+    finally:
+        account.release(proc.pid)

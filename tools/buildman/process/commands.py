@@ -2,7 +2,7 @@
 """Commands that are run to their end: a deadline, a bound, and one end for all.
 
 A command gets a process group of its own, so that what it has started ends
-with it. `stop_all()` ends all that are under way, from any thread.
+with it. `stop_all()` ends all those that are under way on machines, from any thread.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import contextlib
 import dataclasses
 import os
 import selectors
-import signal
 import subprocess
-import threading
 import time
-from typing import IO, Dict, Mapping, Optional, Sequence, Set, Tuple
+from typing import IO, Dict, Mapping, Optional, Sequence, Tuple
+
+from buildman.process.registry import Account, has_ended, wait_until
 
 MAX_OUTPUT = 16 << 20           # bytes of an answer that are read
 GRACE = 0.3                     # seconds for output after the process has ended
@@ -23,108 +23,54 @@ GRACE = 0.3                     # seconds for output after the process has ended
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a process said: its output as text, and its exit status."""
+    """What a process said, and its exit status; 0 - N when signal N ended it."""
 
-    stdout: str
-    stderr: str
+    out: bytes
+    err: bytes
     returncode: int
 
+    @property
+    def stdout(self) -> str:
+        """Its output as text."""
+        return self.out.decode('utf-8', 'replace')
 
-class Stopped(Exception):
-    """stop_all() was called: nothing more is started."""
-
-
-class _Running:
-    """Processes under way, so that all of them can be ended at once."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._procs: Set['subprocess.Popen[bytes]'] = set()
-        self.stopped = threading.Event()
-
-    def start(self, argv: Sequence[str], stdin: bool,
-              env: Optional[Mapping[str, str]]) -> 'subprocess.Popen[bytes]':
-        """Start a process in a group of its own."""
-        with self._lock:
-            if self.stopped.is_set():
-                raise Stopped
-            proc = subprocess.Popen(
-                argv, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env,
-                start_new_session=True)
-            self._procs.add(proc)
-        return proc
-
-    def end(self, proc: 'subprocess.Popen[bytes]') -> None:
-        """End the process's group, which may outlive it, and reap it."""
-        with self._lock:
-            kill_group(proc.pid)
-            self._procs.discard(proc)
-        proc.wait()
-        for stream in (proc.stdin, proc.stdout, proc.stderr):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-
-    def stop(self) -> None:
-        """Kill all of them; their callers get an error of kind 'stopped'."""
-        self.stopped.set()
-        with self._lock:
-            for proc in self._procs:
-                kill_group(proc.pid)
+    @property
+    def stderr(self) -> str:
+        """What it printed on stderr, as text."""
+        return self.err.decode('utf-8', 'replace')
 
 
-_RUNNING = _Running()
-
-
-def kill_group(pid: int, sig: int = signal.SIGKILL) -> None:
-    """Send a signal to a process group; that it is gone is no error."""
-    with contextlib.suppress(OSError):
-        os.killpg(pid, sig)
-
-
-def end_process(proc: 'subprocess.Popen[bytes]', seconds: float) -> None:
-    """Close the input of a process, then terminate it, then kill it.
-
-    Args:
-        proc: the process
-        seconds: for each of these steps
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        proc.stdin.close()  # type: ignore[union-attr]
-    for act in (None, proc.terminate, proc.kill):
-        if act:
-            with contextlib.suppress(OSError):
-                act()
-        try:
-            proc.wait(timeout=seconds)
-            break
-        except subprocess.TimeoutExpired:
-            continue
+# Commands that run here, and those that run on machines or for them
+TOOLS = Account()
+MACHINES = Account()
 
 
 def stop_all() -> None:
-    """End every one-shot command that is under way, from any thread, and refuse more."""
-    _RUNNING.stop()
+    """End every command on a machine that is under way, from any thread, and refuse more.
+
+    Their callers find stopped() true.
+    """
+    MACHINES.stop(term=0.0)
 
 
 def resume() -> None:
     """Allow commands again after stop_all()."""
-    _RUNNING.stopped.clear()
+    MACHINES.resume()
 
 
 def stopped() -> bool:
     """Return whether stop_all() was called, and not resume() since."""
-    return _RUNNING.stopped.is_set()
+    return MACHINES.stopped.is_set()
 
 
 def wait_stopped(seconds: float) -> bool:
     """Wait for some time, or until stop_all() is called; return whether it was."""
-    return _RUNNING.stopped.wait(seconds)
+    return MACHINES.stopped.wait(seconds)
 
 
 def run(argv: Sequence[str], timeout: float, stdin: bytes = b'',
-        env: Optional[Mapping[str, str]] = None) -> Answer:
+        env: Optional[Mapping[str, str]] = None, cwd: Optional[str] = None,
+        account: Account = TOOLS, max_output: float = MAX_OUTPUT) -> Answer:
     """Run a command to its end, or kill its whole group when the time is over.
 
     A grandchild that keeps the output open (a ControlPersist master, say) does
@@ -135,23 +81,29 @@ def run(argv: Sequence[str], timeout: float, stdin: bytes = b'',
         timeout: seconds
         stdin: what it reads
         env: whole environment; None for ours
+        cwd: folder to run it in; None for ours
+        account: that it is to be ended with
+        max_output: bytes that it may print
     Raises:
-        subprocess.TimeoutExpired: it did not end, or printed without end
+        subprocess.TimeoutExpired: it did not end, or printed more
         OSError: it cannot be started
-        Stopped: stop_all() was called
+        Stopped: its account was stopped
     """
-    proc = _RUNNING.start(argv, bool(stdin), env)
+    proc = account.start(argv, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=cwd)
     try:
-        out, err = _communicate(proc, timeout, memoryview(stdin))
-        code = proc.poll()
+        out, err = _communicate(proc, timeout, memoryview(stdin), max_output)
     finally:
-        _RUNNING.end(proc)
-    return Answer(out.decode('utf-8', 'replace'), err.decode('utf-8', 'replace'),
-                  proc.returncode if code is None else code)
+        account.release(proc.pid)
+        for stream in (proc.stdin, proc.stdout, proc.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+    return Answer(out, err, proc.returncode)
 
 
-def _communicate(proc: 'subprocess.Popen[bytes]', timeout: float,
-                 stdin: memoryview) -> Tuple[bytes, bytes]:
+def _communicate(proc: 'subprocess.Popen[bytes]', timeout: float, stdin: memoryview,
+                 max_output: float) -> Tuple[bytes, bytes]:
     """Feed and read a process until it is done; see run()."""
     end = time.monotonic() + timeout
     got: Dict[IO[bytes], bytearray] = {}
@@ -164,17 +116,16 @@ def _communicate(proc: 'subprocess.Popen[bytes]', timeout: float,
         if proc.stdin is not None:
             os.set_blocking(proc.stdin.fileno(), False)
             sel.register(proc.stdin, selectors.EVENT_WRITE)
-        while sel.get_map() or proc.poll() is None:
+        while sel.get_map() or not has_ended(proc.pid):
             now = time.monotonic()
-            if now >= end or sum(len(buf) for buf in got.values()) > MAX_OUTPUT:
+            if now >= end or sum(len(buf) for buf in got.values()) > max_output:
                 raise subprocess.TimeoutExpired(proc.args, timeout)
-            if proc.poll() is not None:
+            if has_ended(proc.pid):
                 ended = ended or now
                 if now >= ended + GRACE:
                     break
             if not sel.get_map():
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    proc.wait(end - now)
+                wait_until(lambda: has_ended(proc.pid), end - now)
                 continue
             for key, _ in sel.select(min(.1, end - now)):
                 if key.fileobj is proc.stdin:

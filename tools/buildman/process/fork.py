@@ -2,62 +2,62 @@
 """Forked processes that compute something and end.
 
 A child shares all that its parent has in memory at that time, which is what
-makes a parsed Kconfig tree cheap to use on several processors. It answers
-with one JSON value and ends without running anything else of the parent:
-no exit handlers, no flushing of what the parent has printed.
+makes a parsed Kconfig tree cheap to use on several processors. What it answers comes
+through a pipe, one value after the other, and it waits when nobody reads. It
+ends without running anything else of the parent: no exit handlers, no flushing of
+what the parent has printed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import pickle
 import signal
 import sys
 from types import TracebackType
-from typing import Any, Callable, Optional, Type
+from typing import Any, BinaryIO, Callable, Iterable, NoReturn, Optional, Type
 
-from buildman.core.errors import BoardError
+from buildman.core.errors import BuildmanError
+from buildman.process.registry import STARTED, Account
+
+_CHILDREN = Account()
 
 
-class ChildError(BoardError):
-    """What went wrong in a child.
-
-    Attributes:
-        kind: name of the class that was raised there, '' if it just ended
-    """
-
-    def __init__(self, message: str, kind: str = '') -> None:
-        super().__init__(message)
-        self.kind = kind
+class ChildDied(BuildmanError):
+    """A child ended before it had said all: no memory, or a defect, which it has told."""
 
 
 class Child:
-    """A process that computes one value; use it in a `with` statement.
+    """A process that computes values; use it in a `with` statement.
 
-    Leaving the `with` block before the result was taken (Ctrl-C, an error)
-    ends the process at once, and all that it has started.
+    Leaving the `with` block (Ctrl-C, an error) ends the process at once, and all that it
+    has started.
     """
 
-    def __init__(self, work: Callable[[], Any], new_group: bool = False) -> None:
+    def __init__(self, work: Callable[[], Iterable[Any]], what: str, nested: bool = False) -> None:
         """Start a process.
 
         Args:
-            work: returns what json can write; BoardError is passed on
-            new_group: make it the leader of a process group, so that it is
-                ended together with its own children. A Ctrl-C on the terminal
-                then reaches it through its parent only.
+            work: called there; returns values that can be pickled. A BuildmanError is
+                passed on
+            what: what it does, for messages
+            nested: it belongs to a child, with which it is ended. Else it is the leader
+                of a process group, and a Ctrl-C on the terminal reaches it through its
+                parent only.
         """
-        self._group = new_group
+        self._what = what
+        self._nested = nested
         reader, writer = os.pipe()
         self.pid = os.fork()
         if not self.pid:
             os.close(reader)
-            _run(work, writer, new_group)
+            _run(work, writer, nested)
         os.close(writer)
-        self._reader = reader
-        if new_group:
+        self._answers: BinaryIO = open(reader, 'rb', buffering=1 << 16)  # noqa: SIM115
+        if not nested:
             _set_group(self.pid)
+            _CHILDREN.adopt(self.pid)
 
     def __enter__(self) -> 'Child':
         return self
@@ -66,39 +66,42 @@ class Child:
                  exc: Optional[BaseException], trace: Optional[TracebackType]) -> None:
         self.stop()
 
-    def result(self) -> Any:
-        """Wait for the process and return its value.
+    def next(self) -> Any:
+        """Wait for the next value, and return it.
 
         Raises:
-            ChildError: it raised a BoardError, or was ended by something else
+            BuildmanError: it raised that
+            ChildDied: it has ended
         """
-        with os.fdopen(self._reader, 'rb') as inf:
-            self._reader = -1
-            data = inf.read()
-        _, status = os.waitpid(self.pid, 0)
-        self.pid = 0
-        if status or not data:
-            raise ChildError('the scan of the boards was cut short: its process '
-                             f'ended with status {_describe(status)}')
-        answer = json.loads(data)
-        if 'error' in answer:
-            raise ChildError(answer['error'], answer['kind'])
-        return answer['value']
+        try:
+            value = pickle.load(self._answers)
+        except (EOFError, pickle.UnpicklingError):
+            raise ChildDied(f'{self._what} was cut short: its process ended with '
+                            f'{self._status()}; see above, or free some memory and try '
+                            'again') from None
+        if isinstance(value, BuildmanError):
+            raise value
+        return value
+
+    def _status(self) -> str:
+        """Return in words how the process has ended, without taking its number away"""
+        how = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        assert how
+        return (f'status {how.si_status}' if how.si_code == os.CLD_EXITED
+                else f'signal {how.si_status}')
 
     def stop(self) -> None:
         """End the process, if it is still there, and what it has started."""
-        if self._reader >= 0:
-            os.close(self._reader)
-            self._reader = -1
         if not self.pid:
             return
-        with contextlib.suppress(ProcessLookupError):
-            if self._group:
-                os.killpg(self.pid, signal.SIGKILL)
-            else:
-                os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        self.pid = 0
+        self._answers.close()
+        pid, self.pid = self.pid, 0
+        if self._nested:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        else:
+            _CHILDREN.release(pid)
 
 
 def _set_group(pid: int) -> None:
@@ -116,32 +119,28 @@ def _no_input(writer: int) -> None:
         os.close(null)
 
 
-def _describe(status: int) -> str:
-    """Return a wait status in words."""
-    if os.WIFSIGNALED(status):
-        return f'signal {os.WTERMSIG(status)}'
-    return str(os.WEXITSTATUS(status))
-
-
-def _run(work: Callable[[], Any], writer: int, new_group: bool) -> None:
-    """Do the child's part; this never returns."""
+def _run(work: Callable[[], Iterable[Any]], writer: int, nested: bool) -> NoReturn:
+    """Do the child's part."""
     code = 1
     try:
-        if new_group:
+        # The parent decides what a Ctrl-C means and ends this process
+        for num in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(num) != signal.SIG_IGN:
+                signal.signal(num, signal.SIG_DFL)
+        STARTED.forget()
+        if not nested:
             _set_group(os.getpid())
             _no_input(writer)
-        # The parent decides what a Ctrl-C means and ends this process
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        try:
-            answer = {'value': work()}
-        except BoardError as exc:
-            answer = {'error': str(exc), 'kind': type(exc).__name__}
-        with os.fdopen(writer, 'wb') as outf:
-            outf.write(json.dumps(answer).encode())
+        with open(writer, 'wb') as outf:
+            try:
+                for value in work():
+                    pickle.dump(value, outf, protocol=pickle.HIGHEST_PROTOCOL)
+                    outf.flush()
+            except BuildmanError as exc:
+                pickle.dump(exc, outf)
         code = 0
-    except BrokenPipeError:
-        pass        # the parent is gone
+    except (BrokenPipeError, KeyboardInterrupt):
+        pass        # the parent is gone, or about to go
     finally:
         if sys.exc_info()[0]:
             sys.excepthook(*sys.exc_info())

@@ -15,7 +15,7 @@ import time
 from typing import Callable, Optional, Sequence, Type
 
 from buildman.core.errors import BuildmanError
-from buildman.process import commands
+from buildman.process.registry import Account, is_process
 from buildman.remote.inbox import Inbox, Sink
 from buildman.wire import codec, fields
 from buildman.wire.channel import Channel, ChannelError, Reader
@@ -26,8 +26,8 @@ READY_TIME = 60
 # Seconds for each step of ending a process: ask, terminate, kill
 END_TIME = 2
 
-# Kept, since tests put stand-ins in its place
-_POPEN = subprocess.Popen
+# The processes of all connections
+_LINKS = Account()
 
 
 class BossError(BuildmanError):
@@ -109,9 +109,9 @@ class Connection:
             if self.refusing:
                 raise BossError(f'{self.name}: stopped before its worker was started')
             try:
-                self._proc = subprocess.Popen(
+                self._proc = _LINKS.start(
                     argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
+                    stderr=subprocess.PIPE, bufsize=0)
             except OSError as exc:
                 raise BossError(f'Failed to start SSH to {self.hostname}: {exc}') from exc
             self._open(self._proc)
@@ -242,10 +242,10 @@ class Connection:
         if reader:
             with contextlib.suppress(RuntimeError):
                 reader.wait_end(0.5)
-        if proc and not self._last_stderr and not isinstance(proc, _POPEN):
+        if proc and not self._last_stderr and not is_process(proc):
             # A stand-in may have it in one piece
             with contextlib.suppress(AttributeError, OSError, ValueError):
-                said = proc.stderr.read()
+                said = proc.stderr.read()  # type: ignore[union-attr]
                 for line in said.splitlines() if isinstance(said, bytes) else ():
                     self._take_stderr(line)
         why = f': {self._last_stderr}' if self._last_stderr else ''
@@ -277,10 +277,11 @@ class Connection:
             if channel:
                 channel.writer.close(min(0.5, seconds))
             if proc is not None:
-                commands.end_process(proc, seconds)
-                if isinstance(proc, _POPEN):
-                    # What it has started, a ProxyCommand say, is in the same group
-                    commands.kill_group(proc.pid)
+                # What it has started, a ProxyCommand say, is in the same group
+                if is_process(proc):
+                    _LINKS.finish(proc.pid, seconds)
+                else:
+                    _end_other(proc, seconds)
             if channel:
                 channel.reader.close()
                 self._sent, self._received = channel.bytes_sent, channel.bytes_received
@@ -290,3 +291,21 @@ class Connection:
             for name in ('stdout', 'stderr'):
                 with contextlib.suppress(OSError, AttributeError):
                     getattr(proc, name).close()
+
+
+def _end_other(proc: 'subprocess.Popen[bytes]', seconds: float) -> None:
+    """End what a caller has put in place of a process.
+
+    Args:
+        proc: with the names of Popen, or some of them
+        seconds: for each step
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        proc.stdin.close()  # type: ignore[union-attr]
+    for act in (None, proc.terminate, proc.kill):
+        if act:
+            with contextlib.suppress(OSError):
+                act()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            proc.wait(timeout=seconds)
+            break

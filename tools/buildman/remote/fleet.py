@@ -26,6 +26,7 @@ from buildman.core import events
 from buildman.core.errors import EXIT_OK, BuildmanError, SetupError, UsageError
 from buildman.core.plan import Board, Plan, Toolchain
 from buildman.process import commands
+from buildman.process.registry import STARTED
 from buildman.remote import hosts, logs, push, scripts, ssh
 from buildman.remote.payload import Shipment
 from buildman.remote.session import RemoteMachine
@@ -172,6 +173,8 @@ class Fleet:
             shown_env={name: env[name] for name in env if found.env[name] != env[name]},
             inputs=inputs, words=words, files=found.files, texts=found.texts,
             log_dir=tree.base_dir, stage_dir=tree.work_dir, heartbeat=self._heartbeat)
+        # What runs on machines ends with us, even if we are killed
+        STARTED.guard()
         self._machines = [RemoteMachine(mach, shipment, post) for mach in self._pool.machines]
         self._total = len(plan.jobs) * plan.commit_count
         self._push = to_push

@@ -38,6 +38,7 @@ from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 from buildman.agent import lock
 from buildman.core.errors import GitError
 from buildman.process import commands, tempdirs
+from buildman.process.registry import Stopped
 from buildman.remote import ssh
 from buildman.source import git, history
 from buildman.source.origin import Past, Standing, object_folder
@@ -378,8 +379,8 @@ def push(plan: PushPlan, name: str, transport: ssh.Transport, git_dir: str,
     def attempt() -> str:
         try:
             # How long it takes is for the network; a cut one ends ssh
-            answer = commands.run(argv, math.inf, env=env)
-        except commands.Stopped:
+            answer = commands.run(argv, math.inf, env=env, account=commands.MACHINES)
+        except Stopped:
             raise ssh.RemoteError(transport.hostname, 'stopped', 'stopped') from None
         if commands.stopped():
             raise ssh.RemoteError(transport.hostname, 'stopped', 'stopped')

@@ -188,7 +188,8 @@ class RemoteMachine:
             try:
                 worker.start()
             except BossError as exc:
-                why = ssh.explain(worker.hostname, commands.Answer('', '\n'.join(said), 255))
+                why = ssh.explain(worker.hostname,
+                                  commands.Answer(b'', '\n'.join(said).encode(), 255))
                 if why.kind != 'turned-away' or delay is None:
                     raise
                 self._log.note(f'{exc}; tried again')

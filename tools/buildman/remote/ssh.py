@@ -20,6 +20,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from buildman.core.errors import BuildmanError, UsageError
 from buildman.process import commands
+from buildman.process.registry import Stopped
 from buildman.wire import fields
 
 CONNECT_TIMEOUT = 10            # seconds, ssh's own
@@ -245,14 +246,15 @@ class Transport:
         """
         def attempt() -> str:
             try:
-                answer = commands.run(self.argv(remote_cmd), timeout, stdin)
+                answer = commands.run(self.argv(remote_cmd), timeout, stdin,
+                                      account=commands.MACHINES)
             except subprocess.TimeoutExpired:
                 raise RemoteError(self.hostname, 'timeout', f'{doing or "the command there"} '
                                   f'did not end within {timeout:g} seconds') from None
             except OSError as exc:
                 raise RemoteError(self.hostname, 'no-command',
                                   f'{self.argv("")[0]} cannot be run: {exc.strerror}') from exc
-            except commands.Stopped:
+            except Stopped:
                 raise RemoteError(self.hostname, 'stopped', 'stopped') from None
             if commands.stopped():
                 raise RemoteError(self.hostname, 'stopped', 'stopped')

@@ -13,18 +13,16 @@ is kept and the file is read again when it turns out to have changed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import gc
 import os
-import pickle
-import signal
-import struct
-import sys
-import traceback
-from typing import BinaryIO, Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from buildman.build.output import as_ours
-from buildman.core.errors import GitError, SetupError
+from buildman.core.errors import GitError
+from buildman.process.fork import Child
 from buildman.results import reader
 from buildman.results.compare import (
     NO_MESSAGES,
@@ -56,8 +54,6 @@ _COST_CONFIG = 60
 _COST_ENV = 15
 _COST_LINES = 500
 _WORTH_SHARING = 150_000
-
-_HEADER = struct.Struct('>I')
 
 _DAMAGED = 'is damaged; lines that make no sense are left out'
 
@@ -435,68 +431,32 @@ def read_commits(folders: Sequence[str], targets: Sequence[str], wanted: Wanted,
     """Yield for each folder what the boards did, compared with the one before.
 
     Raises:
-        SetupError: a process that reads has died
+        ChildDied: a process that reads has died
     """
     if processes <= 1 or len(targets) < processes:
         part = SliceReader(targets, 0, len(targets), wanted, history)
         for folder in folders:
             yield part.advance(folder)
         return
-    pipes: List[BinaryIO] = []
-    pids: List[int] = []
-    sys.stdout.flush()
-    sys.stderr.flush()
     gc.freeze()
     try:
-        for first, end in _share(len(targets), processes):
-            rfd, wfd = os.pipe()
-            pid = os.fork()
-            if not pid:
-                os.close(rfd)
-                _run_child(SliceReader(targets, first, end, wanted, history), folders, wfd)
-            os.close(wfd)
-            pids.append(pid)
-            pipes.append(open(rfd, 'rb', buffering=1 << 16))  # noqa: SIM115
-        for _ in folders:
-            facts, problems = BoardFacts(), []
-            for pipe in pipes:
-                share, found = _receive(pipe)
-                facts.add(share)
-                problems += found
-            yield facts, problems
+        with contextlib.ExitStack() as stack:
+            parts = [SliceReader(targets, first, end, wanted, history)
+                     for first, end in _share(len(targets), processes)]
+            children = [stack.enter_context(Child(functools.partial(_steps, part, folders),
+                                                  'the summary')) for part in parts]
+            for _ in folders:
+                facts, problems = BoardFacts(), []
+                for child in children:
+                    share, found = child.next()
+                    facts.add(share)
+                    problems += found
+                yield facts, problems
     finally:
         gc.unfreeze()
-        for pipe in pipes:
-            pipe.close()
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
 
 
-def _receive(pipe: BinaryIO) -> Step:
-    header = pipe.read(_HEADER.size)
-    data = pipe.read(_HEADER.unpack(header)[0]) if len(header) == _HEADER.size else b''
-    if not data:
-        raise SetupError('a process that reads results has died: see above, or free some memory'
-                         ' and try again')
-    step: Step = pickle.loads(data)
-    return step
-
-
-def _run_child(part: SliceReader, folders: Sequence[str], wfd: int) -> NoReturn:
-    """Send each step to the parent, then end without what atexit would do."""
-    status = 1
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _steps(part: SliceReader, folders: Sequence[str]) -> Iterator[Step]:
+    """Yield each step of a share of the boards, in a child"""
     gc.disable()
-    try:
-        with open(wfd, 'wb') as pipe:
-            for folder in folders:
-                data = pickle.dumps(part.advance(folder), protocol=pickle.HIGHEST_PROTOCOL)
-                pipe.write(_HEADER.pack(len(data)) + data)
-                pipe.flush()
-        status = 0
-    finally:
-        if status and not isinstance(sys.exc_info()[1], BrokenPipeError):
-            traceback.print_exc()
-            sys.stderr.flush()
-        os._exit(status)
+    return (part.advance(folder) for folder in folders)

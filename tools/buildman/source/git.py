@@ -16,13 +16,14 @@ it runs in.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import signal
 import subprocess
-import threading
-from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import IO, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from buildman.core.errors import GitError
+from buildman.process import commands
+from buildman.process.registry import Account, Stopped
 
 # A git that hangs (on a network file system, say) is given up after this many
 # seconds; a checkout of the largest tree takes a few
@@ -109,44 +110,60 @@ def words(*args: str) -> List[str]:
     return ['git', *(word for item in _SETTINGS for word in ('-c', item)), *args]
 
 
-# Those under way, each the head of a process group, as a checkout has helpers
-_running: Set['subprocess.Popen[bytes]'] = set()
-_lock = threading.Lock()
-
-
-def _communicate(args: Sequence[str], cwd: str, env: Mapping[str, str],
-                 stdin: bytes) -> Tuple[int, bytes, bytes]:
-    """Run git to its end; return exit status, stdout and stderr"""
-    # Begun and noted in one: end_all() must not come in between
-    with _lock:
-        proc = subprocess.Popen(words(*args), cwd=cwd, env=env, stdin=subprocess.PIPE,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                start_new_session=True)
-        _running.add(proc)
-    with proc:
-        try:
-            out, err = proc.communicate(stdin, timeout=GIT_TIMEOUT)
-        except BaseException:
-            _kill(proc)
-            raise
-        finally:
-            with _lock:
-                _running.discard(proc)
-    return proc.returncode, out, err
-
-
-def _kill(proc: 'subprocess.Popen[bytes]') -> None:
-    """End a git and its helpers"""
-    if proc.returncode is None:
-        with contextlib.suppress(OSError):
-            os.killpg(proc.pid, signal.SIGKILL)
+# Those under way, with their helpers
+_GITS = Account()
 
 
 def end_all() -> None:
     """End every git that is under way, from any thread; their callers get a GitError."""
-    with _lock:
-        for proc in _running:
-            _kill(proc)
+    _GITS.stop(term=0.0)
+    _GITS.resume()
+
+
+def call(argv: Sequence[str], cwd: str, env: Mapping[str, str],
+         stdin: bytes = b'') -> commands.Answer:
+    """Run git to its end and return what it says, whatever that is.
+
+    Args:
+        argv: the command, as words() returns it or as a user would give it
+        cwd: folder to run it in
+        env: its whole environment
+        stdin: what it reads
+
+    Raises:
+        subprocess.TimeoutExpired: it did not end
+        OSError: it cannot be run
+        GitError: end_all() was called
+    """
+    try:
+        return commands.run(argv, GIT_TIMEOUT, stdin, env, cwd, _GITS, math.inf)
+    except Stopped:
+        raise GitError(f"git {_verb(argv[1:])} was ended in '{cwd}'") from None
+
+
+@contextlib.contextmanager
+def reading(args: Sequence[str], cwd: str, env: Mapping[str, str],
+            stdin: bytes) -> Iterator[IO[bytes]]:
+    """Run git and give what it writes, as it comes; when that is left, git is ended.
+
+    Args:
+        args: the command
+        cwd, env: as for call()
+        stdin: what it reads, before it writes anything
+
+    Raises:
+        OSError: it cannot be run
+    """
+    proc = _GITS.start(words(*args), cwd=cwd, env=env, stdin=subprocess.PIPE,
+                       stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert proc.stdin and proc.stdout
+    try:
+        with proc.stdin:
+            proc.stdin.write(stdin)
+        yield proc.stdout
+    finally:
+        _GITS.release(proc.pid)
+        proc.stdout.close()
 
 
 def run(cwd: str, *args: str, stdin: bytes = b'',
@@ -167,7 +184,7 @@ def run(cwd: str, *args: str, stdin: bytes = b'',
         GitError: it cannot be run, or did not end
     """
     try:
-        code, out, err = _communicate(args, cwd, {**environment(), **(env or {})}, stdin)
+        answer = call(words(*args), cwd, {**environment(), **(env or {})}, stdin)
     except FileNotFoundError as exc:
         if exc.filename != 'git':
             raise GitError(f"no such folder: '{cwd}'") from exc
@@ -177,15 +194,15 @@ def run(cwd: str, *args: str, stdin: bytes = b'',
                        f"in '{cwd}'") from exc
     except OSError as exc:
         raise GitError(f"cannot run git in '{cwd}': {exc.strerror}") from exc
-    if code:
-        why = _cause(err.decode('utf-8', 'replace'), code)
+    if answer.returncode:
+        why = _cause(answer.stderr, answer.returncode)
         with contextlib.suppress(OSError):
             # git does not always say so
             stat = os.statvfs(cwd)
             if stat.f_bavail * stat.f_frsize < _FULL:
                 why = f'No space left on device ({why})'
         raise RefusedError(f"git {_verb(args)} failed in '{cwd}': {why}", why)
-    return out
+    return answer.out
 
 
 def text(cwd: str, *args: str, stdin: bytes = b'',
@@ -221,7 +238,7 @@ def quote_path(path: str) -> str:
     return f'"{body}"'
 
 
-def _verb(args: 'tuple[str, ...]') -> str:
+def _verb(args: Sequence[str]) -> str:
     """Return the name of a git command, options left out."""
     left = iter(args)
     for word in left:

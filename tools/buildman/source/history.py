@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
 from typing import (
     Callable,
     Collection,
@@ -103,10 +102,8 @@ class _Asker:
                 outf.write(commit + '\n')
         digits = self._digits.get(commit)
         extra = ['-c', f'core.abbrev={digits}'] if digits else []
-        done = subprocess.run(['git', *extra, *words], cwd=self._path, env=self._env,
-                              stdin=subprocess.DEVNULL, capture_output=True,
-                              timeout=git.GIT_TIMEOUT, check=False)
-        return done.returncode, done.stdout
+        done = git.call(['git', *extra, *words], self._path, self._env)
+        return done.returncode, done.out
 
     def describe(self, options: Sequence[str], commits: Sequence[str]) -> List[str]:
         """Return what `git describe` says of commits; the hash where no tag fits."""
@@ -233,21 +230,17 @@ class _Finder:
         """
         known: Dict[str, Tuple[str, ...]] = {}
         left = wanted - set(starts)
-        with subprocess.Popen(git.words('rev-list', '--parents', '--stdin'), cwd=self._path,
-                              env={**git.environment(), **git.ALONE}, stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as proc:
-            assert proc.stdin and proc.stdout
-            proc.stdin.write(''.join(f'{name}\n' for name in starts))
-            proc.stdin.close()
+        text = ''.join(f'{name}\n' for name in starts).encode()
+        with git.reading(['rev-list', '--parents', '--stdin'], self._path,
+                         {**git.environment(), **git.ALONE}, text) as inf:
             # No more is read than is needed
             while left or more > 0:
-                words = proc.stdout.readline().split()
+                words = inf.readline().decode().split()
                 if not words:
                     break
                 more -= not left
                 known[words[0]] = tuple(words[1:])
                 left.difference_update(words[1:])
-            proc.kill()
         return known
 
     def _ways(self, end: str, targets: Set[str], parents: Dict[str, Tuple[str, ...]]) -> None:

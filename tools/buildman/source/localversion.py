@@ -19,6 +19,7 @@ import threading
 from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from buildman.core.errors import GitError
+from buildman.process import commands
 from buildman.source import git
 from buildman.source.origin import Origin
 
@@ -122,12 +123,11 @@ def run_script(source: str, build: str, version: Mapping[str, str], auto: bool,
         outf.write('CONFIG_LOCALVERSION=""\n' + ('CONFIG_LOCALVERSION_AUTO=y\n' if auto else ''))
     shell = shutil.which('bash') or 'sh'
     try:
-        done = subprocess.run([shell, os.path.join(source, SCRIPT), source], cwd=build,
-                              env={**env, **version}, stdin=subprocess.DEVNULL,
-                              capture_output=True, timeout=TIMEOUT, check=False)
+        done = commands.run([shell, os.path.join(source, SCRIPT), source], TIMEOUT,
+                            env={**env, **version}, cwd=build)
     except subprocess.TimeoutExpired:
         return None
-    return os.fsdecode(done.stdout).strip() if done.returncode == 0 else None
+    return os.fsdecode(done.out).strip() if done.returncode == 0 else None
 
 
 def script_environment() -> Dict[str, str]:

@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""All that this process has started, in one account, and one way to end it.
+
+Each program or forked process is the head of a process group, and `STARTED` knows it
+from its start until nothing of the group is left. Who starts something has an
+`Account` there, so that a part can be ended alone: one board, the commands on
+machines. `end_all()` ends everything, in three steps with a deadline each: ask (the
+end of its input), terminate, kill.
+
+A guard, a shell that is told of each group, ends them when this process is killed and
+cannot do so any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import threading
+import time
+from typing import Any, Callable, Collection, Dict, Iterator, List, Optional, Sequence, Set
+
+# Seconds between asking a group to end and killing it: make gives its job server
+# tokens back meanwhile and removes files that are half made
+KILL_DELAY = 1.5
+
+# As it is: callers put stand-ins in its place, which are no processes
+_POPEN = subprocess.Popen
+
+# What the guard does. '* FILE' tells that a group begins, and which file it prints
+# to; '+ N' and '- N', that it has begun and that it has ended; '= N', that another one
+# has begun. The end of the input tells that whoever started them is no more. If that
+# was between a '*' and its '+', the group is the one that prints to that file
+# (proc_pid_fd(5)); it may be on its way.
+_GUARD = """
+l=' '
+f=
+begun() {
+    for p in /proc/[0-9]*; do
+        [ -n "$f" ] && [ "$p/fd/1" -ef "$f" ] && l="$l${p#/proc/} "
+    done
+}
+while read -r what arg; do
+    case $what in
+    '*') f=$arg ;;
+    =) l="$l$arg " ;;
+    +) l="$l$arg " f= ;;
+    -) l="${l%% $arg *} ${l#* $arg }" ;;
+    esac
+done
+[ "$l$f" = ' ' ] && exit
+begun
+for group in $l; do kill -s TERM -- "-$group"; done
+sleep 1
+begun
+for group in $l; do kill -s KILL -- "-$group"; done
+"""
+
+
+class Stopped(Exception):
+    """An account was stopped: nothing more is started on it."""
+
+
+class Guard:
+    """A process that outlives this one by as long as it takes to end the groups."""
+
+    def __init__(self) -> None:
+        """Start it.
+
+        Raises:
+            OSError: no process can be made
+        """
+        self.process = _POPEN(
+            ['/bin/sh', '-c', _GUARD], cwd='/', stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+    def tell(self, what: str, group: int) -> None:
+        """Tell that a group has begun ('+' after begin(), else '=') or ended ('-')."""
+        self._write(f'{what} {group}\n')
+
+    @contextlib.contextmanager
+    def begin(self, stdout: str) -> Iterator[None]:
+        """Tell that a group begins, which prints to this file; then, if it did not.
+
+        A device or a pipe is what many may print to, and does not tell whose it is.
+        """
+        path = os.path.abspath(stdout)
+        if '\n' in path or path.strip() != path or not os.path.isfile(path):
+            yield
+            return
+        self._write(f'* {path}\n')
+        began = False
+        try:
+            yield
+            began = True
+        finally:
+            if not began:
+                self._write('*\n')
+
+    def _write(self, line: str) -> None:
+        assert self.process.stdin
+        # Without a guard all goes on as before
+        with contextlib.suppress(OSError, ValueError):
+            os.write(self.process.stdin.fileno(), os.fsencode(line))
+
+    def close(self) -> None:
+        """Let it end; it does so at once when no group is left."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(3)
+
+
+@dataclasses.dataclass(eq=False)
+class Group:
+    """A process group that was started.
+
+    Attributes:
+        pid: of its head, and its number
+        account: whose it is
+        tag: what it is for
+        process: the head; None when it was forked
+    """
+
+    pid: int
+    account: 'Account'
+    tag: str = ''
+    process: Optional['subprocess.Popen[bytes]'] = None
+
+    def signal(self, sig: int) -> None:
+        """Send a signal to all of it; that it is gone is no error."""
+        # A head that was not waited for keeps its number, so this hits no stranger
+        if self.process is None or self.process.returncode is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, sig)
+
+    def close_input(self) -> None:
+        """Ask it to end: there is nothing more to be read."""
+        if self.process and self.process.stdin:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+
+
+def is_process(proc: object) -> bool:
+    """Return whether what was started is a process, and no stand-in of a caller's."""
+    return isinstance(proc, _POPEN)
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a child has ended; it is not waited for, so it keeps its number."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def wait_until(what: Callable[[], bool], seconds: float) -> bool:
+    """Wait until something is so, looking less and less often.
+
+    Returns:
+        False when it is not so after `seconds`
+    """
+    end = time.monotonic() + seconds
+    delay = 0.0005
+    while not what():
+        left = end - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(delay, left, 0.02))
+        delay *= 2
+    return True
+
+
+class Registry:
+    """The groups that were started and are not known to be gone.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._starting = threading.Lock()
+        self._groups: Dict[int, Group] = {}
+        self._guard: Optional[Guard] = None
+
+    def guard(self) -> Guard:
+        """Return the guard; from the first call on it is told of each group.
+
+        Raises:
+            OSError: it cannot be started
+        """
+        with self._lock:
+            if self._guard is None:
+                self._guard = Guard()
+                for pid in self._groups:
+                    self._guard.tell('=', pid)
+            return self._guard
+
+    def start(self, group: Group, argv: Sequence[str], prints_to: str = '',
+              **how: Any) -> 'subprocess.Popen[bytes]':
+        """Start a program; see Account.start()."""
+        if not prints_to:
+            group.process = subprocess.Popen(argv, start_new_session=True, **how)
+            self.note(group, '=')
+            return group.process
+        # The guard thinks of one that begins at a time
+        with self._starting:
+            guard = self.guard()
+            with guard.begin(prints_to):
+                group.process = subprocess.Popen(argv, start_new_session=True, **how)
+            self.note(group, '+')
+        return group.process
+
+    def note(self, group: Group, what: str = '=') -> None:
+        """Take a group into the account."""
+        if group.process is not None:
+            if not is_process(group.process):
+                return
+            group.pid = group.process.pid
+        with self._lock:
+            self._groups[group.pid] = group
+            if self._guard:
+                self._guard.tell(what, group.pid)
+
+    def release(self, pid: int) -> None:
+        """End what is left of a group, wait for its head, and forget it; or do nothing.
+
+        What was put in place of Popen has no group.
+        """
+        with self._lock:
+            group = self._groups.pop(pid, None)
+            if group is None:
+                return
+            group.signal(signal.SIGKILL)
+            if self._guard:
+                self._guard.tell('-', pid)
+        if group.process is not None:
+            group.process.wait()
+        else:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+    def find(self, account: Optional['Account'] = None, tag: str = '') -> List[Group]:
+        """Return the groups of an account (None: of all) with a tag ('': with any)."""
+        with self._lock:
+            return [group for group in self._groups.values()
+                    if account in (None, group.account) and tag in ('', group.tag)]
+
+    def signal(self, sig: int, groups: Collection[Group]) -> None:
+        """Send a signal to those of some groups that are there still."""
+        with self._lock:
+            for group in groups:
+                if self._groups.get(group.pid) is group:
+                    group.signal(sig)
+
+    def running(self, groups: Collection[Group]) -> bool:
+        """Return whether the head of one of some groups still runs."""
+        with self._lock:
+            return any(self._groups.get(group.pid) is group and not has_ended(group.pid)
+                       for group in groups)
+
+    def end(self, groups: Collection[Group], ask: float, term: float) -> None:
+        """End groups: ask, terminate, kill; whoever waits for one sees it end.
+
+        Args:
+            groups: as find() returns them
+            ask: seconds that they get to end by themselves when their input ends
+            term: seconds that they get after SIGTERM
+        """
+        def gone() -> bool:
+            return not self.running(groups)
+
+        if ask:
+            for group in groups:
+                group.close_input()
+            wait_until(gone, ask)
+        self.signal(signal.SIGTERM, groups)
+        wait_until(gone, term)
+        self.signal(signal.SIGKILL, groups)
+
+    def end_all(self, ask: float = 0.5, term: float = KILL_DELAY) -> None:
+        """End all that was started and is there still, and the guard, which has no more to do.
+
+        To be called when nothing is started any more. Returns within `ask` and `term`
+        seconds, and a little more for what is killed.
+        """
+        groups = self.find()
+        if groups:
+            self.end(groups, ask, term)
+            wait_until(lambda: not self.running(groups), 1)
+        self.rest()
+
+    def rest(self) -> None:
+        """Let the guard end, unless a group is left; it is started anew when need be."""
+        with self._lock:
+            if self._groups:
+                return
+            guard, self._guard = self._guard, None
+        if guard:
+            guard.close()
+
+    def forget(self) -> None:
+        """Forget everything: to be called in a forked process, to whom nothing belongs."""
+        if self._guard and self._guard.process.stdin:
+            # As long as it is open, the guard thinks that the parent lives
+            with contextlib.suppress(OSError):
+                self._guard.process.stdin.close()
+        self.__init__()  # type: ignore[misc]
+
+
+# What this process has started
+STARTED = Registry()
+
+
+class Account:
+    """What one part of the program has started, so that it can be ended alone.
+
+    Attributes:
+        stopped: set when everything was ended, and nothing more is started
+    """
+
+    def __init__(self, registry: Registry = STARTED) -> None:
+        self._registry = registry
+        # Held from the look whether something may start until it is known, so that
+        # nothing slips in behind an end
+        self._lock = threading.Lock()
+        self._ended: Set[str] = set()
+        self.stopped = threading.Event()
+
+    def refuses(self, tag: str) -> bool:
+        """Return whether nothing may be started for a tag."""
+        return self.stopped.is_set() or tag in self._ended
+
+    def start(self, argv: Sequence[str], tag: str = '', prints_to: str = '',
+              **how: Any) -> 'subprocess.Popen[bytes]':
+        """Start a program as the head of a group; release() is to be called at its end.
+
+        Args:
+            argv: the command
+            tag: by which end() finds it
+            prints_to: the file that it prints to: a guard that knows this ends it, too,
+                when we are killed while it is being started; '' when that is not worth
+                a guard
+            how: further arguments of Popen
+
+        Raises:
+            OSError: it cannot be started
+            Stopped: end() was called for this tag, or stop()
+        """
+        with self._lock:
+            if self.refuses(tag):
+                raise Stopped
+            return self._registry.start(Group(0, self, tag), argv, prints_to, **how)
+
+    def adopt(self, pid: int) -> None:
+        """Take a forked process into the account, which is the head of a group."""
+        self._registry.note(Group(pid, self))
+
+    def finish(self, pid: int, seconds: float) -> None:
+        """End a group: ask, terminate, kill, with so many seconds for each step."""
+        groups = [group for group in self._registry.find(self) if group.pid == pid]
+        self._registry.end(groups, seconds, seconds)
+        self.release(pid)
+
+    def release(self, pid: int) -> None:
+        """End what is left of a group and wait for its head."""
+        self._registry.release(pid)
+
+    def end(self, tag: str) -> None:
+        """End what runs for a tag and refuse more; returns at once.
+
+        What is there after KILL_DELAY seconds is killed by a thread of its own.
+        """
+        with self._lock:
+            self._ended.add(tag)
+        self.end_soon(self._registry.find(self, tag))
+
+    def end_soon(self, groups: Collection[Group]) -> None:
+        """Terminate groups now, and kill them in a while; returns at once."""
+        if groups:
+            self._registry.signal(signal.SIGTERM, groups)
+            timer = threading.Timer(KILL_DELAY, self._registry.signal, (signal.SIGKILL, groups))
+            timer.daemon = True
+            timer.start()
+
+    def allow(self, tag: str) -> None:
+        """Let commands for a tag start again after end()."""
+        self._ended.discard(tag)
+
+    def stop(self, ask: float = 0.0, term: float = KILL_DELAY) -> None:
+        """End everything on this account and start nothing more.
+
+        Args:
+            ask, term: seconds, see Registry.end()
+        """
+        with self._lock:
+            self.stopped.set()
+        groups = self._registry.find(self)
+        if groups:
+            self._registry.end(groups, ask, term)
+
+    def resume(self) -> None:
+        """Allow starts again after stop()."""
+        self.stopped.clear()
