@@ -176,3 +176,33 @@ class TestArchs(DistCase):
         hosts = self.hosts()
         self.assertEqual(4, len(hosts))
         self.assertEqual({'beta'}, {hosts[upto, 'xtbox'] for upto in (0, 1)})
+
+
+class TestTooLarge(DistCase):
+    """What is over a bound: the same here and from a machine, or told"""
+
+    names = ('alpha',)
+
+    def test_texts(self) -> None:
+        """`log` and `err` are cut in one way, by what is in them without the names of folders"""
+        knobs = self.write_knobs('hammock', 'noise 13000')
+        ref, status = self.local('-c', '1', 'hammock', env=knobs)
+        done = self.dist('--no-local', '-c', '1', 'hammock', env=knobs)
+        self.assertEqual((status, done.returncode), (101, 101), done)
+        self.assert_same(ref)
+        for folder, _, names in os.walk(ref):
+            for name in {'err', 'log'}.intersection(names):
+                self.assertIn('… left out: ', read(folder, name))
+                self.assertLess(os.path.getsize(os.path.join(folder, name)), 13 << 20)
+
+    def test_image(self) -> None:
+        """An image that is too large to be sent: told once, the rest of the result is kept"""
+        self.wrap_make('alpha', '[ -e build/.config ] && truncate -s 3G build/big.img')
+        self.machines('alpha')
+        done = self.dist('--no-local', '-k', '-r', '-c', '2', 'hammock')
+        self.assertEqual(done.returncode, 0, done)
+        self.assertEqual(re.findall(r'(?m)^\[alpha\] .*big\.img.*$', done.stdout), [
+            "[alpha] image 'big.img' of 'hammock' is not kept: it has 3221225472 bytes, "
+            '2147483648 can be taken from a machine'])
+        self.assert_same(self.local('-k', '-r', '-c', '2', 'hammock')[0])
+        self.assertEqual(len(self.hosts()), 2)

@@ -10,6 +10,9 @@ from typing import List, Mapping, Optional
 from buildman.core.outcome import Failure, FailureKind
 from buildman.core.text import plain
 
+# Characters of `log` or `err`; of more, the two ends are kept
+MAX_SAID = 12 << 20
+
 # make says this when one of its parallel jobs failed, depending on what else
 # was running at that moment; with one job it never does. Several makes write to one
 # pipe, so it may be indented, cut, or at the end of somebody else's line
@@ -195,6 +198,19 @@ def by_path(prefix: str) -> 're.Pattern[str]':
     """
     names = _CROSS_BINUTILS if prefix else _BINUTILS
     return re.compile(rf'^/[^\s:]*/(?={re.escape(prefix)}{names}: )', re.MULTILINE)
+
+
+def bounded(text: str) -> str:
+    """Return what was said without its middle, if it is too much for anybody to read.
+
+    What is left depends on nothing but the text, less the folders of a slot: so it
+    is the same on every machine.
+    """
+    if len(text) <= MAX_SAID:
+        return text
+    half = MAX_SAID // 2
+    return (f'{text[:half]}\n… left out: the middle of what is over {MAX_SAID} characters …\n'
+            f'{text[-half:]}')
 
 
 class Tidier:
