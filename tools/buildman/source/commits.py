@@ -295,6 +295,10 @@ def find_series(git_dir: str, branch: str, count: int = -1, step: int = 1) -> Se
     top = len(commits) - 1
     selected = tuple(range(0, top + 1, step)) if step else tuple(sorted({0, top}))
     alive = frozenset(commit.hash for commit in [*commits, *whole])
+    replaced = set(git.ask(git_dir, 'for-each-ref', '--format=%(refname:lstrip=2)',
+                           'refs/replace').split())
+    messages += [f'{commit.hash[:12]} is built as it is, not as refs/replace has it'
+                 for commit in commits if commit.hash in replaced]
     return Series(tuple(commits), selected, alive, tuple(messages), tip, bool(tip and count > 0),
                   name)
 
