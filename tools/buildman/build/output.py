@@ -79,6 +79,9 @@ _INFRA = (
      'the disk fails'),
 )
 
+# A file with its full path, just before what is said of it
+_FILE_BEFORE = re.compile(r'(/[^\s:\'"]*)[\'"]?: \Z')
+
 
 def without_chatter(text: str) -> str:
     """Return text without what make says of its jobs, and without lines of nothing else."""
@@ -159,8 +162,15 @@ def machine_failure(return_code: int, stderr: str) -> Optional[Failure]:
     for kind, regex, text in _INFRA:
         match = regex.search(stderr)
         if match:
-            return Failure(kind, text + (f' ({match.group(1)})' if match.groups() else ''))
+            detail = match.group(1) if match.groups() else _folder_before(stderr, match.start())
+            return Failure(kind, text + (f' ({detail})' if detail else ''))
     return None
+
+
+def _folder_before(text: str, pos: int) -> str:
+    """Return the folder of the file that a complaint names, '' for a file of the build"""
+    match = _FILE_BEFORE.search(text[max(0, pos - 300):pos])
+    return os.path.dirname(match.group(1)) if match else ''
 
 
 def failure_told(text: str, kind: str) -> Optional[Failure]:
