@@ -287,11 +287,29 @@ def full_disk(tmp: str, folder: str, when: str = '', error: str = 'ENOSPC') -> s
     Returns:
         path of the library
     """
+    return compile_library(os.path.join(tmp, f'disk-{error}.so'), 'full_disk.c',
+                           f'-DFOLDER="{folder}"', f'-DWHEN="{when}"', f'-DERROR={error}')
+
+
+def overlay(tmp: str, beginning: str) -> str:
+    """Make a library that gives a program (LD_PRELOAD) folders that cannot be renamed.
+
+    Args:
+        tmp: folder for the library
+        beginning: of the paths of these folders
+
+    Returns:
+        path of the library
+    """
+    return compile_library(os.path.join(tmp, 'overlay.so'), 'overlay.c',
+                           f'-DBEGINNING="{beginning}"')
+
+
+def compile_library(path: str, source: str, *flags: str) -> str:
+    """Make a library of one of our C files; return its path"""
     needs('gcc')
-    path = os.path.join(tmp, f'disk-{error}.so')
-    subprocess.run(['gcc', '-shared', '-fPIC', '-O1', '-o', path, f'-DFOLDER="{folder}"',
-                    f'-DWHEN="{when}"', f'-DERROR={error}', os.path.join(TESTS, 'full_disk.c'),
-                    '-ldl'], check=True)
+    subprocess.run(['gcc', '-shared', '-fPIC', '-O1', '-o', path, *flags,
+                    os.path.join(TESTS, source), '-ldl'], check=True)
     return path
 
 

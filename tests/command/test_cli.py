@@ -95,6 +95,12 @@ class TestParse(unittest.TestCase):
         self.assertEqual(cmdline.parse(['-g', '/x/y/.git']).git, '/x/y')
         self.assertEqual(cmdline.parse(['-g', '../.git/']).git, '..')
 
+    def test_empty(self) -> None:
+        """A variable that a script has not set: not another build, nor one without its report"""
+        for flag in ('-b', '--branch', '-R', '--json', '--junit', '-c', '--step'):
+            with self.subTest(flag=flag), self.assertRaisesRegex(UsageError, "'' (names|is no)"):
+                cmdline.parse([flag, ''])
+
     def test_no_local_alone(self) -> None:
         """Nobody would build; with --dist, or with what concerns machines only, it is fine"""
         for words in ('--no-local', '--no-local -s', '--no-local --print-arch'):

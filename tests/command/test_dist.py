@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from typing import Any, ClassVar, Dict
 
 import support
@@ -176,3 +177,69 @@ class TestArchs(DistCase):
         hosts = self.hosts()
         self.assertEqual(4, len(hosts))
         self.assertEqual({'beta'}, {hosts[upto, 'xtbox'] for upto in (0, 1)})
+
+
+class TestTooLarge(DistCase):
+    """What is over a bound: the same here and from a machine, or told"""
+
+    names = ('alpha',)
+
+    def test_texts(self) -> None:
+        """`log` and `err` are cut in one way, by what is in them without the names of folders"""
+        knobs = self.write_knobs('hammock', 'noise 13000')
+        ref, status = self.local('-c', '1', 'hammock', env=knobs)
+        done = self.dist('--no-local', '-c', '1', 'hammock', env=knobs)
+        self.assertEqual((status, done.returncode), (101, 101), done)
+        self.assert_same(ref)
+        for folder, _, names in os.walk(ref):
+            for name in {'err', 'log'}.intersection(names):
+                self.assertIn('… left out: ', read(folder, name))
+                self.assertLess(os.path.getsize(os.path.join(folder, name)), 13 << 20)
+
+    def test_image(self) -> None:
+        """An image that is too large to be sent: told once, the rest of the result is kept"""
+        self.wrap_make('alpha', '[ -e build/.config ] && truncate -s 3G build/big.img')
+        self.machines('alpha')
+        done = self.dist('--no-local', '-k', '-r', '-c', '2', 'hammock')
+        self.assertEqual(done.returncode, 0, done)
+        self.assertEqual(re.findall(r'(?m)^\[alpha\] .*big\.img.*$', done.stdout), [
+            "[alpha] image 'big.img' of 'hammock' is not kept: it has 3221225472 bytes, "
+            '2147483648 can be taken from a machine'])
+        self.assert_same(self.local('-k', '-r', '-c', '2', 'hammock')[0])
+        self.assertEqual(len(self.hosts()), 2)
+
+
+class TestViews(DistCase):
+    """What git shows in another way than it is, and refs that it hides"""
+
+    names = ('alpha',)
+
+    def test_same_tree(self) -> None:
+        """A commit is what its name says, here and there: results are known by it"""
+        repo = self.out('repo')
+
+        def git(*args: str) -> str:
+            return subprocess.run(['git', '-C', self.tmp, *args], check=True, text=True,
+                                  capture_output=True, env=self.env()).stdout.strip()
+
+        git('clone', '-q', '-b', 'feature', self.tree.path, repo)
+        for key, val in (('i18n.logOutputEncoding', 'ISO-8859-1'), ('transfer.hideRefs', 'refs'),
+                         ('i18n.commitEncoding', 'ISO-8859-1'), ('user.name', 'A'),
+                         ('user.email', 'a@example.com')):
+            git('-C', repo, 'config', key, val)
+        subprocess.run(['git', '-C', repo, 'commit', '-q', '--allow-empty', '-F', '-'],
+                       input='Größe'.encode('iso-8859-1'), check=True)
+        args = ('-b', 'feature', '-c', '3', 'hammock', 'rocket', '-o')
+        self.assertEqual(self.run_buildman(*args, self.out('plain'), cwd=repo).returncode, 101)
+        replaced = git('-C', repo, 'rev-parse', 'feature~1')
+        git('-C', repo, 'replace', 'feature~1', 'feature~3')
+        git('-C', repo, 'replace', 'feature^{tree}', 'feature~3^{tree}')
+        with open(f'{repo}/.git/info/grafts', 'w', encoding='ascii') as outf:
+            outf.write(git('-C', repo, 'rev-parse', 'feature') + '\n')
+        for name, more in (('here', ()), ('there', ('--no-local', '--dist'))):
+            with self.subTest(name=name):
+                done = self.run_buildman(*args, self.out(name), *more, cwd=repo)
+                self.assertEqual((done.returncode, done.stderr), (101, (
+                    f'{replaced[:12]} is built as it is, not as refs/replace has it\n')), done)
+                self.assert_same(self.out('plain/feature'), self.out(f'{name}/feature'))
+        self.assertIn('_Größe', ''.join(os.listdir(self.out('here/feature'))))

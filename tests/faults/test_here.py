@@ -66,6 +66,35 @@ class TestDisk(FaultCase):
         self.assertFalse(os.path.exists(self.out()))
 
 
+class TestOverlay(support.SampleCase):
+    """Results in the lower layer of an overlay file system, as in a container"""
+
+    sample_args: ClassVar[Dict[str, Any]] = {'boards': 2, 'commits': 3}
+
+    def build(self, *args: str, **env: str) -> support.Result:
+        """Build one board"""
+        return self.run_buildman('-b', 'feature', '-k', '-o', self.out(), '--boards', 'sandbox',
+                                 *args, env=env)
+
+    def test_moved(self) -> None:
+        """Folders of commits that have another number now are copied, whole or not at all"""
+        self.build('-c', '2')
+        top = self.out('out/feature')
+        want = support.read_tree(top)
+        lower = support.overlay(self.tmp, f'{top}/0')
+        moved = f'{top}/.bm-work/moved.new'
+        # As of a run that was killed meanwhile
+        os.makedirs(f'{moved}/rest')
+        done = self.build(LD_PRELOAD=lower)
+        self.assertEqual((done.returncode, done.stderr), (0, ''), done)
+        self.assertIn('(2 previously, 2 newly', done.stdout)
+        self.assertFalse(os.path.exists(moved))
+        # By another number
+        got = {name[2:]: data for name, data in support.read_tree(top).items()}
+        self.assertEqual(got, {**got, **{name[2:]: data for name, data in want.items()}})
+        self.assertEqual(4, len(glob.glob(f'{top}/0*_g*')))
+
+
 class TestRewritten(FaultCase):
     """FAULT 19: the branch changes while it is built"""
 

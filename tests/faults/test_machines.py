@@ -145,6 +145,16 @@ class TestBadMachine(DistCase):
         # Those that it had in hand
         self.assertLessEqual(len(bad_jobs), 12)
 
+    def test_full_temporary_folder(self) -> None:
+        """The only machine cannot build: it is named, with the folder that is full"""
+        self.wrap_make('alpha', 'case "$*" in *O=*) echo "a.c:1:1: fatal error: error closing '
+                                '/t/full/cc1.s: No space left on device" >&2; exit 2;; esac')
+        self.machines('alpha')
+        done = self.dist('--no-local', 'hammock')
+        self.assertEqual(100, done.returncode, done)
+        self.assertRegex(done.stdout, r'(?m)^Not built: hammock: given up after 3 attempts: '
+                         r'no space left \(/t/full\) on alpha$')
+
 
 class TestBosses(FaultCase):
     """More than one boss, and bosses that end"""

@@ -8,14 +8,12 @@ import hashlib
 import os
 from typing import Callable
 
+from buildman.build import artifacts
 from buildman.core.outcome import Failure, FailureKind, Outcome
 from buildman.wire import codec
 
 # Bytes of an image that travel in one message
 PIECE_SIZE = 1 << 20
-
-# Characters of stdout or stderr that are sent; of more, the two ends are
-MAX_OUTPUT = 12 << 20
 
 Send = Callable[[codec.Message], None]
 
@@ -40,8 +38,8 @@ def send_result(send: Send, outcome: Outcome, attempt: int, with_images: bool) -
     outcome.drop_images()
     result = codec.BuildResult(
         board=outcome.target, commit_upto=outcome.commit_upto,
-        return_code=outcome.return_code, stdout=_bounded(outcome.stdout),
-        stderr=_bounded(outcome.stderr), sizes=outcome.sizes, load_avg=os.getloadavg()[0],
+        return_code=outcome.return_code, stdout=outcome.stdout,
+        stderr=outcome.stderr, sizes=outcome.sizes, load_avg=os.getloadavg()[0],
         files=outcome.files, seconds=outcome.seconds,
         infra=infra.text if infra else '', infra_kind=infra.kind.value if infra else '',
         scan_seconds=outcome.scan_seconds,
@@ -55,8 +53,12 @@ def send_result(send: Send, outcome: Outcome, attempt: int, with_images: bool) -
 
 
 def _send_image(send: Send, outcome: Outcome, name: str, path: str) -> None:
-    """Send one image in pieces"""
+    """Send one image in pieces; of one that nobody takes, how large it is"""
     stat = os.stat(path)
+    if stat.st_size > artifacts.MAX_IMAGE:
+        send(codec.FilePiece(outcome.target, outcome.commit_upto, name, 0, b'', True,
+                             stat.st_size))
+        return
     digest = hashlib.sha256()
     offset = 0
     with open(path, 'rb') as inf:
@@ -70,11 +72,3 @@ def _send_image(send: Send, outcome: Outcome, name: str, path: str) -> None:
             offset += len(data)
             if last:
                 return
-
-
-def _bounded(text: str) -> str:
-    """Return a text with its middle taken out when it is too large to be sent"""
-    if len(text) <= MAX_OUTPUT:
-        return text
-    half = MAX_OUTPUT // 2
-    return f'{text[:half]}\n… {len(text) - 2 * half} characters are left out …\n{text[-half:]}'

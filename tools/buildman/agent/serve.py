@@ -27,7 +27,7 @@ from types import FrameType
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NoReturn, Optional, Tuple, Union
 
 from buildman.agent import lock, sender
-from buildman.build import env_files, environment, envscan
+from buildman.build import artifacts, env_files, environment, envscan
 from buildman.build.slots import Engine, EngineConfig, clean_env
 from buildman.core import events
 from buildman.core.errors import BuildmanError
@@ -334,7 +334,8 @@ class Worker:
             work_dir=os.path.join(self._work_dir, '.bm-work'), source_dir=self._work_dir,
             commits=self._commits, settings=self._settings, slots=slots,
             tokens=max(slots, cpu_count()), env=env, shown_env=self._shown_env,
-            origin=start, inputs=inputs, complain=_complain, elsewhere=self._elsewhere),
+            origin=start, inputs=inputs, complain=_complain, elsewhere=self._elsewhere,
+            largest=artifacts.MAX_IMAGE),
             functools.partial(self._told, self._generation))
         self._engine.start()
 

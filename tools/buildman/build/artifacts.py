@@ -64,6 +64,9 @@ _SECTION = re.compile(
     rb'^ *(\d+) (\S+) +([0-9a-f]{8,}) .*\n +([A-Z][A-Z_, ]*[A-Z])(?=[^\n]*\n)', re.MULTILINE)
 
 
+# Bytes of one image that are taken from another machine
+MAX_IMAGE = 2 << 30
+
 # Files of a result that are neither text of ours nor images, as patterns
 _RESULT_FILES = ('toolchain', 'out-cmd', 'out-env', 'uboot.env', 'lines',
                  *(name for _, name in CONFIG_FILES),
@@ -279,7 +282,8 @@ def default_env(build_dir: str, cross: str, env: Mapping[str, str],
     return b''
 
 
-def stage_images(build_dir: str, stage_dir: str, stale: Container[str] = ()) -> Dict[str, str]:
+def stage_images(build_dir: str, stage_dir: str, stale: Container[str] = (),
+                 largest: int = 0) -> Dict[str, str]:
     """Copy the images that -k keeps to where the writer can take them.
 
     Copies rather than links: the next build in this folder writes into the
@@ -289,6 +293,8 @@ def stage_images(build_dir: str, stage_dir: str, stale: Container[str] = ()) -> 
         build_dir: build folder
         stage_dir: empty folder on the file system of the result tree
         stale: files below the build folder that are of an earlier build
+        largest: of an image of more bytes only the size is kept, as an empty file
+            has it; 0: of none
 
     Returns:
         name in the result tree -> staged file; the names have no folders, as
@@ -302,5 +308,11 @@ def stage_images(build_dir: str, stage_dir: str, stale: Container[str] = ()) -> 
         name = os.path.basename(path)
         if name not in staged and path not in stale:
             staged[name] = os.path.join(stage_dir, name)
-            shutil.copy2(os.path.join(build_dir, path), staged[name])
+            built = os.path.join(build_dir, path)
+            size = os.path.getsize(built)
+            if 0 < largest < size:
+                with open(staged[name], 'wb') as outf:
+                    outf.truncate(size)
+            else:
+                shutil.copy2(built, staged[name])
     return staged

@@ -36,7 +36,7 @@ from buildman.build import artifacts, ccache, environment, footprint, unaffected
 from buildman.build.folder import BuildFolder
 from buildman.build.jobserver import JobServer
 from buildman.build.make import MakeRunner
-from buildman.build.output import Tidier, by_path, lacks_blobs_only, machine_failure
+from buildman.build.output import Tidier, bounded, by_path, lacks_blobs_only, machine_failure
 from buildman.build.shared_dtc import DtcStore, SharedDtc
 from buildman.core.outcome import Outcome
 from buildman.core.plan import BoardJob, Commit, Settings
@@ -89,7 +89,7 @@ class MakeJob:
                  texts: Optional[VersionTexts] = None,
                  shown_env: Optional[Mapping[str, str]] = None,
                  dtcs: Optional[DtcStore] = None, inputs: Collection[str] = (),
-                 elsewhere: Optional[Mapping[str, str]] = None) -> None:
+                 elsewhere: Optional[Mapping[str, str]] = None, largest: int = 0) -> None:
         """Set up a slot; nothing is touched.
 
         Args:
@@ -108,6 +108,7 @@ class MakeJob:
             inputs: variables that the tree reads, to be recorded
             elsewhere: paths of files from outside the tree, with those on the
                 machine that the build was asked for on
+            largest: bytes of an image that can be kept, 0 for any
         """
         self._dirs = dirs
         self._source = source
@@ -122,6 +123,7 @@ class MakeJob:
         self._dtcs = dtcs
         self._inputs = inputs
         self._elsewhere = elsewhere or {}
+        self._largest = largest
         self._elf = artifacts.ElfReader()
         self._host_words: List[str] = []
         self._shown: Dict[str, str] = {}
@@ -498,8 +500,9 @@ class MakeJob:
     # -- what is left over -------------------------------------------------
 
     def _collect(self, outcome: Outcome) -> None:
-        """Add the files of the result"""
+        """Add the files of the result; what was said is kept within bounds"""
         assert self._job is not None
+        outcome.stdout, outcome.stderr = bounded(outcome.stdout), bounded(outcome.stderr)
         tool, settings = self._job.toolchain, self._settings
         files = outcome.files
         files['toolchain'] = environment.toolchain_file(tool, outcome.return_code)
@@ -544,7 +547,8 @@ class MakeJob:
             stage = f'{self._dirs.stem}.stage-{outcome.target}-{outcome.commit_upto}'
             shutil.rmtree(stage, ignore_errors=True)
             os.makedirs(stage)
-            outcome.images = artifacts.stage_images(self._folder.path, stage, stale)
+            outcome.images = artifacts.stage_images(self._folder.path, stage, stale,
+                                                    self._largest)
 
     def _shown_environment(self) -> bytes:
         """Return the environment as it was asked for"""

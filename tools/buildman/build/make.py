@@ -14,12 +14,14 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from buildman.build import environment
 from buildman.build.jobserver import JobServer
+from buildman.build.output import MAX_SAID
 from buildman.build.shared_dtc import SharedDtc
 from buildman.core.plan import Board, Settings
 from buildman.process.groups import ProcessGroups
 
-# A log or error text longer than this many bytes is cut in the middle
-MAX_TEXT = 32 << 20
+# Of a log or error text longer than this many bytes the middle is not read. Much more
+# than a result keeps, which is cut when the names of folders are out of it
+MAX_TEXT = 3 * MAX_SAID
 
 
 class MakeRunner:

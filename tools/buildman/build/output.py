@@ -10,6 +10,9 @@ from typing import List, Mapping, Optional
 from buildman.core.outcome import Failure, FailureKind
 from buildman.core.text import plain
 
+# Characters of `log` or `err`; of more, the two ends are kept
+MAX_SAID = 12 << 20
+
 # make says this when one of its parallel jobs failed, depending on what else
 # was running at that moment; with one job it never does. Several makes write to one
 # pipe, so it may be indented, cut, or at the end of somebody else's line
@@ -75,6 +78,9 @@ _INFRA = (
     (FailureKind.BAD_DISK, re.compile(r'Read-only file system|Input/output error'),
      'the disk fails'),
 )
+
+# A file with its full path, just before what is said of it
+_FILE_BEFORE = re.compile(r'(/[^\s:\'"]*)[\'"]?: \Z')
 
 
 def without_chatter(text: str) -> str:
@@ -156,8 +162,15 @@ def machine_failure(return_code: int, stderr: str) -> Optional[Failure]:
     for kind, regex, text in _INFRA:
         match = regex.search(stderr)
         if match:
-            return Failure(kind, text + (f' ({match.group(1)})' if match.groups() else ''))
+            detail = match.group(1) if match.groups() else _folder_before(stderr, match.start())
+            return Failure(kind, text + (f' ({detail})' if detail else ''))
     return None
+
+
+def _folder_before(text: str, pos: int) -> str:
+    """Return the folder of the file that a complaint names, '' for a file of the build"""
+    match = _FILE_BEFORE.search(text[max(0, pos - 300):pos])
+    return os.path.dirname(match.group(1)) if match else ''
 
 
 def failure_told(text: str, kind: str) -> Optional[Failure]:
@@ -195,6 +208,19 @@ def by_path(prefix: str) -> 're.Pattern[str]':
     """
     names = _CROSS_BINUTILS if prefix else _BINUTILS
     return re.compile(rf'^/[^\s:]*/(?={re.escape(prefix)}{names}: )', re.MULTILINE)
+
+
+def bounded(text: str) -> str:
+    """Return what was said without its middle, if it is too much for anybody to read.
+
+    What is left depends on nothing but the text, less the folders of a slot: so it
+    is the same on every machine.
+    """
+    if len(text) <= MAX_SAID:
+        return text
+    half = MAX_SAID // 2
+    return (f'{text[:half]}\n… left out: the middle of what is over {MAX_SAID} characters …\n'
+            f'{text[-half:]}')
 
 
 class Tidier:

@@ -53,7 +53,7 @@ class EngineConfig:
         complain: takes a line about what is odd here
         name: name of this worker in its events, '' for the local machine
         inputs: variables that the tree reads, to be recorded
-        elsewhere: see MakeJob
+        elsewhere, largest: see MakeJob
     """
 
     work_dir: str
@@ -70,6 +70,7 @@ class EngineConfig:
     name: str = ''
     inputs: FrozenSet[str] = frozenset()
     elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    largest: int = 0
 
 
 class Engine:
@@ -290,7 +291,7 @@ class Engine:
         dirs = SlotDirs(path, config.work_dir, number, config.results_dir)
         return MakeJob(dirs, source, config.commits, config.settings, self._groups,
                        self._server, self._changed, env, self._texts, config.shown_env,
-                       self._dtcs, config.inputs, config.elsewhere)
+                       self._dtcs, config.inputs, config.elsewhere, config.largest)
 
     def _prepare(self, source: SlotSource, commit: str) -> None:
         """Make the working tree of a slot, or take over that of an earlier run"""

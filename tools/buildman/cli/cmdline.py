@@ -85,6 +85,13 @@ def _folder(text: str) -> Optional[str]:
     return text or None
 
 
+def _named(text: str) -> str:
+    """Parse a name without which something else would be done"""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"'{text}' names nothing (a variable that is not set?)")
+    return text
+
+
 def _add_what(parser: argparse.ArgumentParser) -> None:
     """Flags that say what is built"""
     group = parser.add_argument_group('what to build')
@@ -99,7 +106,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     group.add_argument('-X', '--extend', action='store_true',
                        help="build the boards that configs/*.buildman adds, too: 'NAME,BASE', "
                             'a board with fragments on top of its defconfig')
-    group.add_argument('-b', '--branch', metavar='BRANCH',
+    group.add_argument('-b', '--branch', type=_named, metavar='BRANCH',
                        help='build each commit of a branch from its upstream on, or of a '
                             'range A..B; without it, the source as it is in the folder')
     group.add_argument('-c', '--count', type=_commit_count, default=-1, metavar='N',
@@ -110,7 +117,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
                        help='repository that holds the branch (default: this folder)')
     group.add_argument('--target', default='', metavar='T',
                        help='what make is told to make, instead of everything')
-    group.add_argument('-R', '--regen-board-list', metavar='FILE',
+    group.add_argument('-R', '--regen-board-list', type=_named, metavar='FILE',
                        help='scan all boards and write their list to FILE (- for boards.cfg '
                             'in the output folder)')
     group.add_argument('--maintainer-check', action='store_true',
@@ -250,8 +257,8 @@ def _add_summary(parser: argparse.ArgumentParser) -> None:
                        help="with -K, show 'y' as it is, not as 1")
     group.add_argument('--show-not-built', action='store_true',
                        help='name the boards that were not built at a commit')
-    group.add_argument('--json', metavar='FILE', help='write the summary as JSON')
-    group.add_argument('--junit', metavar='FILE',
+    group.add_argument('--json', type=_named, metavar='FILE', help='write the summary as JSON')
+    group.add_argument('--junit', type=_named, metavar='FILE',
                        help='write the results as JUnit XML, for CI servers')
     group.add_argument('-W', '--ignore-warnings', action='store_true',
                        help='exit with 0 although there are warnings')

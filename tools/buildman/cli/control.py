@@ -28,7 +28,7 @@ from buildman import bsettings
 from buildman.boards import keep, select
 from buildman.boards.extend import read_extensions
 from buildman.build import environment
-from buildman.cli import configcheck, lists, signals
+from buildman.cli import configcheck, lists, owners, signals
 from buildman.cli.places import Places, check_disk, find_places, output_folder, work_area
 from buildman.core.errors import (
     EXIT_OK,
@@ -259,6 +259,7 @@ def run(args: argparse.Namespace) -> int:
         series = commits.find_series(args.git, args.branch, args.count, args.step)
         for text in series.messages:
             print(text, file=err)
+        owners.check(args, places.base, series)
         if args.work_in_output and len(series.selected) != 1:
             raise UsageError('-w can only be used with a single commit (-c 1)')
     settings = make_settings(args)
@@ -330,7 +331,8 @@ def _known_commits(args: argparse.Namespace, series: Optional[commits.Series],
     if not series:
         return frozenset()
     hashes = [commit for _, commit in tree.built_commits()]
-    return series.alive.union(commits.in_history(args.git, series, hashes))
+    return series.alive.union(commits.in_history(args.git, series, hashes),
+                              owners.kept(args, tree.base_dir, series))
 
 
 def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
@@ -393,8 +395,11 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
             check_disk(places.base)
             if not args.ide:
                 status.say(describe(args, series, selected))
-            alive = (commits.to_keep(args.git, series, tree.built_commits()) if series
-                     else frozenset())
+            alive: FrozenSet[str] = frozenset()
+            if series and not args.work_in_output:
+                alive = commits.to_keep(args.git, series, tree.built_commits()).union(
+                    owners.kept(args, places.base, series))
+                owners.note(args, places.base, series)
             stale = tree.stale(alive)
             if stale and not args.ide:
                 status.say(f'Removing {len(stale)} old build directories...')

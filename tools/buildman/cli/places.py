@@ -51,7 +51,7 @@ def find_places(args: argparse.Namespace) -> Places:
             source = commits.check_repository(args.git)
     output = shown = _output(args)
     if args.branch and not (args.no_subdirs or args.work_in_output):
-        shown = os.path.join(output, args.branch.replace('/', '_'))
+        shown = os.path.join(output, commits.folder_name(args.branch))
     base = os.path.abspath(shown)
     _check_way(base)
     return Places(source, base, shown)

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import shutil
 
 
 def file_sha256(path: str) -> str:
@@ -19,3 +22,28 @@ def file_sha256(path: str) -> str:
             if not data:
                 return digest.hexdigest()
             digest.update(data)
+
+
+def move_folder(old: str, new: str, temp: str) -> None:
+    """Give a folder another name; there is a whole one at any time.
+
+    An overlay (of a container, say) cannot rename a folder of its lower layer. It is
+    copied then.
+
+    Args:
+        old, new: paths
+        temp: path on the same file system for a copy that is under way; what is there
+            is removed
+
+    Raises:
+        OSError: it cannot be done
+    """
+    try:
+        os.rename(old, new)
+    except OSError as exc:
+        if exc.errno != errno.EXDEV:
+            raise
+        shutil.rmtree(temp, ignore_errors=True)
+        shutil.copytree(old, temp, symlinks=True)
+        os.rename(temp, new)
+        shutil.rmtree(old)

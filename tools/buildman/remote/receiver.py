@@ -20,8 +20,7 @@ from buildman.core.text import plain
 from buildman.remote.logs import WorkerLog
 from buildman.wire import codec, fields
 
-# Bytes of one image that are accepted, and how many images of a result
-MAX_IMAGE = 2 << 30
+# How many images of a result are accepted
 MAX_IMAGES = 300
 
 
@@ -65,6 +64,7 @@ class Receiver:
         self._given: Set[str] = set()
         self._reasons: Dict[str, str] = {}
         self._images: Dict[Tuple[str, int], Dict[str, _Image]] = {}
+        self._too_large: Set[str] = set()
 
     def expect(self, target: str) -> None:
         """Take note of a board that is given to the machine."""
@@ -144,6 +144,13 @@ class Receiver:
                 or not self._with_images):
             self._log.error(f'a file {msg.name!r} was not asked for')
             return
+        if msg.size > artifacts.MAX_IMAGE:
+            # The result is complete without it
+            if msg.name not in self._too_large and len(self._too_large) < MAX_IMAGES:
+                self._too_large.add(msg.name)
+                self.tell(f"image '{msg.name}' of '{msg.board}' is not kept: it has {msg.size} "
+                          f'bytes, {artifacts.MAX_IMAGE} can be taken from a machine')
+            return
         images = self._images.setdefault(key, {})
         if msg.name not in images:
             if len(images) >= MAX_IMAGES:
@@ -186,7 +193,7 @@ class _Image:
             return
         self._broken = True
         if self.complete or msg.offset != self._size or (
-                self._size + len(msg.data) > MAX_IMAGE):
+                self._size + len(msg.data) > artifacts.MAX_IMAGE):
             raise ValueError('pieces do not fit together')
         with open(self.path, 'ab' if msg.offset else 'wb') as outf:
             outf.write(msg.data)

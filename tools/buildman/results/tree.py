@@ -20,6 +20,7 @@ import shutil
 from typing import Callable, Container, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from buildman.core.errors import SetupError
+from buildman.core.files import move_folder
 from buildman.core.outcome import Outcome, lacks_compiler
 from buildman.core.plan import Commit
 
@@ -386,8 +387,9 @@ class ResultTree:
             for name in gone:
                 shutil.rmtree(os.path.join(self.base_dir, name))
             for name, new in moves.items():
-                os.rename(os.path.join(self.base_dir, name),
-                          os.path.join(self.base_dir, new))
+                move_folder(os.path.join(self.base_dir, name),
+                            os.path.join(self.base_dir, new),
+                            os.path.join(self.work_dir, 'moved.new'))
         except OSError as exc:
             raise SetupError(f"cannot tidy '{self.base_dir}': {exc.strerror}: "
                              f"'{exc.filename}'") from exc

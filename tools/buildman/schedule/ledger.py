@@ -379,6 +379,8 @@ class Ledger:
         worker.refused.add(target)
         if not self.expecting:
             self._forgive(board)
+        if reason and name:
+            reason += f' on {name}'
         self._failed(board, reason or f"worker '{name}' did not finish it")
         return True
 

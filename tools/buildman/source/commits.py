@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Dict, FrozenSet, Iterable, List, Optional, Sequence, Tuple
+import re
+from typing import Container, Dict, FrozenSet, Iterable, List, Optional, Sequence, Tuple
 
 from buildman.core.errors import GitError, UsageError
 from buildman.core.plan import Commit
@@ -30,6 +31,8 @@ class Series:
         messages: what the user should know, a line each
         tip: newest commit of a branch; '' for a range
         counted: a count says how many there are, not where the branch begins
+        name: what was asked for: a branch or tag in full (that HEAD is on, too), else as
+            it was written
     """
 
     commits: Tuple[Commit, ...]
@@ -38,6 +41,7 @@ class Series:
     messages: Tuple[str, ...] = ()
     tip: str = ''
     counted: bool = False
+    name: str = ''
 
 
 def check_repository(git_dir: str) -> str:
@@ -90,12 +94,56 @@ def _resolve(git_dir: str, name: str) -> Optional[str]:
                    name + '^{commit}') or None
 
 
-def _require(git_dir: str, name: str) -> str:
-    """Return the commit that a name stands for"""
-    found = _resolve(git_dir, name)
+def _require(git_dir: str, name: str, full: str = '') -> str:
+    """Return the commit that a name (in full, if that is another) stands for"""
+    found = _resolve(git_dir, full or name)
     if not found:
         raise GitError(_why_unknown(git_dir, name))
     return found
+
+
+def _find_ref(git_dir: str, name: str) -> Tuple[str, List[str]]:
+    """Find out which branch, tag or the like a name begins with.
+
+    A branch goes first, while git takes a tag of the same name.
+
+    Returns:
+        (the name in full, or as it is where there is nothing of the kind; messages)
+    """
+    match = re.match(r'([^~^:?*[\\\s]+?)((?:[~^:]|@\{).*)?\Z', name)
+    if not match or name.startswith('-'):
+        return name, []
+    ref, rest = match.group(1), match.group(2) or ''
+    # In the order of gitrevisions(7), but for the first
+    wanted = [f'{place}{ref}' for place in ('refs/heads/', 'refs/', 'refs/tags/',
+                                            'refs/remotes/')]
+    wanted.append(f'refs/remotes/{ref}/HEAD')
+    there = git.ask(git_dir, 'for-each-ref', '--format=%(refname)', *wanted).split('\n')
+    found = [full for full in wanted if full in there]
+    if not found:
+        return name, []
+    if len(found) == 1:
+        return found[0] + rest, []
+    return found[0] + rest, [f"'{ref}' is ambiguous: '{found[0]}' is built, not "
+                             + ' or '.join(f"'{full}'" for full in found[1:])]
+
+
+def same_folder(git_dir: str, name: str, folder: str) -> List[str]:
+    """Return other branches whose results would be in the same folder.
+
+    Args:
+        git_dir: repository
+        name: the branch, in full
+        folder: name of the folder
+    """
+    refs = git.ask(git_dir, 'for-each-ref', '--format=%(refname)', 'refs/heads', 'refs/remotes')
+    return [ref for ref in refs.split('\n') if ref != name and folder == folder_name(
+        ref.split('/', 2)[-1])]
+
+
+def folder_name(branch: str) -> str:
+    """Return the name of the folder that has the results of a branch."""
+    return branch.replace('/', '_')
 
 
 def _why_unknown(git_dir: str, name: str) -> str:
@@ -220,12 +268,17 @@ def find_series(git_dir: str, branch: str, count: int = -1, step: int = 1) -> Se
         raise UsageError(f"'-c {count}': the number of commits must be 1 or more")
     if step < 0:
         raise UsageError(f"'--step {step}': must be 0 or more")
-    messages: List[str] = []
     tip = ''
+    name = branch
     if '..' in branch:
-        whole = commits = _range(git_dir, branch)
+        whole, messages = _range(git_dir, branch)
+        commits = whole
     else:
-        tip = _require(git_dir, branch)
+        name, told = _find_ref(git_dir, branch)
+        tip = _require(git_dir, branch, name)
+        messages = []
+        if branch in ('HEAD', '@'):
+            name = git.ask(git_dir, 'symbolic-ref', '-q', 'HEAD') or branch
         if count > 0:
             commits = _log(git_dir, '-n', str(count), tip)
             whole = _whole(git_dir, branch, tip)
@@ -236,24 +289,32 @@ def find_series(git_dir: str, branch: str, count: int = -1, step: int = 1) -> Se
                 raise GitError(f"No commits found to process in branch '{branch}': it is where "
                                'its upstream is; use -c COUNT or a range')
             whole = commits = _log(git_dir, '-n', '1', base) + commits
+        messages = told + messages
     if count > 0:
         commits = commits[-count:]
     top = len(commits) - 1
     selected = tuple(range(0, top + 1, step)) if step else tuple(sorted({0, top}))
     alive = frozenset(commit.hash for commit in [*commits, *whole])
-    return Series(tuple(commits), selected, alive, tuple(messages), tip, bool(tip and count > 0))
+    replaced = set(git.ask(git_dir, 'for-each-ref', '--format=%(refname:lstrip=2)',
+                           'refs/replace').split())
+    messages += [f'{commit.hash[:12]} is built as it is, not as refs/replace has it'
+                 for commit in commits if commit.hash in replaced]
+    return Series(tuple(commits), selected, alive, tuple(messages), tip, bool(tip and count > 0),
+                  name)
 
 
-def _range(git_dir: str, text: str) -> List[Commit]:
-    """Return the commits of a range"""
+def _range(git_dir: str, text: str) -> Tuple[List[Commit], List[str]]:
+    """Return the commits of a range, and messages"""
     dots = '...' if '...' in text else '..'
     ends = text.split(dots)
     if len(ends) != 2 or any(end.startswith('.') or '..' in end for end in ends):
         raise GitError(f"'{text}' is not a range of commits: write it as A..B or A...B")
-    commits = _log(git_dir, dots.join(_require(git_dir, end or 'HEAD') for end in ends))
+    found = [_find_ref(git_dir, end or 'HEAD') for end in ends]
+    commits = _log(git_dir, dots.join(_require(git_dir, end or 'HEAD', full)
+                                      for end, (full, _) in zip(ends, found)))
     if not commits:
         raise GitError(f"range '{text}' has no commits")
-    return commits
+    return commits, [line for _, told in found for line in told]
 
 
 def _whole(git_dir: str, branch: str, tip: str) -> List[Commit]:
@@ -286,8 +347,32 @@ def in_history(git_dir: str, series: Series, hashes: Iterable[str]) -> Dict[str,
     wanted = set(hashes)
     if not series.tip or wanted <= series.alive:
         return {}
-    out = git.run(git_dir, 'rev-list', '-n', str(_HISTORY), series.tip).decode().split()
+    return _places(git_dir, series.tip, wanted)
+
+
+def _places(git_dir: str, tip: str, wanted: Container[str]) -> Dict[str, int]:
+    """Return what in_history() does, of a commit"""
+    out = git.run(git_dir, 'rev-list', '-n', str(_HISTORY), tip).decode().split()
     return {commit: place for place, commit in enumerate(out) if commit in wanted}
+
+
+def known_to(git_dir: str, name: str, hashes: Container[str]) -> FrozenSet[str]:
+    """Return which commits belong to a branch or a range; none if there is no such.
+
+    Args:
+        git_dir: repository
+        name: as `Series.name`
+        hashes: the commits in question
+    """
+    try:
+        if '..' in name:
+            return frozenset(commit.hash for commit in _range(git_dir, name)[0]
+                             if commit.hash in hashes)
+        return frozenset(_places(git_dir, _require(git_dir, name), hashes))
+    except git.NoGitError:
+        raise
+    except GitError:
+        return frozenset()
 
 
 def to_keep(git_dir: str, series: Series, built: Sequence[Tuple[int, str]]) -> FrozenSet[str]:

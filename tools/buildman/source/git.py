@@ -88,11 +88,14 @@ def environment() -> Dict[str, str]:
     """Return the environment for a git that is to work in the folder it is run in.
 
     It does not write to a repository that it only looks at, and its messages
-    are in English, as they are searched.
+    are in English, as they are searched. An object is what its name says, whatever
+    refs/replace or grafts put in its place: results are known by the names of commits,
+    and machines get the objects themselves.
     """
     env = {key: val for key, val in os.environ.items()
            if not key.startswith('GIT_') or key.startswith(_OF_USER)}
-    return {**env, 'LC_ALL': 'C', 'GIT_OPTIONAL_LOCKS': '0'}
+    return {**env, 'LC_ALL': 'C', 'GIT_OPTIONAL_LOCKS': '0', 'GIT_NO_REPLACE_OBJECTS': '1',
+            'GIT_GRAFT_FILE': os.devnull}
 
 
 def apart(env: Mapping[str, str]) -> Dict[str, str]:

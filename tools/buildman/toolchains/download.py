@@ -35,6 +35,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, TextIO, Tuple
 from buildman import bsettings
 from buildman.build.environment import SANDBOX
 from buildman.core.errors import EXIT_OK, SetupError, ToolchainError, UsageError
+from buildman.core.files import move_folder
 from buildman.toolchains import find, unpack
 
 DEFAULT_URL = 'https://mirrors.edge.kernel.org/pub/tools/crosstool/files/bin/'
@@ -339,7 +340,7 @@ def install(archive: Archive, folder: str, out: TextIO) -> str:
                 raise ToolchainError(f"'{archive.name}' does not run here: {test.reason}")
             os.makedirs(os.path.dirname(final), exist_ok=True)
             if os.path.lexists(final):
-                os.rename(final, os.path.join(tmp, 'old'))
+                move_folder(final, os.path.join(tmp, 'old'), os.path.join(tmp, 'old.new'))
             os.rename(found, final)
     except OSError as exc:
         raise SetupError(f"cannot install into '{folder}': {exc.strerror or exc}") from exc
