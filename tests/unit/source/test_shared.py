@@ -7,12 +7,13 @@ import os
 import subprocess
 import tempfile
 import threading
+import time
 import unittest
 from typing import List, Sequence
 
 from support import assert_same_tree, command, needs
 
-from buildman.source import git, shared
+from buildman.source import git, replay, shared
 from buildman.source.checkout import Origin, SlotSource
 
 # Writes the board's name into a tracked file, waits until the other board's build
@@ -179,6 +180,22 @@ class TestSeed(SeedCase):
         three.checkout(self.second)
         three.checkout(self.first)
         self.assertEqual((self.read(three, 'b'), self.state(three)), ('bee\n', ''))
+
+    def test_spoiled_at_once(self) -> None:
+        """A build of another slot writes as much, right after the checkout, and is told of"""
+        slots = self.plant(['00', '01'])
+        with open(os.path.join(slots[0].path, 'b'), 'r+b') as outf:
+            outf.write(b'eeb')
+        with open(os.path.join(slots[0].path, 'run.sh'), 'r+b') as outf:
+            outf.write(b'y')
+        for slot in slots:
+            index = os.path.join(slot.path, '.git', 'index')
+            # As when a step to another commit, which changes neither, was repeated meanwhile
+            with open(index, 'rb') as inf:
+                replay.replace_file(index, inf.read())
+            os.utime(index, (time.time() + 2,) * 2)
+            self.assertEqual(self.state(slot), ' M b\n M run.sh\n')
+            self.assertTrue(slot.spoiled())
 
     def test_alone(self) -> None:
         """Builds in the source find no shared file there, even in slots of an earlier run"""

@@ -23,6 +23,7 @@ import os
 import shutil
 import struct
 import threading
+import time
 from typing import Callable, List, Optional, Sequence
 
 from buildman.core.errors import GitError
@@ -84,6 +85,8 @@ class Seed:
         self._cond = threading.Condition()
         self._left = slots
         self._copying = 0
+        # In which the last file was checked out
+        self._second = 0
         self._how: Optional[List[str]] = None
         self._broken = False
         self._stopping = False
@@ -110,12 +113,16 @@ class Seed:
                 self._cond.wait_for(lambda: not self._copying)
                 with contextlib.suppress(OSError):
                     os.rename(self._path, path)
+                    self._grow_old(path)
                     return True
                 return False
             self._copying += 1
         try:
             with self._gate:
-                return not self._stopping and self._copy(path)
+                if self._stopping or not self._copy(path):
+                    return False
+            self._grow_old(path)
+            return True
         finally:
             with self._cond:
                 self._copying -= 1
@@ -141,6 +148,7 @@ class Seed:
     def _find_way(self) -> List[str]:
         """Return the command to copy the seed with: clones, plain copies or links"""
         git_dir = os.path.join(self._path, '.git')
+        self._second = int(os.stat(os.path.join(git_dir, 'index')).st_mtime)
         probe = os.path.join(git_dir, 'probe')
         if self._run(['cp', '--reflink=always', os.path.join(git_dir, 'index'), probe]) == 0:
             os.unlink(probe)
@@ -150,6 +158,24 @@ class Seed:
         with open(os.path.join(git_dir, SHARED_MARK), 'wb'):
             pass
         return ['cp', '-al']
+
+    def _grow_old(self, path: str) -> None:
+        """Wait until shared files are of a second that is over, which mostly is so.
+
+        In a slot git takes a file of the same size and second for the same (see
+        `source.checkout`), unless it is as young as the index. That is enough for
+        what a slot has for itself: what a build writes is not older than the index.
+        But here it may be another slot that writes, while in this one git, or we,
+        write a younger index.
+        """
+        mark = os.path.join(path, '.git', SHARED_MARK)
+        with contextlib.suppress(FileNotFoundError):
+            while not self._stopping:
+                os.utime(mark)
+                left = self._second + 1 - os.stat(mark).st_mtime
+                if left <= 0:
+                    return
+                time.sleep(left)
 
     def _copy(self, path: str) -> bool:
         """Copy the seed; the folder gets its name when it is complete"""
