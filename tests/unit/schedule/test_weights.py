@@ -142,18 +142,18 @@ def makespan(costs: Dict[str, weights.Cost], true: Dict[str, float],
             handout = sched.next_for(machine)
             if handout is None:
                 return
-            sched.started(machine, handout.target)
+            sched.ledger.started(machine, handout.target)
             heapq.heappush(running, (now + true[handout.target] * len(handout.commits)
                                      / speeds[machine], next(serial), machine, handout.target))
 
     for machine, speed in speeds.items():
-        sched.add_worker(machine, slots, speed=speed)
+        sched.ledger.add_worker(machine, slots, speed=speed)
         fill(machine)
-    while not sched.finished:
+    while not sched.ledger.finished:
         now, _, machine, target = heapq.heappop(running)
         for upto in range(commits):
-            sched.result(machine, target, upto)
-        sched.board_done(machine, target)
+            sched.ledger.result(machine, target, upto)
+        sched.ledger.board_done(machine, target)
         fill(machine)
     return now
 

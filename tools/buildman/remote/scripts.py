@@ -58,13 +58,18 @@ _IMPORT = re.compile(r'^ *from (buildman(?:\.\w+)*) import (\([^)]*\)|[^(\n]*)',
 _DOCSTRING = re.compile(r'^( *)"""(?:(?!""")[\s\S])*"""$', re.MULTILINE)
 
 
+# A comment that has its line to itself
+_COMMENT = re.compile(r'^ *# .*$', re.MULTILINE)
+
+
 def without_words(text: str) -> str:
-    """Return the source of a module of ours without docstrings, which nobody reads there.
+    """Return the source of a module of ours without docstrings and comments, not read there.
 
     Each line keeps its number, for what a traceback says.
     """
-    return _DOCSTRING.sub(lambda found: f"{found.group(1)}''" + '\n' * found.group().count('\n'),
+    text = _DOCSTRING.sub(lambda found: f"{found.group(1)}''" + '\n' * found.group().count('\n'),
                           text)
+    return _COMMENT.sub('', text)
 
 
 def _source(name: str) -> Optional[str]:
