@@ -186,7 +186,7 @@ class TestWorkers(PoolCase):
         """One that says nothing any more holds up nobody else: not even the end"""
         never = threading.Event()
         self.addCleanup(never.set)
-        said = queue.Queue()  # type: ignore[var-annotated]
+        said: 'queue.Queue[Any]' = queue.Queue()
         for msg in ANSWERS[:3]:
             said.put(msg)
         good = mock.Mock(toolchains={'arm': 'x'}, nthreads=1, max_boards=1, recv=said.get)
@@ -256,8 +256,13 @@ class TestWorkers(PoolCase):
         killed = {**result('snow', 0, 2), 'infra': 'killed by a signal'}
         wrk = mock.Mock(toolchains={'arm': 'x'}, nthreads=1, max_boards=1)
         wrk.name = 'box'
+        said: 'queue.Queue[Any]' = queue.Queue()
+        said.put(PREPARED)
         # However often: the third time it is given up
-        wrk.recv.side_effect = [PREPARED, *[killed, result('snow', 1)] * 3]
+        wrk.build_board.side_effect = lambda board, arch: (
+            said.put(killed), said.put(result('snow', 1)))
+        wrk.build_done.side_effect = lambda: said.put({'resp': 'build_done'})
+        wrk.recv = said.get
         self.assertEqual([('snow', 1)], self.build(wrk))
         self.assertRegex(self.err.getvalue(),
                          r"'snow' not built \(commits 0\): given up after 3 .*killed by a signal")

@@ -27,6 +27,23 @@ class TestReceiver(unittest.TestCase):
         self.receiver = Receiver('m', self.events.append, log, tmp.name, False)
         self.receiver.tells_done = True
 
+    def test_attempts(self) -> None:
+        """What is of an earlier attempt is neither kept nor taken for the end of this one"""
+        self.receiver.expect('b', (0, 1), 1)
+        self.receiver.expect('b', (1,), 2)
+        def result(upto: int, attempt: int) -> codec.BuildResult:
+            return codec.BuildResult('b', upto, 0, attempt=attempt)
+
+        for msg in (result(0, 1), result(0, 1), result(0, 2), result(1, 0),
+                    codec.BoardDone('b', 1), codec.BoardDone('b', 1), result(1, 1), result(1, 2),
+                    codec.BoardDone('b', 2), codec.BoardDone('b'), codec.BoardDone('nosuch', 1)):
+            self.receiver.take(msg)
+        self.assertEqual(
+            [('Built', 1), ('BoardDone', 1), ('Built', 2), ('BoardDone', 2)],
+            [(type(event).__name__, event.attempt) for event in self.events
+             if isinstance(event, (events.Built, events.BoardDone))])
+        self.assertFalse(self.receiver.owes)
+
     def test_failure(self) -> None:
         """Whether a board is tried again is told by the kind; an older machine has the text only"""
         for text, kind, want in (

@@ -31,7 +31,7 @@ def send_result(send: Send, outcome: Outcome, attempt: int, with_images: bool) -
     if with_images:
         try:
             for name, path in outcome.images.items():
-                _send_image(send, outcome, name, path)
+                _send_image(send, outcome, attempt, name, path)
         except OSError as exc:
             infra = infra or Failure(FailureKind.NO_RESULT,
                                      f'an image cannot be read: {exc.strerror}')
@@ -52,12 +52,12 @@ def send_result(send: Send, outcome: Outcome, attempt: int, with_images: bool) -
                                  infra_kind=FailureKind.NO_RESULT.value))
 
 
-def _send_image(send: Send, outcome: Outcome, name: str, path: str) -> None:
+def _send_image(send: Send, outcome: Outcome, attempt: int, name: str, path: str) -> None:
     """Send one image in pieces; of one that nobody takes, how large it is"""
     stat = os.stat(path)
     if stat.st_size > artifacts.MAX_IMAGE:
         send(codec.FilePiece(outcome.target, outcome.commit_upto, name, 0, b'', True,
-                             stat.st_size))
+                             stat.st_size, attempt=attempt))
         return
     digest = hashlib.sha256()
     offset = 0
@@ -68,7 +68,8 @@ def _send_image(send: Send, outcome: Outcome, name: str, path: str) -> None:
             last = offset + len(data) >= stat.st_size or not data
             send(codec.FilePiece(
                 outcome.target, outcome.commit_upto, name, offset, data, last,
-                stat.st_size, digest.hexdigest() if last else '', stat.st_mode & 0o777))
+                stat.st_size, digest.hexdigest() if last else '', stat.st_mode & 0o777,
+                attempt))
             offset += len(data)
             if last:
                 return

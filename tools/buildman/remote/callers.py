@@ -189,9 +189,11 @@ class CallerWorker:
         """Have it build a board."""
         target, arch = job.board.target, job.board.arch
         self.sent += len(job.commits)
+        attempt = job.attempt if self.version >= codec.ATTEMPTS else 0
+        self.receiver.expect(target, job.commits, attempt)
         if self.version:
             ask = functools.partial(self._worker.send, codec.BuildBoard(
-                target, arch, job.commits, attempt=job.attempt))
+                target, arch, job.commits, attempt=attempt))
         else:
             ask = functools.partial(self._worker.build_board, target, arch)
         self._try(f"cannot be given '{target}'", ask)
@@ -368,8 +370,9 @@ def build(workers: Sequence[Any], boards: Mapping[str, Any], commits: Optional[S
                 name = f'{name}#{pos}'
             made = CallerWorker(worker, name, commits, status.open_worker(name, logs),
                                 loop.events.put)
-            for target in missing:
-                made.receiver.expect(target)
+            for target, (commits_left, _) in missing.items() if not made.version else ():
+                # What it says may lie ready before it is asked
+                made.receiver.expect(target, commits_left)
             status.workers[name] = made
         useful = []
         for made in status.workers.values():

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0+
 """What a machine sends, turned into events: checked, as the machine is not trusted.
 
-A result counts when it holds no file but those of a list, its images came whole,
-and the loop had asked for it. What is refused is told with the machine's name, and
+A result counts when it was asked for, holds no file but those of a list, and
+its images came whole. What is refused is told with the machine's name, and
 the board is still owed.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from typing import Callable, Dict, Mapping, Set, Tuple
+from typing import Callable, Dict, Iterable, Mapping, Set, Tuple
 
 from buildman.build import artifacts, output
 from buildman.core import events
@@ -37,7 +37,7 @@ class Receiver:
 
     Attributes:
         load: its load average, as it told last
-        results: received, a board at a commit each, whatever became of them
+        results: received, a board at a commit each
         tells_done: it says when it is through with a board, as an older one does not
     """
 
@@ -60,16 +60,30 @@ class Receiver:
         self._log = log
         self._stage_dir = stage_dir
         self._with_images = with_images
-        # Boards that were ever given to it
-        self._given: Set[str] = set()
+        # Board and attempt -> commits that are to come
+        self._owed: Dict[Tuple[str, int], Set[int]] = {}
         self._reasons: Dict[str, str] = {}
         self._images: Dict[Tuple[str, int], Dict[str, _Image]] = {}
         self._too_large: Set[str] = set()
 
-    def expect(self, target: str) -> None:
-        """Take note of a board that is given to the machine."""
-        self._given.add(target)
+    @property
+    def owes(self) -> bool:
+        """True when results are to come."""
+        return any(list(self._owed.values()))
+
+    def expect(self, target: str, commits: Iterable[int], attempt: int = 0) -> None:
+        """Take note of a board that is given to the machine.
+
+        Args:
+            target, commits: what it is to build
+            attempt: that will be told with what comes; 0 when it tells none
+        """
+        self._owed.setdefault((target, attempt), set()).update(commits)
         self._reasons.pop(target, None)
+
+    def _was_given(self, target: str) -> bool:
+        """Return whether the machine was given a board, and was not through with it"""
+        return any(board == target for board, _ in list(self._owed))
 
     def tell(self, text: str) -> None:
         """Tell people something about the machine, or what it says."""
@@ -84,20 +98,18 @@ class Receiver:
         elif isinstance(msg, codec.Started):
             self._post(events.Started(self._name, msg.board, msg.commit_upto, msg.attempt))
         elif isinstance(msg, codec.BoardDone):
-            if msg.board in self._given:
-                self._board_done(msg.board, msg.attempt)
+            self._board_done(msg.board, msg.attempt)
         elif isinstance(msg, codec.Heartbeat):
             self.load = msg.load_avg or self.load
         elif isinstance(msg, codec.ErrorMsg):
-            if msg.board in self._given:
+            if self._was_given(msg.board):
                 self._cannot(msg.board, msg.msg)
             else:
                 self.tell(msg.msg)
         elif isinstance(msg, codec.Malformed):
             self.tell(f'sent a message that makes no sense: {msg.reason}')
-            if msg.kind == 'build_result' and msg.board in self._given:
+            if msg.kind == 'build_result' and self._was_given(msg.board):
                 # That result is lost: the board is owed still
-                self.results += 1
                 self._cannot(msg.board, f'its result makes no sense: {msg.reason}')
 
     def _cannot(self, target: str, reason: str) -> None:
@@ -108,17 +120,23 @@ class Receiver:
 
     def _board_done(self, target: str, attempt: int = 0) -> None:
         """Tell the loop that the worker is through with a board"""
-        self._post(events.BoardDone(self._name, target, (), self._reasons.pop(target, ''),
-                                    attempt))
+        keys = [key for key in list(self._owed) if key[0] == target and attempt in (0, key[1])]
+        for key in keys:
+            del self._owed[key]
+        if keys:
+            self._post(events.BoardDone(self._name, target, (), self._reasons.pop(target, ''),
+                                        attempt))
 
     def _result(self, msg: codec.BuildResult) -> None:
-        """Turn a result into an outcome; whether it is wanted is known to the loop"""
+        """Turn a result into an outcome, if it was asked for"""
         key = (msg.board, msg.commit_upto)
         images = self._images.pop(key, {})
-        if msg.board not in self._given:
+        owed = self._owed.get((msg.board, msg.attempt), set())
+        if msg.commit_upto not in owed:
             _drop(images)
             self._log.error(f'a result for {key} was not asked for')
             return
+        owed.discard(msg.commit_upto)
         self.load, self.results = msg.load_avg or self.load, self.results + 1
         bad = [name for name in msg.files if not artifacts.is_result_file(name)]
         if bad or any(not image.complete for image in images.values()):
@@ -140,7 +158,8 @@ class Receiver:
     def _piece(self, msg: codec.FilePiece) -> None:
         """Take a piece of an image"""
         key = (msg.board, msg.commit_upto)
-        if (msg.board not in self._given or not artifacts.is_image(msg.name)
+        if (msg.commit_upto not in self._owed.get((msg.board, msg.attempt), ())
+                or not artifacts.is_image(msg.name)
                 or not self._with_images):
             self._log.error(f'a file {msg.name!r} was not asked for')
             return

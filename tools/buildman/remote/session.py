@@ -82,7 +82,7 @@ class RemoteMachine:
         self.slots = 0
         self.archs: Optional[Sequence[str]] = ()
         self.speed = 1.0
-        self.boards_sent = self._results_due = 0
+        self.boards_sent = 0
         self._handed_out = float('-inf')
         self._grace = float(boss.END_TIME)
         self.cache = ccache.Use(0, 0)
@@ -315,7 +315,7 @@ class RemoteMachine:
         silence = min(self.worker.silence, time.monotonic() - self._handed_out)
         if self.worker.heartbeat_interval:
             limit = MISSED_HEARTBEATS * self.worker.heartbeat_interval
-        elif self._receiver.results < self._results_due or not self._prepared.is_set():
+        elif self._receiver.owes or not self._prepared.is_set():
             limit = float(boss.BUILD_TIMEOUT)
         else:
             return ''
@@ -379,9 +379,9 @@ class RemoteMachine:
         """Build a board there."""
         target = job.board.target
         tool = self._toolchains[job.board.arch]
-        self._receiver.expect(target)
+        attempt = job.attempt if self.worker.version >= codec.ATTEMPTS else 0
+        self._receiver.expect(target, job.commits, attempt)
         self.boards_sent += 1
-        self._results_due += len(job.commits)
         if not self.worker.heartbeat_interval:
             self._handed_out = time.monotonic()
         # An older worker has been sent no files
@@ -390,7 +390,7 @@ class RemoteMachine:
         self._send(codec.BuildBoard(
             target, job.board.arch, job.commits, words,
             {key: str(val) for key, val in dataclasses.asdict(tool).items()},
-            job.board.base, job.board.fragments, job.attempt))
+            job.board.base, job.board.fragments, attempt))
 
     def cancel(self, target: str) -> None:
         """Drop a board there."""

@@ -113,7 +113,10 @@ __all__ = [
 ]
 
 # Raised by one with each change that the other end has to know of
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+
+# The version from which on what is told of a board has its attempt
+ATTEMPTS = 2
 
 RESPONSE_PREFIX = 'BM> '
 

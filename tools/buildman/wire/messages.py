@@ -360,6 +360,7 @@ class FilePiece(Response):
     size: int = _need(COUNT)
     sha256: str = _opt(TEXT, '')
     mode: int = _opt(COUNT, 0o644)
+    attempt: int = _extra(COUNT, 0)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
