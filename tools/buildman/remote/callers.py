@@ -28,12 +28,12 @@ from typing import (
     Callable,
     Dict,
     Iterable,
-    Iterator,
     Mapping,
     Optional,
     Sequence,
     Set,
     Tuple,
+    TypeVar,
 )
 
 from buildman import boss
@@ -42,12 +42,15 @@ from buildman.core import events
 from buildman.core.errors import SetupError
 from buildman.core.outcome import Outcome
 from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
+from buildman.core.text import reason
 from buildman.remote.logs import BossLog, WorkerLog, short
 from buildman.remote.receiver import Receiver, one_line
 from buildman.results import tree
 from buildman.schedule.loop import Builder
 from buildman.schedule.progress import Status
 from buildman.wire import codec
+
+_Log = TypeVar('_Log')
 
 # Seconds that workers get to say that they are done, when all results are there
 DONE_TIME = 3.0
@@ -227,24 +230,22 @@ class CallerWorker:
         try:
             act()
         except Exception as exc:
-            self.lose(f'{what}: {_text(exc)}')
+            self.lose(f'{what}: {reason(exc)}')
             return False
         return True
 
-    def lose(self, reason: str) -> None:
+    def lose(self, why: str) -> None:
         """Give it up, once."""
         if self._gone.is_set():
             return
         self._gone.set()
         self._answered.set()
-        self.log.error(f'lost: {one_line(reason)}')
+        self.log.error(f'lost: {one_line(why)}')
         closing = self._told_done or getattr(self._worker, 'closing', False) is True
-        close = getattr(self._worker, 'close', None)
-        if callable(close):
-            closer = threading.Thread(target=_quietly, args=(close,), daemon=True)
-            closer.start()
-            self._closer = closer
-        self._post(events.WorkerGone(self.name, '' if closing else one_line(reason)))
+        closer = threading.Thread(target=close_worker, args=(self._worker,), daemon=True)
+        closer.start()
+        self._closer = closer
+        self._post(events.WorkerGone(self.name, '' if closing else one_line(why)))
 
     def check(self, owes: bool) -> None:
         """Give it up when it owes something and says nothing."""
@@ -286,7 +287,7 @@ class CallerWorker:
                 if data.get('resp') in ('build_done', 'quit_ack'):
                     return
         except Exception as exc:
-            why = _text(exc)
+            why = reason(exc)
         finally:
             if not self._answered.is_set():
                 self.lose(why)
@@ -358,7 +359,6 @@ def build(workers: Sequence[Any], boards: Mapping[str, Any], commits: Optional[S
         return
     missing = loop.ledger.missing()
     try:
-        status.open()
         status.log(f'dispatch: {len(workers)} workers, '
                    f'{sum(len(uptos) for uptos, _ in missing.values())} total jobs'
                    + (f', {local_count} boards here' if local_count else ''))
@@ -401,47 +401,45 @@ class _Told(Status):
     """
 
     def __init__(self, builder: Any) -> None:
-        """Set up; nothing is opened."""
+        """Set up; nothing is written."""
         super().__init__(sys.stderr)
         self.workers: Dict[str, CallerWorker] = {}
         self._builder = builder
         self._log: Optional[BossLog] = None
         self._next = time.monotonic() + boss.STATUS_INTERVAL
 
-    def _path(self, name: str) -> str:
-        """Return the path of a log, in a folder that is there"""
-        os.makedirs(self._builder.base_dir, exist_ok=True)
-        return os.path.join(self._builder.base_dir, name)
-
-    def open(self) -> None:
-        """Begin or go on with the boss's log.
+    def open(self, name: str, make: Callable[[str], _Log]) -> _Log:
+        """Return a log in the folder of the results.
 
         Raises:
             SetupError: it cannot be written
         """
-        with _writing('.buildman.log'):
-            self._log = BossLog(self._path('.buildman.log'))
+        path = os.path.join(self._builder.base_dir, name)
+        try:
+            os.makedirs(self._builder.base_dir, exist_ok=True)
+            return make(path)
+        except OSError as exc:
+            raise SetupError(f"cannot write '{path}': {exc.strerror}") from exc
 
     def open_worker(self, name: str, begun: Set[str]) -> WorkerLog:
-        """Return the log of a worker; `begun`: those that are gone on with.
-
-        Raises:
-            SetupError: it cannot be written
-        """
-        plain = re.sub(r'[^\w.@:+-]', '_', name)
-        with _writing(f'worker-{plain}.log'):
-            path = self._path(f'worker-{plain}.log')
-            log = WorkerLog(path, path not in begun)
-        begun.add(path)
+        """Return the log of a worker; `begun`: those that are gone on with, changed here."""
+        file_name = 'worker-' + re.sub(r'[^\w.@:+-]', '_', name) + '.log'
+        log = self.open(file_name, lambda path: WorkerLog(path, path not in begun))
+        begun.add(os.path.join(self._builder.base_dir, file_name))
         return log
 
     def progress(self, name: str) -> None:
         """Nothing: that is for the caller to show."""
 
     def log(self, text: str) -> None:
-        """Write to the boss's log."""
-        if self._log:
-            self._log.say(text)
+        """Write to the boss's log.
+
+        Raises:
+            SetupError: it cannot be written
+        """
+        if self._log is None:
+            self._log = self.open('.buildman.log', BossLog)
+        self._log.say(text)
 
     def say(self, text: str) -> None:
         """Print a line, and log it."""
@@ -486,9 +484,9 @@ class _Told(Status):
         for worker in self.workers.values():
             worker.stop()
         self._status()
-        for target, (commits, reason) in missing.items():
+        for target, (commits, why) in missing.items():
             self.say(f"'{target}' not built (commits {', '.join(map(str, commits))})"
-                     + (f': {reason}' if reason else ''))
+                     + (f': {why}' if why else ''))
         self.log('dispatch: end')
         for worker in self.workers.values():
             worker.join()
@@ -497,21 +495,7 @@ class _Told(Status):
             self._log.close()
 
 
-@contextlib.contextmanager
-def _writing(name: str) -> Iterator[None]:
-    """Have an OSError name the log that cannot be written"""
-    try:
-        yield
-    except OSError as exc:
-        raise SetupError(f"cannot write '{exc.filename or name}': {exc.strerror}") from exc
-
-
-def _text(exc: BaseException) -> str:
-    """Return what an exception says"""
-    return str(exc) or type(exc).__name__
-
-
-def _quietly(act: Any) -> None:
-    """Call a function of a worker that has gone anyway"""
+def close_worker(worker: Any) -> None:
+    """End a worker's connection, if it has such a thing; it may raise anything."""
     with contextlib.suppress(Exception):
-        act()
+        worker.close()

@@ -25,6 +25,7 @@ from buildman.build import ccache, env_files, environment
 from buildman.core import events
 from buildman.core.errors import EXIT_OK, BuildmanError, SetupError, UsageError
 from buildman.core.plan import Board, Plan, Toolchain
+from buildman.core.text import size
 from buildman.process import commands
 from buildman.process.registry import STARTED
 from buildman.remote import hosts, logs, push, scripts, ssh
@@ -285,8 +286,8 @@ class Fleet:
 
     def transfer_lines(self) -> List[str]:
         """Return what travelled to and from each machine."""
-        return [f'  {mach.name}: {mach.results} results, sent {_size(mach.worker.bytes_sent)}, '
-                f'received {_size(mach.worker.bytes_recv)}'
+        return [f'  {mach.name}: {mach.results} results, sent {size(mach.worker.bytes_sent)}, '
+                f'received {size(mach.worker.bytes_recv)}'
                 + (f'; {mach.cache}' if any(mach.cache) else '') for mach in self._machines]
 
 
@@ -294,16 +295,6 @@ def _find_out(to_push: push.PushPlan) -> None:
     """Find out what of the history goes along; who asks for it is told what went wrong"""
     with contextlib.suppress(BuildmanError, OSError):
         to_push.find_part()
-
-
-def _size(count: int) -> str:
-    """Return a number of bytes for people"""
-    size = float(count)
-    for unit in ('B', 'KiB', 'MiB'):
-        if size < 1024:
-            return f'{size:.0f} {unit}' if unit == 'B' else f'{size:.1f} {unit}'
-        size /= 1024
-    return f'{size:.1f} GiB'
 
 
 def _local_tools() -> Callable[[], Mapping[str, str]]:

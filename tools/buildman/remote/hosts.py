@@ -7,6 +7,7 @@ import threading
 from typing import Callable, Dict, Sequence, Tuple
 
 from buildman import boss
+from buildman.core.text import reason
 from buildman.remote import scripts
 
 # host name -> work folder, where the configuration names one
@@ -81,7 +82,7 @@ def _on_all(machines: Sequence[str], act: Callable[[str], Tuple[str, bool]]) -> 
         try:
             answers[pos] = act(hostname)
         except Exception as exc:
-            answers[pos] = str(exc) or type(exc).__name__, False
+            answers[pos] = reason(exc), False
 
     threads = [threading.Thread(target=run, args=item, daemon=True)
                for item in enumerate(machines)]

@@ -13,8 +13,12 @@ import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
 
 from buildman import boss
+from buildman.core.text import reason, size
 from buildman.process import commands
 from buildman.remote import callers, scripts
+
+# Of what the summary tells in bytes
+UNITS = ('B', 'KB', 'MB', 'GB')
 
 # Seconds that all workers together get to answer `quit`
 QUIT_TIME = 30
@@ -72,7 +76,7 @@ class WorkerPool:
                 _start(worker, self.machines[pos], git_dir, refspec, debug, settings)
                 running.add(pos)
             except Exception as exc:
-                failures[pos] = str(exc) or type(exc).__name__
+                failures[pos] = reason(exc)
 
         threads = [threading.Thread(target=bring_up, args=(pos,), daemon=True)
                    for pos in range(len(self.machines))]
@@ -122,7 +126,7 @@ class WorkerPool:
             try:
                 worker.quit()
             except Exception:
-                _close(worker)
+                callers.close_worker(worker)
 
         _join(_on_all(self.workers, end), QUIT_TIME)
         self._forget()
@@ -138,7 +142,7 @@ class WorkerPool:
                 worker.quit()
 
         _join(_on_all(self.workers, ask), INTERRUPT_TIME)
-        _join(_on_all(self.workers, _close), CLOSE_TIME)
+        _join(_on_all(self.workers, callers.close_worker), CLOSE_TIME)
         self._forget()
 
     def _forget(self) -> None:
@@ -153,10 +157,11 @@ class WorkerPool:
         for worker in [*self._former, *self.workers]:
             counts = [_number(worker, 'bytes_sent'), _number(worker, 'bytes_recv')]
             sums = [one + two for one, two in zip(sums, counts)]
-            parts.append(f'{_label(worker)}:{_size(counts[0])}/{_size(counts[1])}')
+            parts.append(f'{_label(worker)}:{size(counts[0], UNITS)}/{size(counts[1], UNITS)}')
         if parts:
             print(f"\nTransfer (sent/recv): {', '.join(parts)} "
-                  f'total:{_size(sums[0])}/{_size(sums[1])}', file=sys.stderr, flush=True)
+                  f'total:{size(sums[0], UNITS)}/{size(sums[1], UNITS)}',
+                  file=sys.stderr, flush=True)
 
 
 def _make_worker(mach: Any) -> Any:
@@ -185,7 +190,7 @@ def _start(worker: Any, mach: Any, git_dir: str, refspec: str, debug: bool,
         if settings is not None:
             worker.configure(settings)
     except BaseException:
-        _close(worker)
+        callers.close_worker(worker)
         _free(worker)
         raise
 
@@ -194,12 +199,6 @@ def _free(worker: Any) -> None:
     """Free the lock of a machine, if it is ours"""
     with contextlib.suppress(Exception):
         worker.remove_lock()
-
-
-def _close(worker: Any) -> None:
-    """End a worker's connection"""
-    with contextlib.suppress(Exception):
-        worker.close()
 
 
 def _on_all(workers: Sequence[Any], act: Callable[[Any], None]) -> List[threading.Thread]:
@@ -231,12 +230,3 @@ def _label(thing: Any) -> str:
         if isinstance(value, str) and value:
             return value
     return '?'
-
-
-def _size(count: float) -> str:
-    """Return a number of bytes in few characters"""
-    for unit in ('B', 'KB', 'MB'):
-        if count < 1024:
-            return f'{count:.0f}{unit}' if unit == 'B' else f'{count:.1f}{unit}'
-        count /= 1024
-    return f'{count:.1f}GB'
