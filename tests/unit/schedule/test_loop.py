@@ -223,6 +223,7 @@ class OrdinaryTest(Case):
         self.assertEqual([('a', (0, 1, 2)), ('b', (0, 1, 2))], [
             (job.board.target, job.commits) for event, _ in self.heard
             if isinstance(event, HandedOut) for job in event.jobs])
+        self.assertTrue(all(event.jobs for event, _ in self.heard if isinstance(event, HandedOut)))
         self.assertIn('a [w]\n', self.out.getvalue())
         self.assertIn(f'{2:5d}{2:5d}{2:5d}', self.out.getvalue())
 
@@ -264,7 +265,7 @@ class OrdinaryTest(Case):
             self.assertFalse(builder.nothing_to_do)
             self.run_on(builder, worker)
             self.assertEqual((list(boards), previous), (worker.boards, builder.counts.previous))
-            self.assertEqual(3, builder.counts.done)
+            self.assertEqual((3, {}), (builder.counts.done, builder.report.lacking))
             self.tree.forget(0, 'c')
             self.tree.write(Outcome('b', 0, 2))
         self.tree.write(Outcome('c', 0, 0))
@@ -340,8 +341,9 @@ class MachineTest(Case):
 
     def test_killed_make(self) -> None:
         """A make that is killed each time is no result however often; a lacking library is"""
-        report = self.build('a', Made('w', bad))
+        report = self.build('a', Made('', bad))
         self.assertEqual(['a'], list(report.missing))
+        self.assertIn((Said('local', f"'a' failed as {KILLED}; tried again"), ''), self.heard)
         self.assertIn(KILLED.text, report.missing['a'][1])
         self.assertEqual((None, 100), (self.read('a', 'done'),
                                        exit_status(self.status, report, False)))
@@ -417,10 +419,32 @@ class MachineTest(Case):
         self.assertEqual((['a'], ['a'], 1), (first.boards, second.boards, report.built))
         self.assertEqual(["[one] 'a' not finished: No space left"], report.notes)
 
+    def test_idle_gets_it(self) -> None:
+        """A board that comes back goes to one that waits for nothing else; a caller's workers
+        keep what they have until then
+        """
+        first, second = Made('one', idle), Made('two')
+        first.ahead = second.ahead = 0
+        builder = self.builder('ab', for_caller=True)
+
+        def say(event: Event, _fate: str) -> None:
+            if isinstance(event, BoardDone) and event.target == 'b':
+                self.assertEqual(['b'], second.boards)
+                first.say([first.done(builder.plan.jobs[0], 'full')])
+
+        builder.add_listener(say)
+        report = self.run_on(builder, first, second)
+        self.assertEqual((['a'], ['b', 'a'], 2), (first.boards, second.boards, report.built))
+
     def test_waits_for_who_comes(self) -> None:
         """Boards wait for a machine that is on its way, and are given up when it stays away"""
         first, coming = Made('one', archs=['arm']), Made('two', late=True)
-        report = self.build('aB', first, coming)
+        builder = self.builder('aB')
+        unknown: List[int] = []
+        builder.add_listener(lambda event, fate: unknown.append(builder.scheduler.unknown))
+        report = self.run_on(builder, first, coming)
+        # How many may turn out to be faster
+        self.assertEqual([1, 0], list(dict.fromkeys(unknown)))
         self.assertEqual((2, ['a'], ['B']), (report.built, first.boards, coming.boards))
         away = Made('two', late=True)
         away.first = [WorkerGone('two', 'busy')]
@@ -461,11 +485,12 @@ class TwiceTest(Case):
         def twice(worker: Made, job: BoardJob) -> List[Event]:
             return [worker.built(job, 0, infra=KILLED, images=image('x.stage-1')),
                     worker.built(job, 0, images=image('x.stage-2')),
-                    worker.built(job, 0, images=image('x.stage-3')), worker.done(job)]
+                    worker.built(job, 0, images=image('x.stage-3')), worker.built(job, 1),
+                    worker.done(job)]
 
         worker = Made('w', twice)
         worker.last = [worker.built('a', 0, images=image('x.stage-4')), Said('w', 'x')]
-        self.build('a', worker)
+        self.build('a', worker, commits=2)
         self.assertEqual('x.stage-2', self.read('a', 'u-boot.bin'))
         self.assertEqual(['out'], os.listdir(self.dir))
 
@@ -607,6 +632,13 @@ class UnbuiltTest(Case):
         # What was found out is not forgotten when a machine does not tell
         self.assertEqual({'a'}, set(self.gone(None).missing))
         self.assertTrue(self.tree.lacks_compiler(0, 'a'))
+
+    def test_for_caller(self) -> None:
+        """What a caller's workers lack is no result of ours"""
+        away = Made('w', late=True)
+        away.first = [WorkerGone('w', '', ())]
+        report = self.build('a', away, for_caller=True)
+        self.assertEqual((['a'], {}, []), (list(report.missing), report.lacking, report.notes))
 
     def test_earlier(self) -> None:
         """What was to be built anew, and could not be, is not what was built before"""

@@ -457,7 +457,7 @@ class Builder:
             return 'infra'
         seconds = 0.0 if outcome.skipped else outcome.seconds
         if not self.ledger.result(event.worker, outcome.target, outcome.commit_upto, seconds,
-                                     event.attempt):
+                                  event.attempt):
             outcome.drop_images()
             return 'dropped'
         if not outcome.infra:
