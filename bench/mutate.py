@@ -375,7 +375,7 @@ def run(faults: Dict[int, Fault], folder: str, jobs: int) -> Iterator[Tuple[int,
         start = time.monotonic()
         if not copy.test(module, 600):
             sys.exit(f'the tests of {module} fail without any fault')
-        limits[module] = 10 + 5 * (time.monotonic() - start)
+        limits[module] = 5 + 5 * (time.monotonic() - start)
         copies.put(copy)
 
     def one(number: int) -> Tuple[int, str, float]:

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0+
 """The lock of a machine: real processes that claim, hold, die and are killed."""
 
+import dataclasses
+import fcntl
 import json
 import os
-import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 import uuid
+from unittest import mock
 
-from support import TOOLS, wait_for
+from support import TOOLS
 
-from buildman.agent import lock, procfs, setup
-from buildman.remote import scripts, ssh
+from buildman.agent import lock, procfs
 
 WAIT = 30       # seconds; only a failing test ever waits for so long
 
@@ -98,6 +99,377 @@ class LockCase(unittest.TestCase):
         return caught.exception.owner
 
 
+class Machine:
+    """Processes as a machine has them; what procfs would tell of them."""
+
+    def __init__(self, **spec):
+        """Set up: p<pid>=dict(parent=…, args=…, env=…, user=…, start=…, stubborn=…)."""
+        self.table = {int(name[1:]): facts for name, facts in spec.items()}
+        self.sent = []
+
+    def parents(self):
+        return {pid: facts.get('parent', 1) for pid, facts in self.table.items()}
+
+    def get(self, pid, name, default):
+        return self.table.get(pid, {}).get(name, default)
+
+    def start_time(self, pid):
+        return self.get(pid, 'start', '7')
+
+    def arguments(self, pid):
+        return [os.fsencode(arg) for arg in self.get(pid, 'args', ['prog'])]
+
+    def environment(self, pid):
+        return [os.fsencode(arg) for arg in self.get(pid, 'env', ['A=b'])]
+
+    def user_of(self, pid):
+        return self.get(pid, 'user', os.getuid())
+
+    def send(self, pids, sig):
+        """Signals end all but those that are stubborn so often"""
+        for pid in sorted(pids):
+            self.sent.append((pid, signal.Signals(sig).name))
+            left = self.get(pid, 'stubborn', 0)
+            if (sig == signal.SIGKILL and left) or (sig == signal.SIGTERM and left > 0):
+                self.table[pid]['stubborn'] = left - 1
+            elif sig != signal.SIGCONT:
+                del self.table[pid]
+
+    def wait_gone(self, pids, seconds):
+        self.sent.append((sorted(pids), seconds))
+
+
+class TestAlone(unittest.TestCase):
+    """What is decided, with processes and a clock that are made up."""
+
+    def setUp(self):
+        tmp = tempfile.TemporaryDirectory()
+        self.addCleanup(tmp.cleanup)
+        self.dir = os.path.realpath(tmp.name)
+        env = mock.patch.dict(os.environ)
+        env.start()
+        self.addCleanup(env.stop)
+        self.machine()
+        # At the end nothing is open that was not
+        fds = os.listdir('/proc/self/fd')
+        self.addCleanup(lambda: self.assertEqual(fds, os.listdir('/proc/self/fd')))
+
+    def machine(self, **spec):
+        """Let there be these processes, and no others"""
+        machine = Machine(**spec)
+        for name in ('parents', 'start_time', 'arguments', 'environment', 'user_of', 'send',
+                     'wait_gone'):
+            patch = mock.patch.object(procfs, name, getattr(machine, name))
+            patch.start()
+            self.addCleanup(patch.stop)
+        return machine
+
+    def write(self, name, text):
+        """Write a file of the lock, or what is there instead"""
+        with open(os.path.join(self.dir, name), 'w', encoding='utf-8') as outf:
+            outf.write(text if isinstance(text, str) else text.to_json())
+
+    def claimed(self):
+        """Return the claim, None when there is none"""
+        path = os.path.join(self.dir, lock.CLAIM)
+        if not os.path.exists(path):
+            return None
+        with open(path, encoding='utf-8') as inf:
+            return lock.Owner.from_json(inf.read())
+
+    def free(self, run='x', now=None):
+        """Tell whether a boss could have the machine"""
+        kept = self.claimed()
+        try:
+            lock.claim(self.dir, lock.Owner(run=run), now)
+        except lock.LockBusy:
+            self.assertEqual(self.claimed(), kept)
+            return False
+        if kept:
+            self.write(lock.CLAIM, kept)
+        return True
+
+    def test_owner_text(self):
+        """What a user reads of who has the machine, whatever is in the file"""
+        self.assertEqual(str(lock.Owner(run='x')), 'another buildman')
+        self.assertIn('since no time that there is', str(lock.Owner(user='u', since=1e300)))
+        text = json.dumps({'run': 'r', 'since': 3, 'user': 'u' * 300, 'more': 1})
+        self.assertEqual(lock.Owner.from_json(text), lock.Owner(user='u' * 200, run='r', since=3.0))
+        self.assertEqual(lock.Owner.from_json('{"run": "r"}'), lock.Owner(run='r'))
+        for text in ('{"user": "u"}', '{"run": "r", "since": 1%s}' % ('0' * 400), '["run"]',
+                     '{"run": "r", "pid": true}', '{"run": "r", "pid": 1.5}', 'run', ''):
+            self.assertIsNone(lock.Owner.from_json(text), text)
+
+    def test_expiry(self):
+        """A claim holds for a minute, also when it is from a little ahead in time"""
+        lock.claim(self.dir, lock.Owner(user='u', run='r', worker_host='h', worker_pid=3,
+                                        worker_start='4'), now=1000)
+        self.assertEqual(self.claimed(), lock.Owner(user='u', run='r', since=1000.0,
+                                                    expiry=1000 + lock.CLAIM_SECONDS))
+        self.assertNotIn(f'{lock.CLAIM}.new', os.listdir(self.dir))
+        for now, free in ((1000, False), (1059.9, False), (1060, True), (1060.1, True),
+                          (940, False), (939.9, True)):
+            self.assertEqual(self.free(now=now), free, now)
+            self.assertTrue(self.free('r', now))
+        self.write(lock.CLAIM, lock.Owner(run='r', expiry=0.0))
+        self.assertTrue(self.free(now=-1))
+        lock.claim(self.dir, lock.Owner(run='r'), now=1000, seconds=5)
+        self.assertEqual(self.claimed().expiry, 1005)
+
+    def test_recent_push(self):
+        """For a minute after its push a boss may start its worker"""
+        refs = os.path.join(self.dir, '.git', lock.RUN_REFS)
+        os.makedirs(refs)
+        os.utime(refs, (0, 1050))
+        lock.claim(self.dir, lock.Owner(run='r'), now=1000)
+        for now, free in ((1060, False), (1109, False), (1110, True)):
+            self.assertEqual(self.free(now=now), free, now)
+
+    def test_push(self):
+        """While its push runs, a claim holds; other pushes are others'"""
+        git_dir = os.path.join(self.dir, '.git')
+        os.mkdir(git_dir)
+        link = os.path.join(self.dir, 'link')
+        os.symlink(git_dir, link)
+        lock.claim(self.dir, lock.Owner(run='r'), now=1000)
+        old = os.getcwd()
+        self.addCleanup(os.chdir, old)
+        os.chdir(git_dir)
+        for args, free in ((['git-receive-pack', git_dir], False),
+                           (['git', 'receive-pack', git_dir], False),
+                           (['git', 'receive-pack', link], False),
+                           (['python3', '-c', 'git-receive-pack', 'x', git_dir], False),
+                           (['sh', '-c', 'x', 'git-receive-pack', git_dir], True),
+                           (['git', 'upload-pack', git_dir], True),
+                           ([git_dir, 'receive-pack'], True),
+                           (['git', 'receive-pack', '', '/elsewhere'], True)):
+            self.machine(p5={}, p6={'args': args}, p7={})
+            self.assertEqual(self.free(now=5000), free, args)
+
+    def test_older_worker(self):
+        """A lock without an owner is an older buildman's; it holds while a worker of it runs"""
+        self.write(lock.CLAIM, '1700000000')
+        for spec, free in (
+                ({}, True),
+                ({'p5': {'args': ['python3', 'buildman', '--worker']}}, False),
+                ({'p5': {'args': ['buildman', '--worker', '-v']}, 'p9': {}}, False),
+                ({'p5': {'args': ['buildman', '--worker', '/work']}}, True),
+                ({'p5': {'args': ['buildman', '--worker'], 'user': -1}}, True),
+                ({f'p{os.getpid()}': {'args': ['buildman', '--worker']}}, True)):
+            self.machine(**spec)
+            self.write(lock.CLAIM, '1700000000')
+            self.assertEqual(self.free(), free, spec)
+        self.machine()
+        self.write(lock.CLAIM, '1700000000')
+        self.assertIsNone(lock.who(self.dir))
+
+    def test_who(self):
+        """To look changes nothing"""
+        self.assertIsNone(lock.who(self.dir))
+        self.assertEqual(os.listdir(self.dir), [])
+        lock.claim(self.dir, lock.Owner(run='r'))
+        self.assertEqual(lock.who(self.dir).run, 'r')
+        os.remove(os.path.join(self.dir, lock.CLAIM))
+        self.assertIsNone(lock.who(self.dir))
+
+    def test_renew(self):
+        """Only what is there is prolonged."""
+        self.assertFalse(lock.renew(self.dir, lock.Owner(run='r')))
+        lock.claim(self.dir, lock.Owner(run='r'), now=1000)
+        self.assertIs(lock.renew(self.dir, lock.Owner(run='r')), True)
+        self.assertGreater(self.claimed().expiry, time.time())
+        self.assertIs(lock.renew(self.dir, lock.Owner(run='other')), False)
+        self.assertEqual(self.claimed().run, 'r')
+
+    def test_hold(self):
+        """A worker has the machine until it lets go, with what it was claimed with"""
+        lock.claim(self.dir, lock.Owner(user='ann', run='r'), now=1000)
+        held = lock.hold(self.dir, 'r', now=1001)
+        self.assertEqual(held.owner, lock.Owner(
+            user='ann', run='r', since=1000.0, worker_host=os.uname().nodename,
+            worker_pid=os.getpid(), worker_start='7'))
+        self.assertEqual((lock.who(self.dir), self.claimed()), (held.owner, held.owner))
+        self.assertEqual(os.environ[lock.RUN_VARIABLE], 'r')
+        self.assertFalse(self.free())
+        # Its own boss needs no claim
+        lock.claim(self.dir, lock.Owner(run='r'))
+        self.assertEqual(self.claimed(), held.owner)
+        with self.assertRaises(lock.LockBusy) as caught:
+            lock.hold(self.dir, 'r')
+        self.assertEqual(caught.exception.owner, held.owner)
+        os.remove(os.path.join(self.dir, lock.CLAIM))
+        self.assertFalse(self.free())
+        # A claim that another one has made meanwhile stays
+        self.write(lock.CLAIM, lock.Owner(run='other'))
+        held.release()
+        self.assertEqual(self.claimed().run, 'other')
+        self.assertEqual(os.stat(os.path.join(self.dir, lock.HELD)).st_size, 0)
+        held.release()
+        self.assertTrue(self.free())
+
+    def test_hold_without_claim(self):
+        """For a boss that has made none, or whose claim has expired"""
+        self.write(lock.HELD, 'x' * 9999)
+        held = lock.hold(self.dir, 'r', now=1000)
+        self.assertEqual((held.owner.run, held.owner.since, held.owner.user), ('r', 1000, ''))
+        self.assertEqual(self.claimed(), held.owner)
+        self.write(lock.HELD, 'garbage')
+        self.assertEqual(lock.who(self.dir), lock.Owner())
+        with self.assertRaises(lock.LockBusy) as caught:
+            lock.hold(self.dir, 'r')
+        self.assertEqual(caught.exception.owner, lock.Owner())
+        held.release()
+        self.assertIsNone(self.claimed())
+        lock.claim(self.dir, lock.Owner(user='bob', run='other'), now=1000)
+        with self.assertRaises(lock.LockBusy):
+            lock.hold(self.dir, 'r', now=1001)
+        held = lock.hold(self.dir, 'r', now=2000)
+        self.assertEqual((held.owner.run, held.owner.user), ('r', ''))
+        held.release()
+
+    def test_hold_for_older(self):
+        """An older boss knows nothing of runs; its lock is left as it is"""
+        self.write(lock.CLAIM, '1700000000')
+        self.machine(p5={'args': ['buildman', '--worker']})
+        held = lock.hold(self.dir, '')
+        self.assertIsNone(self.claimed())
+        # Another one without a run is another one
+        self.assertFalse(self.free(''))
+        held.release()
+        self.assertIn(lock.CLAIM, os.listdir(self.dir))
+
+    def test_processes(self):
+        """The worker, all below it, and strays by their run; nobody else"""
+        run, host = f'{lock.RUN_VARIABLE}=r', os.uname().nodename
+        self.machine(p3={'parent': 4}, p4={'parent': 11}, p11={'parent': 10}, p10={'parent': 1},
+                     p20={'env': ['X=y', run]}, p21={'parent': 20}, p30={'parent': 31},
+                     p31={'env': [f'{lock.RUN_VARIABLE}=']}, p32={'env': [run + 'r']},
+                     **{f'p{os.getpid()}': {'env': [run]}})
+        all_of = lock.Owner(run='r', worker_pid=10, worker_host=host, worker_start='7')
+        worker, strays = {3, 4, 10, 11}, {20, 21}
+        self.assertEqual(lock.processes_of(all_of), worker | strays)
+        for change, want in (({'run': ''}, worker), ({'worker_host': 'x'}, strays),
+                             ({'worker_start': '8'}, strays), ({'worker_pid': 99}, strays),
+                             ({'worker_start': ''}, strays)):
+            self.assertEqual(lock.processes_of(dataclasses.replace(all_of, **change)), want)
+        self.machine(p10={'start': ''})
+        self.assertEqual(lock.processes_of(dataclasses.replace(all_of, worker_start='')), set())
+
+    def held(self, **kwargs):
+        """Leave the files of a worker that is not there any more"""
+        owner = lock.Owner(user='ann', host='desk', pid=77, run='r', worker_pid=10,
+                           worker_host=os.uname().nodename, worker_start='7', **kwargs)
+        self.write(lock.HELD, owner)
+        self.write(lock.CLAIM, owner)
+
+    def test_kill(self):
+        """The worker is asked first, then what it left; who does not listen is killed"""
+        self.held()
+        machine = self.machine(p10={}, p11={'parent': 10, 'env': [f'{lock.RUN_VARIABLE}=r']},
+                               p12={'stubborn': 1, 'env': [f'{lock.RUN_VARIABLE}=r']}, p13={})
+        self.assertRegex(lock.kill(self.dir, 5, 'r'),
+                         r'^killed 10 11 12 \(ann@desk, pid 77, since .*\)$')
+        self.assertEqual(machine.sent[:3], [(10, 'SIGTERM'), (10, 'SIGCONT'), ([10], 5)])
+        self.assertEqual([entry for entry in machine.sent if entry[0] in (11, 12)],
+                         [(11, 'SIGTERM'), (12, 'SIGTERM'), (12, 'SIGKILL')])
+        self.assertEqual(list(machine.table), [13])
+        self.assertIsNone(self.claimed())
+        self.assertEqual(os.stat(os.path.join(self.dir, lock.HELD)).st_size, 0)
+
+    def test_kill_other_run(self):
+        """Who ends the workers of one run leaves others alone"""
+        self.held()
+        machine = self.machine(p10={})
+        self.assertEqual(lock.kill(self.dir, run='other'), 'no workers')
+        self.assertEqual((machine.sent, self.claimed().run), ([], 'r'))
+        # Of two in the files only the one that is named
+        self.write(lock.CLAIM, lock.Owner(run='other'))
+        self.assertRegex(lock.kill(self.dir, run='r'), '^killed 10 ')
+        self.assertEqual(self.claimed().run, 'other')
+        self.assertEqual(lock.kill(self.dir, run=''), 'no workers')
+        self.assertIsNone(self.claimed())
+
+    def test_kill_immortal(self):
+        """A process that hangs in the kernel is named"""
+        self.held()
+        machine = self.machine(p10={'stubborn': 99}, p12={'parent': 10, 'stubborn': 99}, p13={})
+        with self.assertRaisesRegex(lock.LockStuck, '^process 10 cannot'):
+            lock.kill(self.dir)
+        self.assertIn(13, machine.table)
+        self.assertEqual(self.claimed().run, 'r')
+
+    def test_kill_held(self):
+        """A worker that is not seen still has the lock: on a shared disk, say"""
+        held = lock.hold(self.dir, 'r')
+        self.assertEqual(lock.kill(self.dir, run='other'), 'no workers')
+        with self.assertRaisesRegex(lock.LockStuck, f'still held .*worker {os.getpid()} on '):
+            lock.kill(self.dir)
+        with self.assertRaisesRegex(lock.LockStuck, 'still held'):
+            lock.kill(self.dir, run='r')
+        self.write(lock.CLAIM, lock.Owner(run='s', expiry=5.0))
+        self.assertEqual(lock.kill(self.dir, run='s'), 'no workers')
+        self.assertEqual(self.claimed().run, 's')
+        held.release()
+        self.assertEqual(lock.kill(self.dir, run='s'), 'no workers')
+        self.assertIsNone(self.claimed())
+        self.assertEqual(lock.kill(os.path.join(self.dir, 'nowhere')), 'no workers')
+
+    def test_mutex_is_given_up(self):
+        """Others have the files for moments; who hangs with them is named, not waited for"""
+        lock.claim(self.dir, lock.Owner(run='r'))
+        with mock.patch.object(lock, 'MUTEX_SECONDS', .05), open(
+                os.path.join(self.dir, lock.MUTEX), 'rb+') as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            with self.assertRaisesRegex(lock.LockStuck, 'mutex.* has been locked for 0.05'):
+                lock.claim(self.dir, lock.Owner(run='r'))
+        with open(os.path.join(self.dir, lock.MUTEX), 'rb+') as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            timer = threading.Timer(.05, fcntl.flock, (other, fcntl.LOCK_UN))
+            timer.start()
+            lock.claim(self.dir, lock.Owner(run='r'))
+            timer.join()
+
+    def test_clean(self):
+        """Only a work folder of ours is removed, and never the home folder"""
+        home = os.path.join(self.dir, 'home')
+        os.mkdir(home)
+        for name in ('keep', lock.MUTEX):
+            with open(os.path.join(home, name), 'wb') as outf:
+                outf.write(bytes(3 << 20))
+        os.environ['HOME'] = home
+        os.symlink(home, os.path.join(self.dir, 'link'))
+        for name in ('home', 'link', '.'):
+            with self.assertRaisesRegex(lock.LockStuck, 'not removed'):
+                lock.clean(os.path.join(self.dir, name))
+        self.assertTrue(os.path.exists(os.path.join(home, 'keep')))
+        os.environ['HOME'] = self.dir
+        held = lock.hold(home, 'r')
+        with self.assertRaises(lock.LockBusy) as caught:
+            lock.clean(home)
+        self.assertEqual(caught.exception.owner.run, 'r')
+        held.release()
+        lock.claim(home, lock.Owner(run='r'))
+        with self.assertRaises(lock.LockBusy):
+            lock.clean(home)
+        os.remove(os.path.join(home, lock.CLAIM))
+        self.assertEqual(lock.clean(home), f'removed {home} (6 MiB)')
+        self.assertFalse(os.path.exists(home))
+        self.assertEqual(lock.clean(home), 'nothing to remove')
+
+    def test_folder_size(self):
+        """What lies below a folder, not what links lead to; what takes too long is left"""
+        deep = os.path.join(self.dir, 'a', 'b')
+        os.makedirs(deep)
+        for folder in (deep, self.dir):
+            with open(os.path.join(folder, 'x'), 'wb') as outf:
+                outf.write(bytes(1 << 20))
+        os.symlink(self.dir, os.path.join(deep, 'link'))
+        os.symlink(os.path.join(self.dir, 'x'), os.path.join(deep, 'file'))
+        self.assertEqual(lock.folder_size(self.dir) >> 20, 2)
+        self.assertEqual(lock.folder_size(self.dir, 0), 0)
+        self.assertEqual(lock.folder_size(os.path.join(self.dir, 'nowhere')), 0)
+
+
 class TestClaim(LockCase):
     """Between `init` and the start of the worker."""
 
@@ -112,7 +484,7 @@ class TestClaim(LockCase):
     def test_same_run_renews(self):
         lock.claim(self.dir, self.owner(), now=time.time() - 55)
         lock.claim(self.dir, self.owner())
-        self.assertGreater(lock._claimant(self.dir, '', time.time()).expiry, time.time() + 50)
+        self.assertGreater(lock.who(self.dir).expiry, time.time() + 50)
 
     def test_expires(self):
         """A boss that died after `init` does not block the machine."""
@@ -129,7 +501,7 @@ class TestClaim(LockCase):
         """A first push over a slow network takes longer than a claim holds."""
         lock.claim(self.dir, self.owner(), now=time.time() - 61)
         git_dir = os.path.join(self.dir, '.git')
-        self.assertFalse(lock._pushing(git_dir))
+        self.assertIsNone(lock.who(self.dir))
         # What a push looks like from outside
         script = os.path.join(self.dir, 'git-receive-pack')
         with open(script, 'w', encoding='utf-8') as outf:
@@ -138,8 +510,6 @@ class TestClaim(LockCase):
                                 stdout=subprocess.PIPE)
         self.addCleanup(self.end, proc)
         proc.stdout.readline()
-        self.assertTrue(lock._pushing(git_dir))
-        self.assertFalse(lock._pushing('/elsewhere/.git'))
         self.assertEqual(self.busy(self.owner(self.run_b)).run, self.run_a)
 
     def test_recent_push_prolongs(self):
@@ -175,12 +545,9 @@ class TestClaim(LockCase):
         finally:
             proc.stdin.close()
         proc.wait()
-        # Whatever else runs on this machine while we test
-        old, lock._older_worker = lock._older_worker, lambda: False
-        try:
+        with mock.patch.object(procfs, 'parents', return_value={}):
+            # Whatever else runs on this machine while we test
             lock.claim(self.dir, self.owner())
-        finally:
-            lock._older_worker = old
         # And with our claim it finds the file that it looks for
         self.assertTrue(os.path.exists(path))
 
@@ -199,16 +566,6 @@ class TestClaim(LockCase):
             self.assertEqual([words for words in said if words != ['won']],
                              [['busy', winners[0]]] * 11)
             os.remove(os.path.join(self.dir, lock.CLAIM))
-
-    def test_mutex_is_given_up(self):
-        """A process that hangs with the mutex is named, not waited for."""
-        old = lock.MUTEX_SECONDS
-        lock.MUTEX_SECONDS = .05
-        try:
-            with lock._mutex(self.dir), self.assertRaisesRegex(lock.LockStuck, 'has been locked'):
-                lock.claim(self.dir, self.owner())
-        finally:
-            lock.MUTEX_SECONDS = old
 
 
 class TestHold(LockCase):
@@ -279,7 +636,7 @@ class TestKill(LockCase):
         self.addCleanup(bystander.stdin.close)
         pids = set()
         while len(pids) < 5:
-            pids = lock.processes_of(lock._holder(self.dir))
+            pids = lock.processes_of(lock.who(self.dir))
         self.assertIn(proc.pid, pids)
         self.assertLessEqual({int(word) for word in said[1:]}, pids)
         self.assertNotIn(bystander.pid, pids)
@@ -339,158 +696,3 @@ class TestKill(LockCase):
         self.assertTrue(lock.clean(self.dir).startswith('removed '))
         self.assertFalse(os.path.exists(self.dir))
         self.assertEqual(lock.clean(self.dir), 'nothing to remove')
-
-
-class TestScripts(LockCase):
-    """The same through shell commands, as a boss has them carried out."""
-
-    def setUp(self):
-        super().setUp()
-        self.transport = ssh.make_transport('here', 'local')
-        self.work = os.path.join(self.dir, "it's $HOME; \u00e4 work")
-
-    def run_cmd(self, cmd):
-        """Run a command on the machine."""
-        return self.transport.run(cmd, WAIT)
-
-    def init(self, owner, **kwargs):
-        """Run init; return the answer."""
-        return scripts.parse_init(self.run_cmd(scripts.init_script(self.work, owner, **kwargs)))
-
-    def test_init(self):
-        answer = self.init(self.owner())
-        self.assertEqual(answer, scripts.InitAnswer(work_dir=self.work))
-        config = subprocess.run(['git', '-C', self.work, 'config', 'receive.shallowUpdate'],
-                                capture_output=True, text=True, check=True).stdout
-        self.assertEqual(config, 'true\n')
-        # Again by the same, then by another
-        self.assertEqual(self.init(self.owner()).work_dir, self.work)
-        answer = self.init(self.owner(self.run_b))
-        self.assertTrue(answer.busy)
-        self.assertEqual((answer.work_dir, answer.owner.user, answer.owner.run),
-                         ('', 'ann', self.run_a))
-        # Another's claim is not removed, one's own is
-        self.run_cmd(scripts.remove_lock_script(self.work, self.run_b))
-        self.assertTrue(self.init(self.owner(self.run_b)).busy)
-        self.run_cmd(scripts.remove_lock_script(self.work, self.run_a))
-        self.assertFalse(self.init(self.owner(self.run_b)).busy)
-        cmd = scripts.remove_lock_script(self.work)
-        self.assertIn('rm -f', cmd)
-        self.run_cmd(cmd)
-        self.assertFalse(self.init(self.owner('run-c')).busy)
-        self.assertTrue(scripts.parse_init(self.run_cmd(scripts.clean_script(self.work))).busy)
-        self.assertEqual(self.run_cmd(scripts.kill_script(self.work)).strip(), 'no workers')
-        self.assertIn('removed', self.run_cmd(scripts.clean_script(self.work)))
-
-    def test_boss_gone(self):
-        """A boss that was ended in the middle of init leaves no claim behind."""
-        folder = os.path.join(self.dir, 'bin')
-        os.mkdir(folder)
-        go_on = os.path.join(self.dir, 'go')
-        with open(os.path.join(folder, 'git'), 'w', encoding='utf-8') as outf:
-            outf.write(f'#!/bin/sh\nuntil [ -e {shlex.quote(go_on)} ]; do sleep 0.05; done\n'
-                       f'exec {shutil.which("git")} "$@"\n')
-        os.chmod(os.path.join(folder, 'git'), 0o755)
-        for early in (False, True):
-            proc = subprocess.Popen(
-                ['sh', '-c', scripts.init_script(self.work, self.owner())],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                env={**os.environ, 'PATH': f"{folder}:{os.environ['PATH']}"})
-            if not early:
-                # The boss is quicker with giving up than the machine with its repository
-                claim = os.path.join(self.work, lock.CLAIM)
-                wait_for(claim)
-                os.remove(claim)
-            # As sshd does when the connection has ended
-            proc.stdout.close()
-            with open(go_on, 'wb'):
-                pass
-            _, err = proc.communicate(timeout=WAIT)
-            self.assertIn(b'the boss has gone', err)
-            self.assertNotEqual(0, proc.returncode)
-            self.assertIsNone(lock.who(self.work))
-            shutil.rmtree(self.work)
-
-    def test_renew(self):
-        """Only what is there is prolonged."""
-        self.assertFalse(lock.renew(self.dir, self.owner()))
-        lock.claim(self.dir, self.owner())
-        self.assertTrue(lock.renew(self.dir, self.owner()))
-        self.assertFalse(lock.renew(self.dir, self.owner(self.run_b)))
-        self.assertEqual(self.run_a, lock.who(self.dir).run)
-
-    def test_home_folder(self):
-        """`~` is the home folder there, not here."""
-        old = os.environ['HOME']
-        os.environ['HOME'] = self.dir
-        try:
-            cmd = scripts.init_script('~/dev/a b', self.owner())
-            os.environ['HOME'] = self.work
-            os.mkdir(self.work)
-            self.assertEqual(scripts.parse_init(self.run_cmd(cmd)).work_dir,
-                             os.path.join(self.work, 'dev', 'a b'))
-            self.run_cmd(scripts.remove_lock_script('~/dev/a b', self.run_a))
-            self.assertFalse(os.path.exists(os.path.join(self.work, 'dev', 'a b', lock.CLAIM)))
-        finally:
-            os.environ['HOME'] = old
-
-    def test_mends_a_repository(self):
-        """A push that was cut leaves locks, a crash perhaps no repository at all."""
-        self.init(self.owner())
-        git_dir = os.path.join(self.work, '.git')
-        left = [os.path.join(git_dir, name) for name in (
-            'shallow.lock', 'packed-refs.lock', 'refs/heads/x.lock',
-            'objects/tmp_objdir-incoming-abc/pack/x')]
-        for path in left:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, 'w', encoding='utf-8'):
-                pass
-        self.init(self.owner())
-        for path in left:
-            self.assertFalse(os.path.exists(path), path)
-        os.remove(os.path.join(git_dir, 'HEAD'))
-        self.assertEqual(self.init(self.owner()).work_dir, self.work)
-        self.assertTrue(os.path.exists(os.path.join(git_dir, 'HEAD')))
-
-    def failing(self, cmd):
-        """Run a command that has to fail; return the error."""
-        with self.assertRaises(ssh.RemoteError) as caught:
-            self.run_cmd(cmd)
-        return caught.exception
-
-    def test_problems(self):
-        """Each thing that a machine lacks has its own message."""
-        exc = self.failing(scripts.init_script(self.work, self.owner(), min_disk=1 << 60))
-        self.assertEqual(exc.kind, 'no-space')
-        self.assertIn('MiB are free', str(exc))
-        with open(os.path.join(self.dir, 'file'), 'w', encoding='utf-8'):
-            pass
-        exc = self.failing(scripts.init_script(os.path.join(self.dir, 'file', 'x'), self.owner()))
-        self.assertEqual(exc.kind, 'not-writable')
-        self.assertIn('work_dir', str(exc))
-        bindir = os.path.join(self.dir, 'bin')
-        os.mkdir(bindir)
-        os.symlink(sys.executable, os.path.join(bindir, 'python3'))
-        os.symlink('/bin/sh', os.path.join(bindir, 'sh'))
-        transport = ssh.make_transport('box', f'env PATH={shlex.quote(bindir)} sh -c')
-        for name in ('git', 'make'):
-            with self.assertRaises(ssh.RemoteError) as caught:
-                transport.run(scripts.init_script(self.work, self.owner()), WAIT)
-            self.assertEqual(caught.exception.kind, f'no-{name}')
-            os.symlink('/bin/true', os.path.join(bindir, name))
-
-    def test_parse(self):
-        """What a login shell prints before does not matter; no answer is no folder."""
-        name = 'a' * 40
-        self.assertEqual(scripts.parse_init(f'hello\nhave x\nhave {name}\n/home/x\n\n'),
-                         scripts.InitAnswer('/home/x', have=(name,)))
-        self.assertEqual(scripts.parse_init('\n'), scripts.InitAnswer())
-        self.assertEqual(scripts.parse_init('BUSY'), scripts.InitAnswer(busy=True))
-        self.assertEqual(scripts.parse_init('owner {\nBUSY\n'), scripts.InitAnswer(busy=True))
-
-    def test_owner_is_us(self):
-        owner = scripts.new_owner()
-        self.assertEqual(owner.pid, os.getpid())
-        self.assertNotEqual(owner.run, scripts.new_owner().run)
-        self.assertEqual(lock.Owner.from_json(json.dumps(json.loads(owner.to_json()))), owner)
-        self.assertTrue(setup.CONFIG)

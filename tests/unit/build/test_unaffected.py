@@ -2,52 +2,12 @@
 """Builds that are skipped: only where the commit surely changes nothing."""
 
 import os
-import subprocess
 import tempfile
 import unittest
 
-from support import assert_same_tree, command, needs
-
 from buildman.build import unaffected
-from buildman.demo import sample_files
 
 NOTES = unaffected.Notes(['common/main.c', 'include/common.h', 'dts/a.dts'])
-
-# Like Kbuild: for each object what it was made of, in .NAME.cmd
-MAKEFILE = '''\
-VERSION = 1
-SRC := $(CURDIR)
-all:
-\t@mkdir -p $(O)/common && cd $(O) && \\
-\t$(CROSS_COMPILE)gcc -c -MMD -MF main.d -I../include -o common/main.o ../common/main.c && \\
-\t{ echo 'cmd_common/main.o := gcc'; echo; echo 'source_common/main.o := ../common/main.c'; \\
-\t  echo; sed 's/^[^:]*:/deps_common\\/main.o :=/' main.d; } > common/.main.o.cmd && \\
-\tgcc -nostdlib -nostartfiles -Wl,-e,main -Wl,--build-id=none -o u-boot common/main.o && \\
-\techo "made" >> $(SRC)/../../../made
-%_defconfig:
-\t@mkdir -p $(O)/include/generated $(O)/include/config && cp configs/$@ $(O)/.config && \\
-\ttouch $(O)/include/generated/autoconf.h
-olddefconfig savedefconfig cfg mrproper:
-\t@true
-'''
-
-# Subject, files; the expected effect on board a: True builds it
-SERIES = (
-    ('base', {}, True),
-    ('used source',
-     {'common/main.c': '#include "common.h"\nint main(void) { return VAL; }\n'}, True),
-    ('unused source', {'common/other.c': 'int other(void) { return 2; }\n'}, False),
-    ('unused header', {'include/other.h': '#define OTHER 2\n'}, False),
-    ('used header', {'include/common.h': '#define VAL 5\n'}, True),
-    ('documents', {'doc/new.rst': 'Text\n', 'README': 'Read\n'}, False),
-    ('board b only', {'configs/b_defconfig': 'CONFIG_B=y\nCONFIG_MORE=y\n'}, False),
-    ('own defconfig', {'configs/a_defconfig': 'CONFIG_A=y\nCONFIG_MORE=y\n'}, True),
-    ('new header', {'include/new.h': '#define NEW\n'}, True),
-    ('script', {'scripts/x.py': 'print(2)\n'}, True),
-    ('warning', {'common/main.c': '#include "common.h"\nint main(void) { int x; return VAL; }\n'
-                                  '#warning careful\n'}, True),
-    ('unused source again', {'common/other.c': 'int other(void) { return 3; }\n'}, False),
-)
 
 
 class TestRules(unittest.TestCase):
@@ -64,6 +24,13 @@ class TestRules(unittest.TestCase):
             self.assertTrue(self.matters(name), name)
         for name in ('common/other.c', 'drivers/x/y.h', 'dts/b.dts', 'dts/b.dtsi'):
             self.assertFalse(self.matters(name), name)
+
+    def test_several(self):
+        """One file that matters is enough, whatever comes before it"""
+        for name in ('doc/x.rst', 'configs/b_defconfig', 'common/other.c'):
+            self.assertTrue(unaffected.matters(
+                {name: 'M', 'common/main.c': 'M'}, NOTES, ['configs/a_defconfig'], False), name)
+        self.assertFalse(unaffected.matters({}, NOTES, [], True))
 
     def test_not_understood(self):
         """Whatever may be read without a note matters"""
@@ -106,125 +73,88 @@ class TestRules(unittest.TestCase):
         self.assertFalse(same('abcdef0', '12345678'))
         self.assertFalse(same('v1-1-gabcdef0', 'v1-1-gabcdef0-dirty'))
 
-    def test_links(self):
-        """A header that is reached by a link in the build folder is found"""
-        with tempfile.TemporaryDirectory() as top:
-            build = os.path.join(top, 'build')
-            os.makedirs(os.path.join(top, 'arch/mach'))
-            os.makedirs(os.path.join(build, 'include/asm'))
-            os.symlink(os.path.join(top, 'arch/mach'), os.path.join(build, 'include/asm/arch'))
-            for path, text in (('.config', 'CONFIG_A=y\n'),
-                               ('.x.o.cmd', 'cmd_x.o := gcc\n\nsource_x.o := ../x.c\n\n'
-                                            'deps_x.o := \\\n'
-                                            '    $(wildcard include/config/a.h) \\\n'
-                                            '  include/asm/arch/clk.h \\\n  ../y.h\n')):
-                with open(os.path.join(build, path), 'w', encoding='utf-8') as outf:
-                    outf.write(text)
-            notes = unaffected.read_notes(build, top)
-            self.assertLessEqual({'x.c', 'y.h', 'arch/mach/clk.h'}, notes.files)
-            with open(os.path.join(build, '.config'), 'a', encoding='utf-8') as outf:
-                outf.write('CONFIG_SPL_OF_PLATDATA=y\n')
-            # dtoc reads drivers that are not compiled
-            self.assertIsNone(unaffected.read_notes(build, top))
-        self.assertIsNone(unaffected.read_notes('/nonexistent', '/'))
+    def test_version_shape(self):
+        """What is no version with a number of commits is a tag or a hash"""
+        same = unaffected.same_length
+        self.assertTrue(same('v1', 'v2022.01-rc2'))
+        self.assertFalse(same('', 'v1'))
+        self.assertFalse(same('abcdef0', 'v1'))
+        self.assertTrue(same('-gabcdef0', '-g1234567 '))
+        self.assertFalse(same('-gabcdef0', 'abcdef0'))
+        # At least five digits are written
+        self.assertTrue(same('v1-1-gabcdef0', 'v1-12345-gabcdef0'))
+        self.assertFalse(same('v1-1-gabcdef0', 'v1-123456-gabcdef0'))
 
 
-class TestSkip(unittest.TestCase):
-    """A series built with and without skipping gives the same tree"""
+class TestNotes(unittest.TestCase):
+    """What Kbuild has noted: a file that is overlooked hides a broken commit"""
 
     def setUp(self):
-        needs('git', 'make', 'gcc')
         temp = tempfile.TemporaryDirectory()
         self.addCleanup(temp.cleanup)
         self.top = temp.name
-        self.repo = os.path.join(self.top, 'repo')
-        self.write({'Makefile': MAKEFILE, 'configs/a_defconfig': 'CONFIG_A=y\n',
-                    'configs/b_defconfig': 'CONFIG_B=y\n', 'include/common.h': '#define VAL 3\n',
-                    'include/other.h': '#define OTHER 1\n', 'scripts/x.py': 'print(1)\n',
-                    'common/main.c': '#include "common.h"\nint main(void) { return 0; }\n',
-                    'common/other.c': 'int other(void) { return 1; }\n',
-                    'boards.cfg': ''.join(f'Active  sandbox  -  -  -  -  {b}  {b}  A <a@b>\n'
-                                          for b in 'ab')})
-        self.git('init', '-q', '-b', 'master')
-        self.git('config', 'user.name', 'T')
-        self.git('config', 'user.email', 't@example.com')
-        for num, (subject, files, _) in enumerate(SERIES):
-            self.write(files)
-            self.git('add', '-A')
-            self.git('commit', '-q', '-m', subject)
-            if not num:
-                self.git('checkout', '-q', '-b', 'topic', '--track', 'master')
+        self.build = os.path.join(self.top, 'build')
+        self.write('.config', 'CONFIG_A=y\n')
 
-    def write(self, files):
-        """Write files of the repository"""
-        for name, text in files.items():
-            path = os.path.join(self.repo, name)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, 'w', encoding='utf-8') as outf:
-                outf.write(text)
+    def write(self, name, text):
+        """Write a file of the build folder"""
+        path = os.path.join(self.build, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, 'w', encoding='utf-8') as outf:
+            outf.write(text)
 
-    def git(self, *args):
-        """Run git"""
-        subprocess.run(['git', *args], cwd=self.repo, check=True, capture_output=True)
+    def files(self):
+        """Return what was read, None when that is not known"""
+        notes = unaffected.read_notes(self.build, self.top)
+        return notes and set(notes.files)
 
-    def build(self, out, *flags, **env):
-        """Build the series; return what was printed and how often make built"""
-        made = os.path.join(self.top, out, 'made')
-        done = subprocess.run(
-            [*command(), '-g', self.repo, '-b', 'topic', '-o', os.path.join(self.top, out),
-             '--boards', 'a', *flags], capture_output=True, text=True, check=False,
-            env={**os.environ, 'HOME': self.top, **env})
-        self.assertEqual(done.returncode, 101, done.stdout + done.stderr)
-        with open(made, encoding='utf-8') as inf:
-            return done.stdout, len(inf.readlines())
+    def test_words(self):
+        """Sources and headers of ours, not options, the command line, or what lies elsewhere"""
+        self.write('.x.o.cmd', 'cmd_x.o := gcc cmd.c\n\nsource_x.o := ../x.c\n\ndeps_x.o := \\\n'
+                               '    $(wildcard include/config/a.h) \\\n'
+                               '  /usr/include/stdio.h \\\n  ../y.h\n')
+        self.assertEqual({'x.c', 'y.h', 'build/deps_x.o', 'build/source_x.o'}, self.files())
+        notes = unaffected.read_notes(self.build, self.top)
+        self.assertEqual((notes.knows('z.c'), notes.knows('z.dts'), notes.knows('z')),
+                         (True, False, False))
 
-    def test_same_tree(self):
-        """Skipped where it should be, built elsewhere, and no result differs"""
-        skipped = sum(not built for _, _, built in SERIES)
-        text, made = self.build('on')
-        self.assertIn(f'{skipped} skipped as unaffected', text)
-        self.assertEqual(made, len(SERIES) - skipped)
-        text, made = self.build('off', '--no-skip-unaffected')
-        self.assertNotIn('skipped', text)
-        self.assertEqual(made, len(SERIES))
-        assert_same_tree(os.path.join(self.top, 'on', 'topic'),
-                         os.path.join(self.top, 'off', 'topic'))
+    def test_one_of_both(self):
+        """A note without a source, or without more than that"""
+        self.write('deep/.a.o.cmd', '\nsource_a.o := ../a.c\n')
+        self.write('deep/.b.o.cmd', 'x\ndeps_b.o := ../b.h')
+        self.assertLessEqual({'a.c', 'b.h'}, self.files())
+        # The command line is no note, however it looks
+        self.write('deep/.a.o.cmd', 'source_ ../q.c\n')
+        self.assertNotIn('q.c', self.files())
 
-    def test_version_script(self):
-        """What images tell of a commit is as long as the tree's own script makes it"""
-        data = os.path.join(sample_files.DATA)
-        for name, tag, want in (('tree/scripts/setlocalversion', 'odd-1', 3),
-                                ('setlocalversion.twelve', 'odd-1', 1),
-                                ('setlocalversion.twelve', 'v1', 3)):
-            with open(os.path.join(data, name), encoding='utf-8') as inf:
-                self.write({'scripts/setlocalversion': inf.read() + f'# {tag}\n'})
-            for text in 'abcd':
-                self.write({'README': f'{name} {tag} {text}\n'})
-                self.git('add', '-A')
-                self.git('commit', '-q', '-m', text)
-            self.git('tag', '-f', '-a', '-m', 'x', tag, 'HEAD~1')
-            # With a tag a commit is told in other words than without, and not at all at it
-            text, made = self.build(f'{tag}-{want}', '-c', '4')
-            self.assertEqual((want, name, tag), (made, name, tag), text)
-            self.git('tag', '-d', tag)
+    def test_other_files(self):
+        """Nothing else is a note; nothing noted at all is not the same as nothing read"""
+        self.assertIsNone(self.files())
+        for name in ('x.o.cmd', '.x.o.d', 'x'):
+            self.write(name, '\nsource_x.o := ../x.c\n')
+        self.write('.y.o.cmd', 'cmd_y.o := gcc\n')
+        os.symlink('nowhere', os.path.join(self.build, '.z.o.cmd'))
+        self.assertIsNone(self.files())
 
-    def test_ccache(self):
-        """What ccache says that a file was made of is what the compiler says"""
-        needs('ccache')
-        _, made = self.build('plain')
-        for out in ('cold', 'warm'):
-            text, count = self.build(out, '--ccache', CCACHE_DIR=os.path.join(self.top, 'cache'))
-            self.assertEqual(made, count)
-            assert_same_tree(os.path.join(self.top, 'plain', 'topic'),
-                             os.path.join(self.top, out, 'topic'), ignore=('out-cmd', 'out-env'))
-        self.assertIn(f'ccache had {made} of {made} objects', text)
+    def test_links(self):
+        """A header that is reached by a link in the build folder is found"""
+        os.makedirs(os.path.join(self.top, 'arch/mach'))
+        os.makedirs(os.path.join(self.build, 'include/asm'))
+        os.symlink(os.path.join(self.top, 'arch/mach'),
+                   os.path.join(self.build, 'include/asm/arch'))
+        self.write('.x.o.cmd', '\ndeps_x.o := include/asm/arch/clk.h \\\n ../y.h\n')
+        self.assertLessEqual({'y.h', 'arch/mach/clk.h', 'build/include/asm/arch/clk.h'},
+                             self.files())
+        # The source, too, may be reached by a link
+        link = os.path.join(self.top, 'link')
+        os.symlink(self.top, link)
+        notes = unaffected.read_notes(os.path.join(link, 'build'), link)
+        self.assertLessEqual({'y.h', 'arch/mach/clk.h'}, notes.files)
 
-    def test_images(self):
-        """With -k an image holds the version, so all is built; with -r it does not"""
-        _, made = self.build('k', '-k')
-        self.assertEqual(made, len(SERIES))
-        _, made = self.build('kr', '-k', '-r')
-        self.assertLess(made, len(SERIES))
-        _, made = self.build('kroff', '-k', '-r', '--no-skip-unaffected')
-        assert_same_tree(os.path.join(self.top, 'kr', 'topic'),
-                         os.path.join(self.top, 'kroff', 'topic'))
+    def test_reads_all(self):
+        """dtoc reads drivers that are not compiled"""
+        self.write('.x.o.cmd', '\ndeps_x.o := ../y.h\n')
+        self.assertTrue(self.files())
+        self.write('.config', 'CONFIG_A=y\nCONFIG_SPL_OF_PLATDATA=y\n')
+        self.assertIsNone(self.files())
+        self.assertIsNone(unaffected.read_notes('/nonexistent', '/'))

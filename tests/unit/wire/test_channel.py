@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0+
 """Lines and messages over real pipes, with peers that misbehave."""
 
+import contextlib
 import io
 import os
 import queue
@@ -8,7 +9,9 @@ import random
 import subprocess
 import sys
 import threading
+import time
 import unittest
+from unittest import mock
 
 from buildman.wire import channel, codec, fields
 
@@ -167,6 +170,212 @@ class TestReader(unittest.TestCase):
         os.close(self.fd_w)
 
 
+class Endless:
+    """A stream without a descriptor that ends when it is told to"""
+
+    def __init__(self, fileno=None, wait=False):
+        self.go = threading.Event()
+        self.wait = wait
+        if fileno is not None:
+            self.fileno = fileno
+
+    def readline(self):
+        if self.wait:
+            self.go.wait(WAIT)
+        return b'' if self.go.is_set() else b'line\n'
+
+
+def descriptors():
+    """Return the descriptors that this process has"""
+    return sorted(os.listdir('/proc/self/fd'))
+
+
+class TestEnd(unittest.TestCase):
+    """How reading ends: nobody waits for ever, nothing is handed on afterwards"""
+
+    def setUp(self):
+        self.fds = []
+        self.addCleanup(lambda: [os.close(fd) for fd in self.fds])
+        self.died = []
+        old = threading.excepthook
+        self.addCleanup(setattr, threading, 'excepthook', old)
+        threading.excepthook = self.died.append
+        self.got = Gathered()
+
+    def pipe(self, data=b''):
+        """Return the ends of a pipe, closed at the end, with something in it"""
+        ends = os.pipe()
+        self.fds += ends
+        os.write(ends[1], data)
+        return ends
+
+    def hang_up(self, fd):
+        """Close one end of a pipe"""
+        self.fds.remove(fd)
+        os.close(fd)
+
+    def read(self, *lines, **kwargs):
+        """Read lines of a stand-in; return why it ended"""
+        self.got.reader(StandIn(lines), **kwargs)
+        return self.got.end()
+
+    def test_closed_by_callback(self):
+        """What came in one piece with `quit` is not handed on any more"""
+        fd_r, _ = self.pipe(b'1\n2\n3\n4')
+        lines, said, ended = [], [], queue.Queue()
+
+        def take(line):
+            lines.append(line)
+            if line == b'2':
+                said.append(reader.close())
+
+        reader = channel.Reader(fd_r, take, on_end=ended.put)
+        reader.start()
+        self.assertEqual(ended.get(timeout=WAIT), 'closed')
+        self.assertEqual((lines, said, self.died), ([b'1', b'2'], [True], []))
+        reader.close()
+
+    def test_no_descriptor_stays(self):
+        """A boss that runs for days, and its builds, have no use for dead machines' pipes"""
+        fd_r, fd_w = self.pipe(b'x')
+        before = descriptors()
+        for start in (True, False):
+            reader = channel.Reader(fd_r, print)
+            self.assertEqual(len(descriptors()), len(before) + 2)
+            if start:
+                reader.start()
+            self.assertTrue(reader.close())
+            self.assertEqual(descriptors(), before)
+        # The second time it is somebody else's
+        other = self.pipe()
+        self.assertTrue(reader.close())
+        for fd in (*other, fd_r, fd_w):
+            os.fstat(fd)
+        before = descriptors()
+        channel.Reader(StandIn([]), print)
+        self.assertEqual(descriptors(), before)
+
+    def test_wait_end(self):
+        """It waits, and not longer than told"""
+        stream = Endless(wait=True)
+        reader = self.got.reader(stream)
+        reader.wait_end(.001)
+        self.assertEqual(self.got.lines, [])
+        timer = threading.Timer(.05, stream.go.set)
+        timer.start()
+        reader.wait_end(WAIT)
+        self.assertTrue(stream.go.is_set())
+        self.assertEqual(self.got.ended.get_nowait(), '')
+        timer.join()
+        channel.Reader(stream, print).wait_end(WAIT)
+
+    def test_close_hangs(self):
+        """A stream that is no descriptor cannot be given up; the caller is told"""
+        old = channel.JOIN_TIME
+        self.addCleanup(setattr, channel, 'JOIN_TIME', old)
+        stream = Endless(wait=True)
+        reader = self.got.reader(stream)
+        channel.JOIN_TIME = .001
+        self.assertFalse(reader.close())
+        channel.JOIN_TIME = WAIT
+        stream.go.set()
+        self.assertTrue(reader.close())
+        self.assertEqual(self.got.end(), 'closed')
+
+    def test_close_endless(self):
+        """A peer that never stops talking is not listened to for ever"""
+        channel.JOIN_TIME, old = WAIT, channel.JOIN_TIME
+        self.addCleanup(setattr, channel, 'JOIN_TIME', old)
+        stream = Endless()
+        reader = self.got.reader(stream)
+        self.addCleanup(stream.go.set)
+        self.assertTrue(reader.close())
+        self.assertEqual(self.got.end(), 'closed')
+
+    def test_error(self):
+        """Whatever a callback raises ends the reading, and is told"""
+        for exc, want in ((ValueError('boom'), 'boom'), (ValueError(), 'ValueError')):
+            fd_r, _ = self.pipe(b'x\n')
+
+            def fail(line, exc=exc):
+                raise exc
+
+            ended = queue.Queue()
+            channel.Reader(fd_r, fail, on_end=ended.put).start()
+            self.assertEqual(ended.get(timeout=WAIT), want)
+
+    def test_no_callbacks(self):
+        """Who wants lines only need not say more"""
+        fd_r, fd_w = self.pipe(b'noise\nBM> ' + b'x' * 99 + b'\nBM> 1\nBM> ')
+        lines = []
+        reader = channel.Reader(fd_r, lines.append, prefix=b'BM> ', max_line=50)
+        reader.start()
+        self.hang_up(fd_w)
+        reader.wait_end(WAIT)
+        self.assertEqual((lines, self.died), ([b'1'], []))
+
+    def test_last_words(self):
+        """Noise without a newline is noise all the same"""
+        self.assertEqual(self.read(b'BM> 1\n', b'bye'), '')
+        self.assertEqual((self.got.lines, self.got.noise), ([b'1'], ['bye']))
+        fd_r, fd_w = self.pipe(b'BM> 1\n} bye')
+        self.hang_up(fd_w)
+        self.got.reader(fd_r)
+        self.assertEqual(self.got.end(), '')
+        self.assertEqual(self.got.noise, ['bye', '} bye'])
+        # Nothing of a line that was too long is taken for one
+        fd_r, fd_w = self.pipe(b'BM> ' + b'x' * 99 + b'}')
+        self.hang_up(fd_w)
+        self.got.reader(fd_r, max_line=50)
+        self.assertEqual(self.got.end(), '')
+        self.assertEqual(self.got.lines, [b'1', b'1'])
+
+    def test_at_the_bound(self):
+        """A line may be as long as the bound"""
+        self.read(b'BM> 67\n', b'BM> 678\n', max_line=6)
+        self.assertEqual((self.got.lines, self.got.too_long), ([b'67'], [7]))
+
+    def test_noise_is_bounded(self):
+        self.read(*[b'n\n'] * (channel.NOISE_LINES + 1), b'BM> 1\n')
+        self.assertEqual((len(self.got.noise), self.got.lines), (channel.NOISE_LINES, [b'1']))
+
+    def test_odd_streams(self):
+        """What callers' tests use for streams: without newlines, or objects that are no streams"""
+        self.assertEqual(self.read(b'BM> 1', b'BM> 2'), '')
+        self.assertEqual(self.got.lines, [b'1', b'2'])
+        for end in (StopIteration(), 'text', None):
+            stream = StandIn([])
+            stream.readline = mock.Mock(side_effect=[b'BM> 3\n', end, b'BM> 4\n'])
+            self.got.reader(stream)
+            self.assertEqual(self.got.end(), '')
+            self.assertEqual(self.got.lines.pop(), b'3')
+
+    def test_no_fileno(self):
+        """A descriptor is what fileno() returns, if that is a number"""
+        for fileno in (mock.Mock(), mock.Mock(side_effect=OSError),
+                       mock.Mock(side_effect=ValueError)):
+            stream = Endless(fileno)
+            stream.go.set()
+            self.got.reader(stream)
+            self.assertEqual(self.got.end(), '')
+
+    def test_parts(self):
+        """Only a part of a message is a sign of life, wherever the network cut it"""
+        fd_r, fd_w = self.pipe()
+        parts, noise = queue.Queue(), queue.Queue()
+        reader = channel.Reader(fd_r, parts.put, prefix=b'BM> ', on_noise=noise.put,
+                                on_part=lambda: parts.put('part'))
+        reader.start()
+        os.write(fd_w, b'begin')
+        os.write(fd_w, b' end\nx\n')
+        self.assertEqual([noise.get(timeout=WAIT) for _ in range(2)], ['begin end', 'x'])
+        os.write(fd_w, b'BM> {')
+        self.assertEqual(parts.get(timeout=WAIT), 'part')
+        os.write(fd_w, b'}\n')
+        self.assertEqual(parts.get(timeout=WAIT), b'{}')
+        reader.close()
+
+
 class TestHarmless(unittest.TestCase):
     """A far side must not paint over the user's terminal or worse."""
 
@@ -195,9 +404,14 @@ class TestWriter(unittest.TestCase):
     def setUp(self):
         self.fd_r, self.fd_w = os.pipe()
         self.addCleanup(self.close)
+        self.died = []
+        old = threading.excepthook
+        threading.excepthook = self.died.append
+        self.addCleanup(setattr, threading, 'excepthook', old)
 
     def close(self):
-        """Close what is still open."""
+        """Close what is still open; no thread died of an error."""
+        self.assertEqual(self.died, [])
         for fd in (self.fd_r, self.fd_w):
             if fd >= 0:
                 os.close(fd)
@@ -219,6 +433,19 @@ class TestWriter(unittest.TestCase):
         writer.close()
         with self.assertRaisesRegex(channel.ChannelError, 'closed'):
             writer.send(b'x')
+        self.assertEqual(writer.sent, len(want))
+
+    def test_order_with_room(self):
+        """What comes later does not get past what waits, though there is room for it"""
+        writer = channel.Writer(self.fd_w)
+        writer.send(bytes(1 << 17))
+        got = []
+        for num in range(1, 50):
+            got.append(os.read(self.fd_r, 4096))
+            writer.send(bytes([num]))
+        while sum(map(len, got)) < (1 << 17) + 49:
+            got.append(os.read(self.fd_r, 1 << 17))
+        self.assertEqual(b''.join(got)[1 << 17:], bytes(range(1, 50)))
 
     def test_peer_gone(self):
         os.close(self.fd_r)
@@ -235,6 +462,8 @@ class TestWriter(unittest.TestCase):
         self.assertFalse(writer.flush(WAIT))
         with self.assertRaisesRegex(channel.ChannelError, 'Broken pipe'):
             writer.send(b'x')
+        writer.close()
+        self.assertEqual(writer.pending, 0)
 
     def test_peer_does_not_read(self):
         """The deadline passes, with the caller waiting for room or not."""
@@ -250,10 +479,11 @@ class TestWriter(unittest.TestCase):
             os.close(fd_w)
 
     def test_close_does_not_wait(self):
-        writer = channel.Writer(self.fd_w)
+        writer = channel.Writer(self.fd_w, name='x')
         writer.send(bytes(1 << 20))
         writer.close(timeout=.01)
         self.assertEqual(writer.pending, 0)
+        self.assertNotIn('write x', [thread.name for thread in threading.enumerate()])
         writer.close()
 
     def test_stand_in(self):
@@ -264,7 +494,155 @@ class TestWriter(unittest.TestCase):
         self.assertEqual(stream.getvalue(), b'abc\n')
         self.assertEqual(writer.sent, 4)
         stream.close()
-        with self.assertRaises(channel.ChannelError):
+        for _ in range(2):
+            with self.assertRaisesRegex(channel.ChannelError, 'closed file'):
+                writer.send(b'x')
+        writer = channel.Writer(mock.Mock(write=mock.Mock(side_effect=OSError)))
+        with self.assertRaisesRegex(channel.ChannelError, 'OSError'):
+            writer.send(b'x')
+        self.assertEqual(writer.sent, 0)
+
+    def test_buffered_stand_in(self):
+        stream = mock.Mock(spec=['write', 'flush'])
+        channel.Writer(stream).send(b'x')
+        self.assertEqual([call[0] for call in stream.method_calls], ['write', 'flush'])
+
+    def test_pending(self):
+        """What waits is what was not taken, and flush() tells whether all went"""
+        writer = channel.Writer(self.fd_w)
+        self.assertTrue(writer.flush(WAIT))
+        for _ in range(2):
+            writer.send(bytes(1 << 17))
+            writer.send(b'')
+        self.assertGreaterEqual(writer.sent, 1 << 12)
+        self.assertEqual(writer.pending, (1 << 18) - writer.sent)
+        self.assertFalse(writer.flush(.001))
+        left = 1 << 18
+        while left:
+            left -= len(os.read(self.fd_r, 50_000))
+        self.assertTrue(writer.flush(WAIT))
+        self.assertEqual((writer.pending, writer.sent), (0, 1 << 18))
+        # There is a thread only while something waits; then there is another one
+        writer.send(bytes(1 << 18))
+        left = 1 << 18
+        while left:
+            left -= len(os.read(self.fd_r, 50_000))
+        self.assertTrue(writer.flush(WAIT))
+        writer.close()
+        writer.send(b'')
+        self.assertFalse(writer.flush(WAIT))
+
+    def test_room(self):
+        """A caller who sends very much waits until there is room"""
+        writer = channel.Writer(self.fd_w, max_pending=1000)
+        done = threading.Event()
+
+        def run():
+            writer.send(bytes(1 << 20))
+            done.set()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        left = 1 << 20
+        while left:
+            if left > 200_000:
+                self.assertFalse(done.is_set())
+            left -= len(os.read(self.fd_r, 50_000))
+        self.assertTrue(done.wait(WAIT))
+        # What just fits is no reason to wait
+        while writer.pending:
+            time.sleep(.001)
+        size = 1000 + self.fill()
+        writer = channel.Writer(self.fd_w, max_pending=1000)
+        thread = threading.Thread(target=writer.send, args=(bytes(1000),), daemon=True)
+        thread.start()
+        thread.join(WAIT)
+        self.assertFalse(thread.is_alive())
+        self.assertEqual(writer.pending, 1000)
+        while size:
+            size -= len(os.read(self.fd_r, 50_000))
+        writer.close()
+
+    def fill(self):
+        """Fill the pipe; return how many bytes are in it"""
+        size = 0
+        os.set_blocking(self.fd_w, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                size += os.write(self.fd_w, b'x')
+        return size
+
+    def test_close_sends(self):
+        """What waits is sent before the end, for as long as is told"""
+        writer = channel.Writer(self.fd_w)
+        writer.send(bytes(1 << 18))
+        got = []
+
+        def run():
+            while sum(got) < 1 << 18:
+                got.append(len(os.read(self.fd_r, 50_000)))
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        writer.close(WAIT)
+        thread.join(WAIT)
+        self.assertEqual((sum(got), writer.sent), (1 << 18, 1 << 18))
+
+    def test_closed_while_waiting(self):
+        """close() ends the wait of who sends very much"""
+        writer = channel.Writer(self.fd_w, max_pending=10)
+        raised = queue.Queue()
+
+        def run():
+            try:
+                writer.send(bytes(1 << 20))
+            except channel.ChannelError as exc:
+                raised.put(str(exc))
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        while not writer.pending:
+            time.sleep(.001)
+        writer.close()
+        self.assertEqual(raised.get(timeout=WAIT), 'closed')
+        # The first reason is the one that counts
+        os.close(self.fd_r)
+        self.fd_r = -1
+        writer.close()
+        with self.assertRaisesRegex(channel.ChannelError, 'closed'):
+            writer.send(b'x')
+
+    def test_slow_but_alive(self):
+        """The deadline counts from the last byte that went, not from the first"""
+        now = [0.0]
+        looked = threading.Semaphore(0)
+
+        def clock():
+            looked.release()
+            return now[0]
+
+        def look():
+            """Wait until it has looked at the clock, surely since now"""
+            while looked.acquire(blocking=False):
+                pass
+            for _ in range(2):
+                self.assertTrue(looked.acquire(timeout=WAIT))
+
+        writer = channel.Writer(self.fd_w, deadline=10.0, clock=clock)
+        writer.send(bytes(1 << 20))
+        for step in range(1, 3):
+            look()
+            now[0] = 9.0 * step
+            sent = writer.sent
+            while writer.sent == sent:
+                os.read(self.fd_r, 4096)
+        look()
+        now[0] += 9.9
+        look()
+        writer.send(b'x')
+        now[0] += .1
+        self.assertFalse(writer.flush(WAIT))
+        with self.assertRaisesRegex(channel.ChannelError, 'took nothing for 10 seconds'):
             writer.send(b'x')
 
 
@@ -313,6 +691,8 @@ class TestChannel(unittest.TestCase):
         self.assertGreater(chan.bytes_received, 100)
         chan.close()
         chan.close()
+        with self.assertRaisesRegex(channel.ChannelError, 'closed'):
+            chan.send(codec.Quit())
         self.assertEqual(proc.wait(WAIT), 0)
         proc.stdin.close()
         proc.stdout.close()

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import json
 import os
@@ -195,9 +194,7 @@ def _mutex(work_dir: str) -> Iterator[None]:
 def _try_flock(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        if exc.errno not in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
-            raise
+    except (BlockingIOError, PermissionError):
         return False
     return True
 
@@ -317,11 +314,11 @@ class Held:
     def __init__(self, work_dir: str, fd: int, owner: Owner) -> None:
         self.work_dir = work_dir
         self.owner = owner
-        self._fd = fd
+        self._fd: Optional[int] = fd
 
     def release(self) -> None:
         """Let go of the machine; harmless the second time."""
-        if self._fd < 0:
+        if self._fd is None:
             return
         claimed = Owner.from_json(_read(os.path.join(self.work_dir, CLAIM)) or '')
         if claimed is not None and claimed.run == self.owner.run:
@@ -329,7 +326,7 @@ class Held:
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
         os.close(self._fd)
-        self._fd = -1
+        self._fd = None
 
 
 def hold(work_dir: str, run: str, now: Optional[float] = None) -> Held:

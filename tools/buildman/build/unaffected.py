@@ -32,6 +32,9 @@ _CONFIG = re.compile(r'configs/[^/]+(?:_defconfig|\.config)')
 # A word of a list of files that were read; $(wildcard …) names options, not files
 _WORD = re.compile(r'(?<![\w$(./-])(\.{0,2}/?[\w+.,@%-][\w+./,@%-]*)(?=[\s\\]|$)')
 
+# Where a `.cmd` begins to tell what was read, after the command line
+_NOTED = re.compile(r'\n(?:source|deps)_')
+
 # dtoc reads sources all over the tree for a board with this option
 _READS_ALL = re.compile(rb'^CONFIG_(?:[A-Z]+_)?OF_PLATDATA=y', re.MULTILINE)
 
@@ -93,14 +96,12 @@ def _read_words(path: str) -> List[str]:
             text = inf.read()
     except OSError:
         return []
-    start = min((pos for pos in (text.find('\nsource_'), text.find('\ndeps_')) if pos >= 0),
-                default=-1)
-    return _WORD.findall(text[start:]) if start >= 0 else []
+    found = _NOTED.search(text)
+    return _WORD.findall(text[found.start():]) if found else []
 
 
 def is_config(name: str) -> bool:
-    """Tell whether a file is a defconfig or fragment in configs/: read by the boards that name it.
-    """
+    """Return whether a file is a defconfig or fragment, read by the boards that name it alone."""
     return bool(_CONFIG.fullmatch(name))
 
 

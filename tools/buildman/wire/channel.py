@@ -18,7 +18,7 @@ import os
 import select
 import threading
 import time
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Tuple
 
 from buildman.wire import codec, fields
 
@@ -41,7 +41,7 @@ def _descriptor(stream: Any) -> Optional[int]:
         number = stream.fileno()
     except (AttributeError, OSError, ValueError):
         return None
-    return number if isinstance(number, int) and not isinstance(number, bool) else None
+    return number if isinstance(number, int) else None
 
 
 class _Splitter:
@@ -51,7 +51,6 @@ class _Splitter:
         self._max_line = max_line
         self._parts: List[bytes] = []
         self._size = 0
-        self._dropping = 0
 
     def feed(self, chunk: bytes, emit: Callable[[bytes], None],
              too_long: Callable[[int], None]) -> None:
@@ -59,11 +58,11 @@ class _Splitter:
         pieces = chunk.split(b'\n')
         for piece in pieces[:-1]:
             self._add(piece)
-            if self._dropping:
-                too_long(self._dropping)
+            if self._size > self._max_line:
+                too_long(self._size)
             else:
                 emit(b''.join(self._parts))
-            self._parts, self._size, self._dropping = [], 0, 0
+            self._parts, self._size = [], 0
         self._add(pieces[-1])
 
     def has_part(self, prefix: bytes) -> bool:
@@ -75,14 +74,11 @@ class _Splitter:
         return b''.join(self._parts)
 
     def _add(self, piece: bytes) -> None:
-        if self._dropping:
-            self._dropping += len(piece)
+        self._size += len(piece)
+        if self._size > self._max_line:
+            self._parts = []
         elif piece:
             self._parts.append(piece)
-            self._size += len(piece)
-            if self._size > self._max_line:
-                self._dropping = self._size
-                self._parts = []
 
 
 class Reader:
@@ -127,7 +123,8 @@ class Reader:
         self._splitter = _Splitter(max_line)
         self._noise_left = NOISE_LINES
         self._closed = False
-        self._wake_r, self._wake_w = os.pipe() if self._fd is not None else (-1, -1)
+        # Ends poll(): what is written to the second is read from the first
+        self._wake: Tuple[int, ...] = () if self._fd is None else os.pipe()
         self._thread = threading.Thread(target=self._run, name=f'read {name}', daemon=True)
         self.received = 0
 
@@ -150,24 +147,19 @@ class Reader:
             hangs in a stream without descriptor or in a callback
         """
         self._closed = True
-        if self._wake_w >= 0:
+        for fd in self._wake[1:]:
             with contextlib.suppress(OSError):
-                os.write(self._wake_w, b'x')
+                os.write(fd, b'x')
         if threading.current_thread() is self._thread:
             return True
         if self._thread.ident is not None:
             self._thread.join(JOIN_TIME)
             if self._thread.is_alive():
                 return False
-        self._close_wake()
+        wake, self._wake = self._wake, ()
+        for fd in wake:
+            os.close(fd)
         return True
-
-    def _close_wake(self) -> None:
-        for fd in (self._wake_r, self._wake_w):
-            if fd >= 0:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
-        self._wake_r = self._wake_w = -1
 
     def _run(self) -> None:
         try:
@@ -193,10 +185,10 @@ class Reader:
         assert self._fd is not None
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
-        poll.register(self._wake_r, select.POLLIN)
-        while not self._closed:
-            events = dict(poll.poll())
-            if self._wake_r in events:
+        wake = self._wake[0]
+        poll.register(wake, select.POLLIN)
+        while True:
+            if wake in dict(poll.poll()):
                 break
             try:
                 chunk = os.read(self._fd, READ_SIZE)
@@ -230,11 +222,11 @@ class Reader:
         if line.endswith(b'\r'):
             line = line[:-1]
         if not line.startswith(self._prefix):
-            start = line.find(self._prefix + b'{')
-            self._noise(line if start < 0 else line[:start])
-            if start < 0:
+            noise, begin, rest = line.partition(self._prefix + b'{')
+            self._noise(noise)
+            if not begin:
                 return
-            line = line[start:]
+            line = begin + rest
         self._on_line(line[len(self._prefix):])
 
     def _noise(self, line: bytes) -> None:
@@ -252,12 +244,14 @@ class Writer:
     """
 
     def __init__(self, stream: Any, *, deadline: float = WRITE_DEADLINE,
-                 max_pending: int = MAX_PENDING, name: str = '') -> None:
+                 max_pending: int = MAX_PENDING, name: str = '',
+                 clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._fd = _descriptor(stream)
         self._deadline = deadline
         self._max_pending = max_pending
         self._name = name
+        self._clock = clock
         self._cond = threading.Condition()
         self._pending: List[memoryview] = []
         self._pending_size = 0
@@ -314,19 +308,17 @@ class Writer:
 
         The stream stays open: whoever made it closes it.
         """
-        if timeout:
-            self.flush(timeout)
+        self.flush(timeout)
         with self._cond:
             self._fail('closed')
             thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None:
             thread.join(JOIN_TIME)
 
     def _fail(self, reason: str) -> None:
         """Give up; called with the condition held."""
         self._error = self._error or reason
         self._pending, self._pending_size = [], 0
-        self._cond.notify_all()
 
     def _send_to_stream(self, data: bytes) -> None:
         try:
@@ -356,7 +348,7 @@ class Writer:
         assert self._fd is not None
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
-        last = time.monotonic()
+        last = self._clock()
         while True:
             # Short enough for close() to be noticed
             ready = poll.poll(min(self._deadline, .1) * 1000)
@@ -373,8 +365,8 @@ class Writer:
                         break
                     del self._pending[0]
                 if self.sent != before:
-                    last = time.monotonic()
-                elif self._pending and time.monotonic() - last >= self._deadline:
+                    last = self._clock()
+                elif self._pending and self._clock() - last >= self._deadline:
                     self._fail(f'took nothing for {self._deadline:g} seconds')
                 self._cond.notify_all()
                 if not self._pending or self._error:
