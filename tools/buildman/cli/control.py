@@ -449,6 +449,7 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
     from buildman.build import envscan
     from buildman.results import durations
     from buildman.schedule.loop import Builder
+    from buildman.source import partial
     signals.watch()
     events: 'queue.Queue[Event]' = queue.Queue()
     status.start(len(plan.jobs) * plan.commit_count)
@@ -466,6 +467,8 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
             builder.add_listener(recorder)
             local = {job.board.arch: job.toolchain for job in plan.jobs if job.toolchain.gcc}
             workers: List[Worker] = []
+            partial.fetch_missing(places.source, [commit.hash for commit in plan.commits]
+                                  if plan.commits else ['HEAD'] if fleet else [], status.say)
             ends = [plan.commits[upto].hash for upto in
                     (plan.selected[0], plan.selected[-1])] if plan.commits else []
             inputs = envscan.search(places.source, ends, os.environ)
