@@ -25,6 +25,7 @@ import sys
 from typing import Dict, List, NoReturn, Optional, Sequence
 
 from buildman.agent import lock
+from buildman.core.files import clear_way
 from buildman.source import git
 
 COMMIT_REFS = 'refs/buildman/c'     # one ref for each commit that is complete here
@@ -138,8 +139,8 @@ def prepare_repository(work_dir: str, fresh: bool = False) -> List[str]:
         Problem: git failed
     """
     git_dir = os.path.join(work_dir, '.git')
-    if os.path.lexists(git_dir) and (fresh or not _usable(git_dir)):
-        remove(git_dir)
+    if fresh or not _usable(git_dir):
+        clear_way(git_dir)
     if not os.path.lexists(git_dir):
         run_git('', 'init', '-q', '--template=', work_dir)
     _clear_wreckage(git_dir)
@@ -203,20 +204,12 @@ def _clear_wreckage(git_dir: str) -> None:
     objects = os.path.join(git_dir, 'objects')
     for name in os.listdir(objects):
         if name.startswith(('tmp_objdir-', 'incoming-')):
-            remove(os.path.join(objects, name))
+            clear_way(os.path.join(objects, name))
     for folder, _, names in os.walk(os.path.join(git_dir, 'refs')):
         for name in names:
             if name.endswith('.lock'):
                 with contextlib.suppress(OSError):
                     os.remove(os.path.join(folder, name))
-
-
-def remove(path: str) -> None:
-    """Remove a file or a folder with all that is in it."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        os.remove(path)
 
 
 def init(work_dir: str, owner_json: str, min_disk: str, fresh: bool, spec: str = '') -> int:

@@ -16,6 +16,7 @@ import shutil
 from typing import Dict, Iterable, Set
 
 from buildman.build.artifacts import ENV_OBJECTS, PHASES
+from buildman.core.files import clear_way
 from buildman.core.plan import Toolchain
 
 # Name of the file that tells that a build folder is sound, inside of it
@@ -83,10 +84,13 @@ class BuildFolder:
         sound = self._load(state_path) and (
             self._keys.get(tool.arch, _key(tool)) == _key(tool))
         if self.own:
-            if sound:
-                # From now on until leave() it is not
-                os.unlink(state_path)
-            else:
+            try:
+                if sound:
+                    # From now on until leave() it is not
+                    os.unlink(state_path)
+            except PermissionError:
+                sound = False
+            if not sound:
                 self.empty()
         self._keys[tool.arch] = _key(tool)
 
@@ -117,8 +121,7 @@ class BuildFolder:
         Raises:
             OSError: it cannot be removed or made
         """
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.path)
+        clear_way(self.path)
         os.makedirs(self.path)
         self._diagnosed = set()
 

@@ -22,6 +22,7 @@ from buildman.build.job import MakeJob, SlotDirs
 from buildman.build.jobserver import JobServer, Stopped
 from buildman.core.errors import BuildmanError
 from buildman.core.events import BoardDone, Built, Crashed, Event, SlotReady, Started, WorkerGone
+from buildman.core.files import clear_non_folder, clear_way
 from buildman.core.plan import BoardJob, Commit, Settings
 from buildman.process.groups import ProcessGroups
 from buildman.process.processors import cpu_count
@@ -259,7 +260,7 @@ class Engine:
                 last = self._alive == 0
             # One slot that cannot be made is a slot less; none is the end
             if last and not self._stopping:
-                self._post(WorkerGone(config.name, f'no slot can be made: {exc}'))
+                self._post(WorkerGone(config.name, f'no slot can be made: {_one_line(exc)}'))
             return
         self._post(SlotReady(config.name, number))
         while True:
@@ -289,6 +290,10 @@ class Engine:
             if wrong and number == 0:
                 config.complain(wrong)
         dirs = SlotDirs(path, config.work_dir, number, config.results_dir)
+        for end in ('.log', '.err'):
+            clear_way(dirs.stem + end)
+        if not source:
+            clear_non_folder(dirs.stem)
         return MakeJob(dirs, source, config.commits, config.settings, self._groups,
                        self._server, self._changed, env, self._texts, config.shown_env,
                        self._dtcs, config.inputs, config.elsewhere, config.largest)
@@ -301,7 +306,9 @@ class Engine:
         with self._gate:
             if self._finishing:
                 raise Stopped
-            source.prepare(commit, alone=self._alone)
+            wrong = source.prepare(commit, alone=self._alone)
+        if wrong:
+            self._config.complain(f"'{source.path}' was damaged, and is made anew: {wrong}")
 
     def _is_cancelled(self, job: BoardJob) -> bool:
         """Return whether a board was dropped"""

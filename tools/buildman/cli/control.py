@@ -532,6 +532,7 @@ def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree
                       fleet: Optional[Fleet]) -> LocalWorker:
     """Return this machine as a worker"""
     from buildman.build import slots
+    from buildman.core.events import Said
     from buildman.schedule.local import LocalWorker
     threads, _ = thread_counts(args, len(plan.jobs))
     cpus = cpu_count()
@@ -545,7 +546,7 @@ def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree
         tokens=max(threads, cpus),
         env={**slots.clean_env(os.environ), **environment.make_definitions(os.environ),
              **(fleet.environment(inputs) if fleet else {})},
-        results_dir=tree.base_dir, inputs=inputs)
+        results_dir=tree.base_dir, inputs=inputs, complain=lambda text: post(Said('', text)))
     return LocalWorker(slots.Engine(config, post), archs if fleet else None,
                        fleet.speed if fleet else 1.0)
 

@@ -15,6 +15,7 @@ import os
 from typing import FrozenSet, List, Optional, Sequence, Tuple
 
 from buildman.core.errors import SetupError
+from buildman.core.files import clear_way
 from buildman.results.tree import WORK_DIR, commit_folders, put_file
 from buildman.source import commits
 
@@ -28,10 +29,11 @@ _MOST = 100
 def _read(base: str) -> Tuple[str, ...]:
     """Return the names of the branches that were built in a folder; none if not known"""
     try:
-        with open(os.path.join(base, _NAME), encoding='utf-8', errors='surrogateescape') as inf:
-            return tuple(inf.read().splitlines())
-    except OSError:
+        with open(os.path.join(base, _NAME), encoding='utf-8') as inf:
+            names = tuple(inf.read().splitlines())
+    except (OSError, UnicodeDecodeError):
         return ()
+    return names if all(name.isprintable() for name in names) else ()
 
 
 def _is_common(args: argparse.Namespace) -> bool:
@@ -89,6 +91,8 @@ def note(args: argparse.Namespace, base: str, series: commits.Series) -> None:
     path = os.path.join(base, _NAME)
     text = ''.join(f'{name}\n' for name in names[:_MOST if _is_common(args) else 1])
     try:
+        if os.path.isdir(path):
+            clear_way(path)
         put_file(path + '.new', os.fsencode(text))
         os.replace(path + '.new', path)
     except OSError as exc:

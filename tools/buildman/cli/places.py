@@ -11,6 +11,7 @@ import re
 import stat
 
 from buildman.core.errors import SetupError, UsageError
+from buildman.core.files import clear_way
 from buildman.source import commits
 
 # Make and the scripts of U-Boot cannot work in a folder with these in its name
@@ -93,6 +94,7 @@ def check_disk(base: str) -> None:
     probe = os.path.join(base, WORK_DIR, 'probe')
     try:
         os.makedirs(os.path.dirname(probe), exist_ok=True)
+        clear_way(probe)
         try:
             with open(probe, 'wb') as outf:
                 outf.write(b'x' * 4096)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -47,3 +48,38 @@ def move_folder(old: str, new: str, temp: str) -> None:
         shutil.copytree(old, temp, symlinks=True)
         os.rename(temp, new)
         shutil.rmtree(old)
+
+
+def clear_way(path: str) -> None:
+    """Remove what lies at a path, if anything: a file, a link or a folder with all in it.
+
+    Folders of ours may have lost their permissions.
+
+    Raises:
+        OSError: it cannot be removed
+    """
+    if os.path.isdir(path) and not os.path.islink(path):
+        try:
+            shutil.rmtree(path)
+        except PermissionError:
+            os.chmod(path, 0o700)
+            for folder, names, _ in os.walk(path):
+                for name in names:
+                    if not os.path.islink(os.path.join(folder, name)):
+                        os.chmod(os.path.join(folder, name), 0o700)
+            shutil.rmtree(path)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def clear_non_folder(path: str) -> None:
+    """Remove what lies at a path if it cannot be a folder.
+
+    A link that leads nowhere stays: somebody made it, and its end may come back.
+
+    Raises:
+        OSError: it cannot be removed
+    """
+    if os.path.isfile(path):
+        os.unlink(path)

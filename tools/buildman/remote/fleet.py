@@ -226,7 +226,7 @@ class Fleet:
         elif isinstance(event, events.WorkerGone):
             log.say(f'[{event.worker}] lost: {event.reason}')
         elif isinstance(event, events.Said):
-            log.say(f'[{event.worker}] {event.text}')
+            log.say(f"[{event.worker or 'local'}] {event.text}")
         elif isinstance(event, events.BoardDone):
             self._boards_done[event.worker] += 1
             if event.reason:

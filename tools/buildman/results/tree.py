@@ -20,7 +20,7 @@ import shutil
 from typing import Callable, Container, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from buildman.core.errors import SetupError
-from buildman.core.files import move_folder
+from buildman.core.files import clear_non_folder, clear_way, move_folder
 from buildman.core.outcome import Outcome, lacks_compiler
 from buildman.core.plan import Commit
 
@@ -144,9 +144,12 @@ def _write(folder: str, outcome: Outcome, replaces: Optional[Callable[[str], boo
     """Write all files of a result, `done` last"""
     try:
         os.mkdir(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        clear_non_folder(os.path.dirname(folder))
         os.makedirs(folder)
     except FileExistsError:
+        clear_non_folder(folder)
+        os.makedirs(folder, exist_ok=True)
         _empty(folder, replaces)
     files = dict(outcome.files)
     files['log'] = outcome.stdout.encode('utf-8', 'surrogateescape')
@@ -169,8 +172,7 @@ def _write(folder: str, outcome: Outcome, replaces: Optional[Callable[[str], boo
 
 def _empty(folder: str, replaces: Optional[Callable[[str], bool]]) -> None:
     """Remove an earlier result, `done` first"""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(folder, 'done'))
+    clear_way(os.path.join(folder, 'done'))
     for entry in list(os.scandir(folder)):
         if replaces and not replaces(entry.name):
             continue
@@ -197,11 +199,14 @@ class OutputLock:
         work = os.path.join(base_dir, WORK_DIR)
         path = os.path.join(work, 'lock')
         try:
+            clear_non_folder(work)
             os.makedirs(work, exist_ok=True)
+            if os.path.isdir(path):
+                clear_way(path)
             self._file = open(path, 'a+', encoding='utf-8')  # noqa: SIM115
         except OSError as exc:
-            raise SetupError(f"cannot write to the output folder '{base_dir}': "
-                             f'{exc.strerror} (choose another with -o)') from exc
+            raise SetupError(f"cannot write to the output folder '{base_dir}': {exc.strerror}: "
+                             f"'{exc.filename}' (choose another with -o)") from exc
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:

@@ -390,7 +390,7 @@ class Builder:
         elif isinstance(event, Started):
             self.ledger.started(event.worker, event.target, event.attempt)
         elif isinstance(event, Said):
-            self._status.say(f'[{event.worker}] {event.text}')
+            self._status.say(f"[{event.worker or 'local'}] {event.text}")
         self._tell_listeners(event, fate)
         if isinstance(event, Built) and not self._workers[event.worker].tells_done and (
                 self.ledger.heard(event.worker, event.outcome.target,

@@ -11,12 +11,13 @@ same time, as they share no lock.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
-import shutil
 from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 from buildman.core.errors import GitError
+from buildman.core.files import clear_way
 from buildman.source import git
 from buildman.source.origin import ABBREV, Origin, make_standing
 from buildman.source.replay import Layout, Steps, folders_of, is_damaged, replace_file
@@ -93,22 +94,45 @@ class SlotSource:
         self._steps: Optional[Steps] = None
         self._changed: Optional[ChangedFiles] = None
 
-    def prepare(self, commit: str, alone: bool = False) -> None:
+    def prepare(self, commit: str, alone: bool = False) -> str:
         """Make the working tree, or take over what an earlier run left.
+
+        What git does not get along with, as after a loss of power, is made anew.
 
         Args:
             commit: object name to check out
             alone: share no file with other slots, since builds are going to
                 write into the tree
 
+        Returns:
+            what was wrong with the one that was there, '' for nothing
+
         Raises:
             GitError: git refused
             OSError: the disk is full or the folder cannot be written
         """
-        old = (os.path.isdir(os.path.join(self._git_dir, 'objects', 'info'))
-               and not _OTHER_FORMAT.search(self._config()))
-        if not old:
-            self._begin()
+        wrong = ''
+        if os.path.isdir(os.path.join(self._git_dir, 'objects', 'info')) and (
+                not os.path.islink(self.path)):
+            try:
+                if not _OTHER_FORMAT.search(self._config()):
+                    self._take_over(commit, alone)
+                    return ''
+            except git.RefusedError as exc:
+                if 'No space left' in exc.cause:
+                    raise
+                wrong = exc.cause
+            except OSError as exc:
+                if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+                    raise
+                wrong = f"{exc.strerror}: '{exc.filename2 or exc.filename}'"
+        self._begin()
+        self._borrow()
+        self.checkout(commit)
+        return wrong
+
+    def _take_over(self, commit: str, alone: bool) -> None:
+        """Bring what an earlier run left to a commit"""
         for name in ('index.lock', 'HEAD.lock', 'shallow.lock'):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._git_dir, name))
@@ -124,8 +148,7 @@ class SlotSource:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._git_dir, 'index'))
             self.checkout(commit)
-        if old:
-            self.clean()
+        self.clean()
 
     def adopt(self, commit: str) -> None:
         """Take over a working tree that has just been made, at this commit."""
@@ -181,9 +204,8 @@ class SlotSource:
         """Make an empty repository"""
         # There may be a worktree of upstream's, half of one of ours, or what was built
         # there of the current source (-i), which would be taken for a part of this one
-        if os.path.lexists(self.path):
-            shutil.rmtree(self.path)
-        os.makedirs(self.path, exist_ok=True)
+        clear_way(self.path)
+        os.makedirs(self.path)
         git.run(self.path, 'init', '-q', '--template=', env=git.ALONE)
         os.makedirs(os.path.join(self._git_dir, 'objects', 'info'), exist_ok=True)
 

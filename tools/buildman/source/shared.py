@@ -67,7 +67,7 @@ def remove_leftovers(work_dir: str) -> None:
 class Seed:
     """Fills the folders of new slots; safe to use from all their threads."""
 
-    def __init__(self, work_dir: str, slots: int, check_out: Callable[[str], None],
+    def __init__(self, work_dir: str, slots: int, check_out: Callable[[str], object],
                  run: Callable[[Sequence[str]], int], gate: threading.Semaphore) -> None:
         """Set up; nothing is touched.
 
