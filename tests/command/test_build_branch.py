@@ -16,10 +16,11 @@ import support
 from buildman.demo import sample, sample_files
 
 # What a board that is built leaves, without those of SPL
-BUILT = {'.config', 'autoconf.h', 'autoconf.mk', 'done', 'log', 'out-cmd', 'out-env', 'sizes',
-         'toolchain', 'u-boot.cfg', 'u-boot.objdump', 'u-boot.sizes', 'uboot.env'}
+BUILT = {'.config', 'autoconf.h', 'autoconf.mk', 'done', 'log', 'out-cmd', 'out-env',
+         'settings', 'sizes', 'toolchain', 'u-boot.cfg', 'u-boot.objdump', 'u-boot.sizes',
+         'uboot.env'}
 SPL = {'autoconf-spl.mk', 'u-boot-spl.cfg', 'spl-u-boot-spl.objdump', 'spl-u-boot-spl.sizes'}
-CONFIG_FAILED = {'done', 'err', 'log', 'out-cmd', 'out-env', 'toolchain'}
+CONFIG_FAILED = {'done', 'err', 'log', 'out-cmd', 'out-env', 'settings', 'toolchain'}
 
 
 def stamps(out_dir: str) -> Dict[str, int]:

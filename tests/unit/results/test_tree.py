@@ -100,6 +100,16 @@ class TestResults(unittest.TestCase):
         self.assertEqual(self.names(commit_dir_name(0, A), 'b'), ['done', 'log'])
         self.assertEqual(tree.built(0, ['b', 'c']), {'b': (0, False)})
 
+    def test_settings(self):
+        """They are those of this result, not of one that was written over by others"""
+        tree = ResultTree(self.base, (A,))
+        tree.write(Outcome('b', 0, 0, files={'settings': b'x'}))
+        self.assertEqual(tree.read_settings(0, 'b'), 'x')
+        os.utime(tree.done_file(0, 'b'), ns=(0, 0))
+        self.assertEqual(tree.read_settings(0, 'b'), '')
+        tree.write(Outcome('b', 0, 0))
+        self.assertEqual(tree.read_settings(0, 'b'), '')
+
     def test_images_move(self):
         """Kept images end up in the tree and the staging folder goes"""
         tree = ResultTree(self.base, (A,))

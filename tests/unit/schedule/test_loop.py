@@ -31,6 +31,7 @@ from buildman.core.events import (
 )
 from buildman.core.outcome import Failure, FailureKind, Outcome, without_compiler
 from buildman.core.plan import Board, BoardJob, Commit, Plan, Settings, Toolchain
+from buildman.results.made_with import Earlier
 from buildman.results.tree import ResultTree
 from buildman.schedule import loop
 from buildman.schedule.loop import Builder, Report, exit_status
@@ -154,8 +155,9 @@ class Case(unittest.TestCase):
                               tuple(range(commits)), Toolchain('arm', '/bin/cc', '/bin', ''))
                      for name in boards)
         self.status = Status(self.out)
-        made = Builder(Plan(jobs, COMMITS[:commits], settings or Settings(),
-                            tuple(range(commits))), self.tree, self.status, Events(), **kwargs)
+        plan = Plan(jobs, COMMITS[:commits], settings or Settings(), tuple(range(commits)))
+        made = Builder(plan, self.tree, self.status, Events(),
+                       earlier=Earlier(plan, self.tree), **kwargs)
         made.add_listener(lambda event, fate: self.heard.append((event, fate)))
         return made
 
@@ -646,6 +648,11 @@ class UnbuiltTest(Case):
         self.assertEqual({}, self.gone(None).missing)
         self.assertEqual((0, False), self.tree.read_done(0, 'a'))
         self.assertEqual({'a'}, set(self.gone(None, Settings(force_build=True)).missing))
+        self.assertIsNone(self.tree.read_done(0, 'a'))
+        # One of other settings
+        self.tree.write(Outcome('a', 0, 0, files={'settings': b'{"no_lto": true}'}))
+        self.assertEqual({}, self.gone(None, Settings(no_lto=True)).missing)
+        self.assertEqual({'a'}, set(self.gone(None).missing))
         self.assertIsNone(self.tree.read_done(0, 'a'))
 
     def test_known_beforehand(self) -> None:

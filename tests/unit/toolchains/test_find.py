@@ -105,7 +105,7 @@ class ToolchainTest(unittest.TestCase):
                             ).select('x86')
         self.assertEqual(plan.Toolchain(
             arch='i386', gcc=f'{self.tmp}/a/bin/i386-linux-gcc', path=f'{self.tmp}/a/bin',
-            cross='i386-linux-', wrapper='env A=1'), chain)
+            cross='i386-linux-', wrapper='env A=1', version='gcc 13'), chain)
 
     # -- which one ---------------------------------------------------------
 

@@ -82,7 +82,7 @@ def is_result_file(name: str) -> bool:
 def is_image(name: str) -> bool:
     """Return whether -k keeps files of this name, for what a machine sends."""
     if '/' in name or name.startswith('.') or is_result_file(name) or name in (
-            'done', 'log', 'err', 'sizes', 'host'):
+            'done', 'log', 'err', 'sizes', 'host', 'settings'):
         return False
     return any(fnmatch.fnmatchcase(name, pattern.rpartition('/')[2])
                for pattern in IMAGE_PATTERNS)

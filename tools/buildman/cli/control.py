@@ -448,18 +448,22 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
 
     from buildman.build import envscan
     from buildman.results import durations
+    from buildman.results.made_with import Earlier
     from buildman.schedule.loop import Builder
     from buildman.source import partial
     signals.watch()
     events: 'queue.Queue[Event]' = queue.Queue()
     status.start(len(plan.jobs) * plan.commit_count)
     here: Optional[LocalWorker] = None
+    earlier = Earlier(plan, tree)
     builder = Builder(plan, tree, status, events, host=fleet.host if fleet else '',
                       weigh=functools.partial(weigh_boards, tree.base_dir,
                                               output_folder(args), plan),
-                      unbuildable=unbuildable)
+                      unbuildable=unbuildable, earlier=earlier)
     recorder: Optional[Recorder] = None
     try:
+        for line in [] if args.ide else earlier.lines():
+            status.say(line)
         builder.tell_unbuildable()
         if not builder.nothing_to_do:
             recorder = durations.Recorder(tree.base_dir, plan.commits,

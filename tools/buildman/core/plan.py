@@ -70,6 +70,7 @@ class Toolchain:
             '' for the host compiler
         wrapper: program put before the compiler (ccache, distcc), or ''
         override: compiler that -O names for sandbox, e.g. 'clang-14', or ''
+        version: first line of what it says of its version, '' if it was not asked
     """
 
     arch: str
@@ -78,6 +79,7 @@ class Toolchain:
     cross: str
     wrapper: str = ''
     override: str = ''
+    version: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

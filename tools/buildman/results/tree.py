@@ -34,8 +34,8 @@ _COMMIT_DIR = re.compile(r'^(\d+)_g([0-9a-f]{7,64})_')
 _SHORT = 4096
 
 # Files of a result that are no files of a build, with the ELF images' ones
-_RESULT_ONLY = frozenset(('err', 'host', 'lines', 'log', 'out-cmd', 'out-env', 'sizes', 'toolchain',
-                          'uboot.env'))
+_RESULT_ONLY = frozenset(('err', 'host', 'lines', 'log', 'out-cmd', 'out-env', 'settings', 'sizes',
+                          'toolchain', 'uboot.env'))
 
 
 def commit_dir_name(upto: int, commit: Commit) -> str:
@@ -106,10 +106,19 @@ def put_file(path: str, data: bytes) -> None:
         os.close(fdes)
 
 
-def put_done(folder: str, return_code: int) -> None:
-    """Tell that a result is complete; by rename, when all the rest is there."""
+def put_done(folder: str, return_code: int, stamp: bool) -> None:
+    """Tell that a result is complete; by rename, when all the rest is there.
+
+    Args:
+        folder: of the result
+        return_code: make's exit status
+        stamp: there is a file `settings` of this result: it gets the time of `done`.
+            Other buildmans that build here leave it as it is, and another time tells that.
+    """
     temp = os.path.join(folder, 'done.new')
     put_file(temp, str(return_code).encode())
+    if stamp:
+        os.utime(os.path.join(folder, 'settings'), ns=(os.stat(temp).st_mtime_ns,) * 2)
     os.replace(temp, os.path.join(folder, 'done'))
 
 
@@ -167,7 +176,7 @@ def _write(folder: str, outcome: Outcome, replaces: Optional[Callable[[str], boo
     for stage in {os.path.dirname(staged) for staged in outcome.images.values()}:
         with contextlib.suppress(OSError):
             os.rmdir(stage)
-    put_done(folder, outcome.return_code)
+    put_done(folder, outcome.return_code, 'settings' in files)
 
 
 def _empty(folder: str, replaces: Optional[Callable[[str], bool]]) -> None:
@@ -308,6 +317,16 @@ class ResultTree:
                 os.unlink(path)
         except OSError as exc:
             raise SetupError(f"cannot remove '{path}': {exc.strerror}") from exc
+
+    def read_settings(self, upto: int, target: str) -> str:
+        """Return what a result tells of the settings that made it; '' if it does not."""
+        folder = self.board_dir(upto, target)
+        try:
+            with open(os.path.join(folder, 'settings'), encoding='utf-8', errors='replace') as inf:
+                done = os.stat(os.path.join(folder, 'done'))
+                return inf.read() if os.fstat(inf.fileno()).st_mtime_ns == done.st_mtime_ns else ''
+        except OSError:
+            return ''
 
     def lacks_compiler(self, upto: int, target: str) -> bool:
         """Return whether a board has a result that says that there was no compiler.

@@ -44,6 +44,7 @@ from buildman.core.events import (
 )
 from buildman.core.outcome import Outcome, without_compiler
 from buildman.core.plan import BoardJob, Plan
+from buildman.results.made_with import Earlier
 from buildman.schedule.aftermath import Aftermath
 from buildman.schedule.ledger import Task
 from buildman.schedule.local import Worker
@@ -110,7 +111,8 @@ class Builder:
     def __init__(self, plan: Plan, tree: Sink, status: Status,
                  events: 'queue.Queue[Event]',
                  weigh: Optional[Weigh] = None, host: str = '',
-                 unbuildable: Collection[str] = (), for_caller: bool = False) -> None:
+                 unbuildable: Collection[str] = (), for_caller: bool = False,
+                 earlier: Optional[Earlier] = None) -> None:
         """Set up.
 
         Args:
@@ -128,6 +130,8 @@ class Builder:
             for_caller: workers are a caller's, of which nobody can tell whether
                 they drop a board: each stays where it is; and what they lack is no
                 result
+            earlier: tells which results are of other settings; None: each counts, and
+                none will tell its settings
         """
         self.plan = plan
         self._tree = tree
@@ -160,6 +164,7 @@ class Builder:
         self._able: Set[Optional[str]] = set()
         self._untold: Set[str] = set()
         self._for_caller = for_caller
+        self._earlier = earlier
         self.scheduler = Scheduler(self._find_tasks(weigh), clock=time.monotonic,
                                    moves=not for_caller)
         self.ledger = self.scheduler.ledger
@@ -196,6 +201,8 @@ class Builder:
                 done = built.get(target)
                 is_open = done is None or (done[0] and settings.force_build_failures)
                 lacked = bool(done and done[0]) and self._tree.lacks_compiler(upto, target)
+                if self._earlier and not is_open and not lacked:
+                    is_open = self._earlier.is_outdated(target, upto)
                 if target in self._unbuildable and is_open:
                     self._refused.append((target, upto))
                 elif is_open or (lacked and target not in self._unbuildable):
@@ -316,9 +323,10 @@ class Builder:
         finally:
             self._discard_late()
         self.report.missing = self.ledger.missing()
-        if self.plan.settings.force_build:
-            for target, (missing, _) in self.report.missing.items():
-                for upto in missing:
+        outdated = self._earlier.outdated if self._earlier else ()
+        for target, (missing, _) in self.report.missing.items():
+            for upto in missing:
+                if self.plan.settings.force_build or (target, upto) in outdated:
                     self._tree.forget(upto, target)
         return self.report
 
@@ -464,6 +472,8 @@ class Builder:
             self._bad_boards.pop(event.worker, None)
         if self._host:
             outcome.files['host'] = f'{event.worker or self._host}\n'.encode()
+        if self._earlier:
+            outcome.files['settings'] = self._earlier.text(outcome.target).encode()
         self._tree.write(outcome)
         self.report.built += 1
         self.aftermath.built(event.worker, outcome.target)

@@ -95,6 +95,11 @@ class _Test:
     stdout: str = ''
     reason: str = ''
 
+    @property
+    def version(self) -> str:
+        """Return the line that tells its version."""
+        return self.stdout.strip().partition('\n')[0]
+
 
 def arch_of(path: str) -> str:
     """Return the arch that the name of a compiler speaks of; 'gcc' is the host's."""
@@ -343,7 +348,8 @@ class Toolchains:
                                      "only use a compiler whose name ends in 'gcc'")
             cross, override = '', gcc
         return Toolchain(arch=cand.arch, gcc=gcc, path=os.path.dirname(gcc), cross=cross,
-                         wrapper=self._wrapper if cross else '', override=override)
+                         wrapper=self._wrapper if cross else '', override=override,
+                         version=self._test(cand.gcc).version)
 
     def _override_path(self) -> str:
         """Return the path of the compiler that -O names, '' without -O.
@@ -377,7 +383,7 @@ class Toolchains:
         host = next((os.path.join(os.getcwd(), cand.gcc) for cand in self._candidates(SANDBOX)),
                     os.path.abspath(program))
         return Toolchain(arch=SANDBOX, gcc=host, path=os.path.dirname(host), cross='',
-                         override=self._override)
+                         override=self._override, version=test.version)
 
     # -- telling -----------------------------------------------------------
 
