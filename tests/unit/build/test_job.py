@@ -7,12 +7,15 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import unittest
 
 from support import needs
 
 from buildman.build import artifacts
 from buildman.build.folder import BuildFolder
+from buildman.build.job import MakeJob, SlotDirs
+from buildman.build.jobserver import JobServer
 from buildman.build.output import (
     Tidier,
     by_path,
@@ -21,9 +24,11 @@ from buildman.build.output import (
     machine_failure,
 )
 from buildman.core.outcome import FailureKind
-from buildman.core.plan import Toolchain
+from buildman.core.plan import Board, BoardJob, Commit, Settings, Toolchain
+from buildman.process.clock import Clock, newer_than_now
+from buildman.process.groups import ProcessGroups
 from buildman.source import git
-from buildman.source.checkout import Origin, SlotSource
+from buildman.source.checkout import ChangedFiles, Origin, SlotSource
 
 TOOL = Toolchain('arm', '/usr/bin/gcc', '/usr/bin', 'arm-')
 
@@ -406,3 +411,57 @@ class TestSlotSource(FolderCase):
         self.assertEqual(self.state(slot), ('one', self.commits[0], ''))
         self.assertFalse(os.path.exists(os.path.join(path, 'junk')))
         self.assertTrue(os.path.exists(os.path.join(path, 'build/a.o')))
+
+
+class FakeClock(Clock):
+    """Says what it is told"""
+
+    def __init__(self, *answers: bool) -> None:
+        self.answers = list(answers)
+
+    def went_back(self) -> bool:
+        return self.answers.pop(0)
+
+
+class TestSetBack(FolderCase):
+    """The clock is set back while boards are built"""
+
+    def make_job(self, clock: Clock) -> MakeJob:
+        """Return one that has built the first of two commits; then its files are ahead"""
+        needs('git', 'make')
+        repo = os.path.join(self.dir, 'repo')
+        os.mkdir(repo)
+        git.run(repo, 'init', '-q')
+        self.commits = []
+        for text in ('one', 'two'):
+            with open(os.path.join(repo, 'f'), 'w', encoding='ascii') as outf:
+                outf.write(text)
+            with open(os.path.join(repo, 'Makefile'), 'w', encoding='ascii') as outf:
+                outf.write('all: $(O)/g\n\tcat $(O)/g\n$(O)/g: f Makefile\n\tcp f $(O)/g\n'
+                           'b_defconfig:\n\tmkdir -p $(O)/include\n')
+            git.run(repo, 'add', '-A')
+            git.run(repo, '-c', 'user.name=A', '-c', 'user.email=a@b', 'commit', '-q', '-m', text)
+            self.commits.append(Commit(git.run(repo, 'rev-parse', 'HEAD').decode().strip()))
+        slot = SlotSource(os.path.join(self.dir, '00'), Origin.read(repo))
+        slot.prepare(self.commits[0].hash)
+        groups = ProcessGroups()
+        self.addCleanup(groups.close)
+        job = MakeJob(SlotDirs(slot.path, self.dir, 0), slot, self.commits, Settings(), groups,
+                      JobServer(1), ChangedFiles(repo), dict(os.environ), clock=clock)
+        job.start_board(BoardJob(Board('b', 'sandbox'), (0, 1), TOOL))
+        self.assertEqual(job.build(0).stdout, 'one')
+        when = time.time() + 300
+        for name in ('Makefile', 'build/g'):
+            os.utime(os.path.join(slot.path, name), (when, when))
+        return job
+
+    def test_between(self) -> None:
+        """Between two builds, or during one: what is made of the next commit is of that one"""
+        for answers in ((True, False), (False, True)):
+            with self.subTest(answers=answers):
+                outcome = self.make_job(FakeClock(False, False, *answers)).build(1)
+                self.assertEqual((outcome.return_code, outcome.stderr), (0, ''))
+                self.assertEqual(outcome.stdout, 'two')
+                self.assertEqual([], newer_than_now(os.path.join(self.dir, '00')))
+            shutil.rmtree(self.dir)
+            os.mkdir(self.dir)
