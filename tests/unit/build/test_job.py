@@ -96,12 +96,14 @@ class TestMessages(unittest.TestCase):
         needs('gcc', 'make')
         with tempfile.TemporaryDirectory() as folder:
             with open(os.path.join(folder, 'a.c'), 'w', encoding='ascii') as outf:
-                outf.write('int f(int x) { return x; }\nint main(void) { return f(0); }\n')
+                for name in 'fgh':
+                    outf.write(f'__attribute__((noipa)) int {name}(int x) {{ return x; }}\n')
+                outf.write('int main(void) { return f(0) + g(0) + h(0); }\n')
             # A recipe that make does not take for a make, so there is no job server for it
             got = subprocess.run(
                 ['make', '-f', '-'], cwd=folder, stderr=subprocess.PIPE, check=True,
                 env={'PATH': os.environ['PATH'], 'LANG': 'C.UTF-8'}, stdout=subprocess.DEVNULL,
-                input=b'all:\n\tgcc -O0 -flto=jobserver -flto-partition=max a.c\n').stderr
+                input=b'all:\n\tgcc -O2 -flto=jobserver -flto-partition=max a.c\n').stderr
         self.assertIn(b'jobserver is not available', got)
         self.assertEqual(Tidier('/s', '/s/build', True).complaints(got + b'a.c: x\n'),
                          'a.c: x\n')
@@ -298,12 +300,45 @@ class TestCollect(FolderCase):
         got = sizes.splitlines()
         self.assertEqual([line.rpartition(' ')[0] for line in got], want)
         self.assertRegex(got[0], r' [0-9a-f]{8,16}\Z')
-        names = subprocess.run(['nm', '--size-sort', 'u-boot'], cwd=self.dir, check=True,
-                               capture_output=True).stdout
-        self.assertEqual(files['u-boot.sizes'], names + b' ')
         dump = subprocess.run(['objdump', '-h', 'u-boot'], cwd=self.dir, check=True,
                               capture_output=True).stdout
         self.assertEqual(files['u-boot.objdump'], dump + b' ')
+
+    def test_other_binutils(self) -> None:
+        """Files are the same whichever binutils a machine has: no growth that is none"""
+        needs('gcc', 'objdump', 'nm', 'objcopy')
+        source = ('.globl _start, sized, _end\n_start: nop\nlabel: nop\n'
+                  '.type sized, %function\nsized: nop\n nop\n.size sized, .-sized\n'
+                  '.data\n.type item, %object\n.size item, 64\nitem: .space 64\n'
+                  '.bss\nhole: .space 64\n_end:\n')
+        subprocess.run(['gcc', '-g', '-x', 'assembler', '-', '-nostdlib', '-static', '-o', 'u-boot',
+                        '-Wl,-z,noexecstack'], input=source.encode(), cwd=self.dir, check=True)
+        subprocess.run(['objcopy', '--compress-debug-sections', 'u-boot'], cwd=self.dir, check=True)
+        files = artifacts.ElfReader().read(self.dir, '', dict(os.environ))[1]
+        # As nm --size-sort of 2.40 has it, which lists what has a size
+        self.assertEqual(files['u-boot.sizes'],
+                         b'0000000000000002 T sized\n0000000000000040 d item\n ')
+        self.assertNotIn(b'COMPRESSED', files['u-boot.objdump'])
+
+    def test_sizes_of_many(self) -> None:
+        """What has a size is listed as nm does it, all of it and in that order"""
+        needs('gcc', 'objdump', 'nm', 'readelf')
+        source = ''.join(f'int f{num}(int x) {{ return x * {num}; }}\n' for num in range(40))
+        source += ('static int a; int b[9] = {1}; const int c = 3; int *d = &a;\n'
+                   '__attribute__((weak)) int e = 2;\n'
+                   'int main(void) { static int a; return a + e; }\n')
+        subprocess.run(['gcc', '-O0', '-x', 'c', '-', '-o', 'u-boot'], input=source.encode(),
+                       cwd=self.dir, check=True)
+        said = subprocess.run(['nm', '--size-sort', 'u-boot'], cwd=self.dir, check=True,
+                              capture_output=True, text=True).stdout
+        table = subprocess.run(['readelf', '-sW', 'u-boot'], cwd=self.dir, check=True,
+                               capture_output=True, text=True).stdout
+        sized = {fields[7].partition('@')[0] for fields in map(str.split, table.splitlines())
+                 if len(fields) == 8 and fields[2] not in ('0', 'Size')}
+        want = [line for line in said.splitlines() if line.split()[2].partition('@')[0] in sized]
+        files = artifacts.ElfReader().read(self.dir, '', dict(os.environ))[1]
+        self.assertGreater(len(want), 46)
+        self.assertEqual(files['u-boot.sizes'].decode().splitlines(), [*want, ' '])
 
     def test_no_elf(self) -> None:
         """An image that binutils cannot read leaves no files, and no error"""
