@@ -4,6 +4,7 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -132,6 +133,37 @@ class TestJobServer(unittest.TestCase):
         server.release(first)
         server.release(got[0])
         self.assertEqual(server.available(), 2)
+
+    def run_make(self, settings, path, server=None):
+        """Run a make as builds do; return what it printed"""
+        groups = ProcessGroups()
+        self.addCleanup(groups.close)
+        runner = MakeRunner(self.dir, os.path.join(self.dir, '00'), settings, groups, server)
+        runner.start_board(Board('b', 'arm'), self.dir, (), ('-s', *(
+            ['-j', str(settings.jobs)] if settings.jobs else [])),
+                           {**os.environ, 'PATH': path, 'MAKEFLAGS': 'FOO=bar'})
+        self.assertEqual(runner.run('flags'), 0)
+        return runner.said()[0].decode()
+
+    def test_other_makes(self):
+        """A make below ours may be older: no make before 4.4 knows a job server with a path"""
+        with open(os.path.join(self.dir, 'Makefile'), 'a', encoding='utf-8') as outf:
+            outf.write('flags: kid1 kid2\n\t+@echo "$(FOO) $$MAKEFLAGS"\nkid%:\n\t:\n')
+        server = JobServer(2)
+        self.addCleanup(server.close)
+        real, path = shutil.which('make'), os.environ['PATH']
+        fake = os.path.join(self.dir, 'make')
+        with open(fake, 'w', encoding='utf-8') as outf:
+            outf.write('#!/bin/sh\n# As 4.4.1 does it\ncase "$MAKEFLAGS" in\n'
+                       '*--jobserver-style=pipe*|*--jobserver-auth=[0-9]*) ;;\n'
+                       f'*) echo fifo: ;;\nesac\nexec {real} "$@"\n')
+        os.chmod(fake, 0o755)
+        for where in (path, f'{self.dir}:{path}'):
+            for settings, jobs in ((Settings(), server), (Settings(jobs=2), None)):
+                with self.subTest(where=where, settings=settings):
+                    said = self.run_make(settings, where, jobs)
+                    self.assertRegex(said, r'\Abar .*--jobserver-auth=\d+,\d+')
+                    self.assertNotIn('fifo:', said)
 
     def test_runs_that_are_killed(self):
         """What runs a make tells when that was killed, or took too long"""
