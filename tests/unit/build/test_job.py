@@ -9,10 +9,11 @@ import subprocess
 import tempfile
 import time
 import unittest
+from typing import Any, Mapping, Optional, Sequence
 
 from support import needs
 
-from buildman.build import artifacts
+from buildman.build import artifacts, ccache
 from buildman.build.folder import BuildFolder
 from buildman.build.job import MakeJob, SlotDirs
 from buildman.build.jobserver import JobServer
@@ -458,36 +459,88 @@ class FakeClock(Clock):
         return self.answers.pop(0)
 
 
-class TestSetBack(FolderCase):
-    """The clock is set back while boards are built"""
+class JobCase(FolderCase):
+    """Builds two commits of a small source, with board `b`, in one slot"""
 
-    def make_job(self, clock: Clock) -> MakeJob:
-        """Return one that has built the first of two commits; then its files are ahead"""
+    def job(self, files: Mapping[str, str], settings: Optional[Settings] = None,
+            args: Sequence[str] = (), **more: Any) -> MakeJob:
+        """Return what builds it.
+
+        Args:
+            files: name to text; a file `f` has 'one' in the first commit and 'two' then
+            settings: how to build
+            args: words for make
+            more: for the job
+        """
         needs('git', 'make')
         repo = os.path.join(self.dir, 'repo')
         os.mkdir(repo)
         git.run(repo, 'init', '-q')
-        self.commits = []
+        commits = []
         for text in ('one', 'two'):
-            with open(os.path.join(repo, 'f'), 'w', encoding='ascii') as outf:
-                outf.write(text)
-            with open(os.path.join(repo, 'Makefile'), 'w', encoding='ascii') as outf:
-                outf.write('all: $(O)/g\n\tcat $(O)/g\n$(O)/g: f Makefile\n\tcp f $(O)/g\n'
-                           'b_defconfig:\n\tmkdir -p $(O)/include\n')
+            for name, content in {**files, 'f': text, 'Makefile': (
+                    files['Makefile'] + 'b_defconfig:\n\tmkdir -p $(O)/include\n')}.items():
+                with open(os.path.join(repo, name), 'w', encoding='ascii') as outf:
+                    outf.write(content)
             git.run(repo, 'add', '-A')
             git.run(repo, '-c', 'user.name=A', '-c', 'user.email=a@b', 'commit', '-q', '-m', text)
-            self.commits.append(Commit(git.run(repo, 'rev-parse', 'HEAD').decode().strip()))
+            commits.append(Commit(git.run(repo, 'rev-parse', 'HEAD').decode().strip()))
         slot = SlotSource(os.path.join(self.dir, '00'), Origin.read(repo))
-        slot.prepare(self.commits[0].hash)
+        slot.prepare(commits[0].hash)
         groups = ProcessGroups()
         self.addCleanup(groups.close)
-        job = MakeJob(SlotDirs(slot.path, self.dir, 0), slot, self.commits, Settings(), groups,
-                      JobServer(1), ChangedFiles(repo), dict(os.environ), clock=clock)
-        job.start_board(BoardJob(Board('b', 'sandbox'), (0, 1), TOOL))
+        job = MakeJob(SlotDirs(slot.path, self.dir, 0), slot, commits, settings or Settings(),
+                      groups, JobServer(1), ChangedFiles(repo),
+                      dict(os.environ, CCACHE_DIR=os.path.join(self.dir, 'cache')), **more)
+        tool = Toolchain('sandbox', shutil.which('gcc') or '', '/usr/bin', '')
+        job.start_board(BoardJob(Board('b', 'sandbox'), (0, 1), tool, tuple(args)))
+        return job
+
+
+class TestCcache(JobCase):
+    """What a compiler's cache cannot know of"""
+
+    def test_incbin(self) -> None:
+        """A file that macros take into an image is that of the commit, not one of before"""
+        needs('ccache', 'gcc', 'objcopy')
+        makefile = ('all: $(O)/a.o\n\tobjcopy -O binary -j .rodata $(O)/a.o $(O)/a\n\tcat $(O)/a\n'
+                    '$(O)/a.o: a.S f\n\t$(CROSS_COMPILE)gcc $(KCPPFLAGS) $(KAFLAGS) -c -o $@ a.S\n')
+        for lines, args in (('.incbin "f"', ()), ('.incbin FILE', ()), ('INCBIN "f"', ()),
+                            ('.macro m\n.inc\\()bin "f"\n.endm\nm', ()),
+                            ('.macro m\n.inc\\()bin "f"\n.endm\nm', ('KAFLAGS=-DX',))):
+            with self.subTest(lines=lines, args=args):
+                job = self.job({'Makefile': makefile, 'a.S': (
+                    f'#define FILE "f"\n#define INCBIN .incbin\n.section .rodata\n{lines}\n')},
+                    Settings(ccache=True), args)
+                built = [job.build(upto) for upto in (0, 1)]
+                self.assertEqual([outcome.stdout for outcome in built], ['one', 'two'])
+                self.assertNotIn(b'KAFLAGS', built[1].files['out-env'])
+            shutil.rmtree(self.dir)
+            os.mkdir(self.dir)
+
+    def test_compilers(self) -> None:
+        """What a user has set stays, and clang gets what it knows"""
+        for before, compiler, after in (('', '', '-fdump-noaddr'),
+                                        ('-DX', 'gcc-12', '-DX -fdump-noaddr'),
+                                        ('', '/opt/clang-14', '-MJ /dev/null')):
+            env = {ccache.AFLAGS: before} if before else {}
+            words = ['-s', 'KAFLAGS=-DY']
+            self.assertEqual(ccache.past_ccache(env, words, compiler), (ccache.AFLAGS, before))
+            self.assertEqual(env, {ccache.AFLAGS: after})
+            self.assertEqual(words, ['-s', f"KAFLAGS=-DY {after.replace('-DX ', '')}"])
+
+
+class TestSetBack(JobCase):
+    """The clock is set back while boards are built"""
+
+    def make_job(self, clock: Clock) -> MakeJob:
+        """Return one that has built the first of two commits; then its files are ahead"""
+        job = self.job({'Makefile': 'all: $(O)/g\n\tcat $(O)/g\n$(O)/g: f Makefile\n'
+                                    '\tcp f $(O)/g\n'}, clock=clock)
         self.assertEqual(job.build(0).stdout, 'one')
         when = time.time() + 300
         for name in ('Makefile', 'build/g'):
-            os.utime(os.path.join(slot.path, name), (when, when))
+            os.utime(os.path.join(self.dir, '00', name), (when, when))
         return job
 
     def test_between(self) -> None:

@@ -212,6 +212,9 @@ class MakeJob:
         self._prefix = environment.cross_prefix(job.toolchain)
         words = environment.make_arguments(
             job.toolchain, self._settings, job.make_args, jobs=self._jobs)
+        if self._settings.ccache or os.path.basename(job.toolchain.wrapper) == 'ccache':
+            name, before = ccache.past_ccache(env, words, job.toolchain.override)
+            self._shown[name] = before
         self._make.start_board(job.board, self._folder.path, self._out_arg, words, env)
         self._host_words = environment.host_words(words, env)
 
