@@ -330,6 +330,10 @@ class TestToolchains(MachineCase):
         self.assertEqual(mach.problems, [])
         self.assertEqual(mach._choose('arm', found[:2], Gcc('/z', '12.2.0', 'same')), '/b')
         self.assertEqual(mach.problems, ["arm: gcc is 'other', here it is 'same'"])
+        mach.problems = []
+        found = (Gcc('/b', '12.2.0', 'same', '2.44'),)
+        self.assertEqual(mach._choose('arm', found, Gcc('/z', '12.2.0', 'same', '2.40')), '/b')
+        self.assertEqual(mach.problems, ['arm: binutils are 2.44, here they are 2.40'])
         downloaded = Gcc('/x/gcc-12.2.0-nolibc/arm/bin/gcc', '12.2.0', 'same')
         self.assertEqual(mach._choose('arm', (downloaded,), Gcc('/z', '12.2.0')), '')
 

@@ -32,7 +32,7 @@ MIN_MEM_MB = 512
 # Keys of a [machine:NAME] section; the features that use further ones add them
 
 # Tools whose version shows in what a build makes
-DECIDING_TOOLS = ('gcc', 'dtc', 'swig', 'openssl-headers', 'pyelftools')
+DECIDING_TOOLS = ('gcc', 'binutils', 'dtc', 'swig', 'openssl-headers', 'pyelftools')
 
 _WORK_DIR = re.compile('~?/[^\x00-\x1f]+\\Z')
 
@@ -196,6 +196,9 @@ class Machine:
             same.sort(key=lambda gcc: gcc.banner != want.banner)
             if same[0].banner != want.banner:
                 self._problem(f"{arch}: gcc is '{same[0].banner}', here it is '{want.banner}'")
+            if same[0].binutils != want.binutils:
+                self._problem(f'{arch}: binutils are {same[0].binutils or "missing"}, '
+                              f'here they are {want.binutils or "missing"}')
             return same[0].path
         have = ', '.join(f'{gcc.version} ({gcc.path})' for gcc in found)
         if self.other_gcc or arch == 'sandbox':

@@ -7,12 +7,16 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import unittest
+from typing import Any, Mapping, Optional, Sequence
 
 from support import needs
 
-from buildman.build import artifacts
+from buildman.build import artifacts, ccache
 from buildman.build.folder import BuildFolder
+from buildman.build.job import MakeJob, SlotDirs
+from buildman.build.jobserver import JobServer
 from buildman.build.output import (
     Tidier,
     by_path,
@@ -21,9 +25,11 @@ from buildman.build.output import (
     machine_failure,
 )
 from buildman.core.outcome import FailureKind
-from buildman.core.plan import Toolchain
+from buildman.core.plan import Board, BoardJob, Commit, Settings, Toolchain
+from buildman.process.clock import Clock, newer_than_now
+from buildman.process.groups import ProcessGroups
 from buildman.source import git
-from buildman.source.checkout import Origin, SlotSource
+from buildman.source.checkout import ChangedFiles, Origin, SlotSource
 
 TOOL = Toolchain('arm', '/usr/bin/gcc', '/usr/bin', 'arm-')
 
@@ -91,12 +97,14 @@ class TestMessages(unittest.TestCase):
         needs('gcc', 'make')
         with tempfile.TemporaryDirectory() as folder:
             with open(os.path.join(folder, 'a.c'), 'w', encoding='ascii') as outf:
-                outf.write('int f(int x) { return x; }\nint main(void) { return f(0); }\n')
+                for name in 'fgh':
+                    outf.write(f'__attribute__((noipa)) int {name}(int x) {{ return x; }}\n')
+                outf.write('int main(void) { return f(0) + g(0) + h(0); }\n')
             # A recipe that make does not take for a make, so there is no job server for it
             got = subprocess.run(
                 ['make', '-f', '-'], cwd=folder, stderr=subprocess.PIPE, check=True,
                 env={'PATH': os.environ['PATH'], 'LANG': 'C.UTF-8'}, stdout=subprocess.DEVNULL,
-                input=b'all:\n\tgcc -O0 -flto=jobserver -flto-partition=max a.c\n').stderr
+                input=b'all:\n\tgcc -O2 -flto=jobserver -flto-partition=max a.c\n').stderr
         self.assertIn(b'jobserver is not available', got)
         self.assertEqual(Tidier('/s', '/s/build', True).complaints(got + b'a.c: x\n'),
                          'a.c: x\n')
@@ -293,12 +301,45 @@ class TestCollect(FolderCase):
         got = sizes.splitlines()
         self.assertEqual([line.rpartition(' ')[0] for line in got], want)
         self.assertRegex(got[0], r' [0-9a-f]{8,16}\Z')
-        names = subprocess.run(['nm', '--size-sort', 'u-boot'], cwd=self.dir, check=True,
-                               capture_output=True).stdout
-        self.assertEqual(files['u-boot.sizes'], names + b' ')
         dump = subprocess.run(['objdump', '-h', 'u-boot'], cwd=self.dir, check=True,
                               capture_output=True).stdout
         self.assertEqual(files['u-boot.objdump'], dump + b' ')
+
+    def test_other_binutils(self) -> None:
+        """Files are the same whichever binutils a machine has: no growth that is none"""
+        needs('gcc', 'objdump', 'nm', 'objcopy')
+        source = ('.globl _start, sized, _end\n_start: nop\nlabel: nop\n'
+                  '.type sized, %function\nsized: nop\n nop\n.size sized, .-sized\n'
+                  '.data\n.type item, %object\n.size item, 64\nitem: .space 64\n'
+                  '.bss\nhole: .space 64\n_end:\n')
+        subprocess.run(['gcc', '-g', '-x', 'assembler', '-', '-nostdlib', '-static', '-o', 'u-boot',
+                        '-Wl,-z,noexecstack'], input=source.encode(), cwd=self.dir, check=True)
+        subprocess.run(['objcopy', '--compress-debug-sections', 'u-boot'], cwd=self.dir, check=True)
+        files = artifacts.ElfReader().read(self.dir, '', dict(os.environ))[1]
+        # As nm --size-sort of 2.40 has it, which lists what has a size
+        self.assertEqual(files['u-boot.sizes'],
+                         b'0000000000000002 T sized\n0000000000000040 d item\n ')
+        self.assertNotIn(b'COMPRESSED', files['u-boot.objdump'])
+
+    def test_sizes_of_many(self) -> None:
+        """What has a size is listed as nm does it, all of it and in that order"""
+        needs('gcc', 'objdump', 'nm', 'readelf')
+        source = ''.join(f'int f{num}(int x) {{ return x * {num}; }}\n' for num in range(40))
+        source += ('static int a; int b[9] = {1}; const int c = 3; int *d = &a;\n'
+                   '__attribute__((weak)) int e = 2;\n'
+                   'int main(void) { static int a; return a + e; }\n')
+        subprocess.run(['gcc', '-O0', '-x', 'c', '-', '-o', 'u-boot'], input=source.encode(),
+                       cwd=self.dir, check=True)
+        said = subprocess.run(['nm', '--size-sort', 'u-boot'], cwd=self.dir, check=True,
+                              capture_output=True, text=True).stdout
+        table = subprocess.run(['readelf', '-sW', 'u-boot'], cwd=self.dir, check=True,
+                               capture_output=True, text=True).stdout
+        sized = {fields[7].partition('@')[0] for fields in map(str.split, table.splitlines())
+                 if len(fields) == 8 and fields[2] not in ('0', 'Size')}
+        want = [line for line in said.splitlines() if line.split()[2].partition('@')[0] in sized]
+        files = artifacts.ElfReader().read(self.dir, '', dict(os.environ))[1]
+        self.assertGreater(len(want), 46)
+        self.assertEqual(files['u-boot.sizes'].decode().splitlines(), [*want, ' '])
 
     def test_no_elf(self) -> None:
         """An image that binutils cannot read leaves no files, and no error"""
@@ -406,3 +447,109 @@ class TestSlotSource(FolderCase):
         self.assertEqual(self.state(slot), ('one', self.commits[0], ''))
         self.assertFalse(os.path.exists(os.path.join(path, 'junk')))
         self.assertTrue(os.path.exists(os.path.join(path, 'build/a.o')))
+
+
+class FakeClock(Clock):
+    """Says what it is told"""
+
+    def __init__(self, *answers: bool) -> None:
+        self.answers = list(answers)
+
+    def went_back(self) -> bool:
+        return self.answers.pop(0)
+
+
+class JobCase(FolderCase):
+    """Builds two commits of a small source, with board `b`, in one slot"""
+
+    def job(self, files: Mapping[str, str], settings: Optional[Settings] = None,
+            args: Sequence[str] = (), **more: Any) -> MakeJob:
+        """Return what builds it.
+
+        Args:
+            files: name to text; a file `f` has 'one' in the first commit and 'two' then
+            settings: how to build
+            args: words for make
+            more: for the job
+        """
+        needs('git', 'make')
+        repo = os.path.join(self.dir, 'repo')
+        os.mkdir(repo)
+        git.run(repo, 'init', '-q')
+        commits = []
+        for text in ('one', 'two'):
+            for name, content in {**files, 'f': text, 'Makefile': (
+                    files['Makefile'] + 'b_defconfig:\n\tmkdir -p $(O)/include\n')}.items():
+                with open(os.path.join(repo, name), 'w', encoding='ascii') as outf:
+                    outf.write(content)
+            git.run(repo, 'add', '-A')
+            git.run(repo, '-c', 'user.name=A', '-c', 'user.email=a@b', 'commit', '-q', '-m', text)
+            commits.append(Commit(git.run(repo, 'rev-parse', 'HEAD').decode().strip()))
+        slot = SlotSource(os.path.join(self.dir, '00'), Origin.read(repo))
+        slot.prepare(commits[0].hash)
+        groups = ProcessGroups()
+        self.addCleanup(groups.close)
+        job = MakeJob(SlotDirs(slot.path, self.dir, 0), slot, commits, settings or Settings(),
+                      groups, JobServer(1), ChangedFiles(repo),
+                      dict(os.environ, CCACHE_DIR=os.path.join(self.dir, 'cache')), **more)
+        tool = Toolchain('sandbox', shutil.which('gcc') or '', '/usr/bin', '')
+        job.start_board(BoardJob(Board('b', 'sandbox'), (0, 1), tool, tuple(args)))
+        return job
+
+
+class TestCcache(JobCase):
+    """What a compiler's cache cannot know of"""
+
+    def test_incbin(self) -> None:
+        """A file that macros take into an image is that of the commit, not one of before"""
+        needs('ccache', 'gcc', 'objcopy')
+        makefile = ('all: $(O)/a.o\n\tobjcopy -O binary -j .rodata $(O)/a.o $(O)/a\n\tcat $(O)/a\n'
+                    '$(O)/a.o: a.S f\n\t$(CROSS_COMPILE)gcc $(KCPPFLAGS) $(KAFLAGS) -c -o $@ a.S\n')
+        for lines, args in (('.incbin "f"', ()), ('.incbin FILE', ()), ('INCBIN "f"', ()),
+                            ('.macro m\n.inc\\()bin "f"\n.endm\nm', ()),
+                            ('.macro m\n.inc\\()bin "f"\n.endm\nm', ('KAFLAGS=-DX',))):
+            with self.subTest(lines=lines, args=args):
+                job = self.job({'Makefile': makefile, 'a.S': (
+                    f'#define FILE "f"\n#define INCBIN .incbin\n.section .rodata\n{lines}\n')},
+                    Settings(ccache=True), args)
+                built = [job.build(upto) for upto in (0, 1)]
+                self.assertEqual([outcome.stdout for outcome in built], ['one', 'two'])
+                self.assertNotIn(b'KAFLAGS', built[1].files['out-env'])
+            shutil.rmtree(self.dir)
+            os.mkdir(self.dir)
+
+    def test_compilers(self) -> None:
+        """What a user has set stays, and clang gets what it knows"""
+        for before, compiler, after in (('', '', '-fdump-noaddr'),
+                                        ('-DX', 'gcc-12', '-DX -fdump-noaddr'),
+                                        ('', '/opt/clang-14', '-MJ /dev/null')):
+            env = {ccache.AFLAGS: before} if before else {}
+            words = ['-s', 'KAFLAGS=-DY']
+            self.assertEqual(ccache.past_ccache(env, words, compiler), (ccache.AFLAGS, before))
+            self.assertEqual(env, {ccache.AFLAGS: after})
+            self.assertEqual(words, ['-s', f"KAFLAGS=-DY {after.replace('-DX ', '')}"])
+
+
+class TestSetBack(JobCase):
+    """The clock is set back while boards are built"""
+
+    def make_job(self, clock: Clock) -> MakeJob:
+        """Return one that has built the first of two commits; then its files are ahead"""
+        job = self.job({'Makefile': 'all: $(O)/g\n\tcat $(O)/g\n$(O)/g: f Makefile\n'
+                                    '\tcp f $(O)/g\n'}, clock=clock)
+        self.assertEqual(job.build(0).stdout, 'one')
+        when = time.time() + 300
+        for name in ('Makefile', 'build/g'):
+            os.utime(os.path.join(self.dir, '00', name), (when, when))
+        return job
+
+    def test_between(self) -> None:
+        """Between two builds, or during one: what is made of the next commit is of that one"""
+        for answers in ((True, False), (False, True)):
+            with self.subTest(answers=answers):
+                outcome = self.make_job(FakeClock(False, False, *answers)).build(1)
+                self.assertEqual((outcome.return_code, outcome.stderr), (0, ''))
+                self.assertEqual(outcome.stdout, 'two')
+                self.assertEqual([], newer_than_now(os.path.join(self.dir, '00')))
+            shutil.rmtree(self.dir)
+            os.mkdir(self.dir)

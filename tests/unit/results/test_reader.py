@@ -57,6 +57,11 @@ class TestFormats(unittest.TestCase):
         self.assertEqual(sizes, {b'main': 16, b'static.buf': 9, b'.hidden': 1, b'local_ro': 3})
         self.assertEqual(rr.parse_symbols(b'zz T main\n1 T f\n'), ({b'f': 1}, False))
         self.assertFalse(rr.parse_symbols(b'0000\n')[1])
+        # Of a machine whose nm gives each symbol a size
+        raw = (b'fffffffffffffffd B _end\nfffffffd B _end\n7ffffffd b big\n'
+               b'00000000fffffffd b huge\n')
+        self.assertEqual(rr.parse_symbols(raw),
+                         ({b'big': 0x7ffffffd, b'huge': 0xfffffffd}, True))
 
     def test_config(self) -> None:
         """An option has the same value whichever kind of file it is in."""

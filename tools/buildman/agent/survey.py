@@ -40,6 +40,7 @@ TOOLS = {
     'git': ['git', '--version'],
     'make': ['make', '--version'],
     'gcc': ['gcc', '--version'],
+    'binutils': ['ld', '--version'],
     'dtc': ['dtc', '--version'],
     'swig': ['swig', '-version'],
     'bison': ['bison', '--version'],
@@ -72,7 +73,7 @@ def version_in(text: str) -> str:
 
 
 def describe_gcc(path: str) -> Optional[Dict[str, str]]:
-    """Return the compiler's path, version and banner; None when it does not work.
+    """Return path, version, banner and binutils of a compiler; None when it does not work.
 
     The banner is what stands between the name and the version, so that two
     builds of one version can be told apart.
@@ -81,7 +82,9 @@ def describe_gcc(path: str) -> Optional[Dict[str, str]]:
     if not version:
         return None
     first = (say([path, '--version']).split('\n') or [''])[0]
-    return {'path': path, 'version': version[:80], 'banner': first.partition(' ')[2][:200]}
+    tools = say([path[:-3] + 'ld', '--version']) if path.endswith('gcc') else ''
+    return {'path': path, 'version': version[:80], 'banner': first.partition(' ')[2][:200],
+            'binutils': version_in(tools)}
 
 
 def find_gccs(candidates: Sequence[str]) -> List[Dict[str, str]]:

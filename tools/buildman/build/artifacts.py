@@ -59,6 +59,9 @@ TOOL_TIME = 300
 # The format in what `objdump -h` prints
 _FORMAT = re.compile(rb'file format ([\w.-]+)')
 
+# A symbol that has a size in what `nm --print-size` prints: size; kind and name
+_SYMBOL = re.compile(rb'^[0-9a-f]+ ([0-9a-f]+) (\S \S.*)$', re.MULTILINE)
+
 # One section in what `objdump -h` prints: number, name, size; flags below
 _SECTION = re.compile(
     rb'^ *(\d+) (\S+) +([0-9a-f]{8,}) .*\n +([A-Z][A-Z_, ]*[A-Z])(?=[^\n]*\n)', re.MULTILINE)
@@ -208,13 +211,27 @@ def _digest(path: str) -> bytes:
 
 def _ask_binutils(image: str, build_dir: str, cross: str,
                   env: Mapping[str, str]) -> Tuple[bytes, bytes]:
-    """Return what objdump -h and nm --size-sort say of an image"""
-    dump = _tool([cross + 'objdump', '-h', image], build_dir, env)
+    """Return what objdump -h and nm --size-sort say of an image, whatever their version"""
+    # From 2.44 on the flags of a section tell this, and the size is the same
+    dump = _tool([cross + 'objdump', '-h', image], build_dir, env).replace(b', COMPRESSED', b'')
     # Told the format, nm does not load the plugins of all compilers that are
     # installed in order to find it out: a tenth of the time
     match = _FORMAT.search(dump)
     target = [f'--target={match.group(1).decode()}'] if match else []
-    return dump, _tool([cross + 'nm', *target, '--size-sort', image], build_dir, env)
+    return dump, _by_size(_tool([cross + 'nm', *target, '--print-size', image], build_dir, env))
+
+
+def _by_size(names: bytes) -> bytes:
+    """Return what nm --size-sort printed until binutils 2.46.
+
+    Later ones give a symbol without a size the distance to the next one, which is of
+    the order in which files are linked, and for the last one 2^64 less something.
+
+    Args:
+        names: what nm --print-size prints
+    """
+    found = sorted(_SYMBOL.findall(names), key=lambda fields: int(fields[0], 16))
+    return b''.join(b'%s %s\n' % fields for fields in found)
 
 
 def sizes_line(dump: bytes, image: str) -> str:

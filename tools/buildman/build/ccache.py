@@ -5,13 +5,18 @@ ccache finds an object again when the compiler, its arguments and all that it
 reads are the same. The paths among these are relative to the build folder,
 which lies in the same place of each slot; so slots, boards, commits and machines
 share objects, if the slot's folder itself does not count (see environment()).
+
+What an assembler reads by `.incbin` ccache finds in the text of the source only. From
+4.12 on it looks at the text before macros are expanded, and takes an old object where
+a macro gives the name of the file or the directive; with a macro of the assembler's
+all versions do. So such sources go past it (see past_ccache()).
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from typing import Dict, List, Mapping, NamedTuple, Optional
+from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from buildman.process import commands
 
@@ -26,6 +31,14 @@ _KEYS = ('remote_storage', 'secondary_storage')
 
 # Storage that other machines can reach
 _SHARED = ('http://', 'redis://')
+
+
+# What lets ccache run the compiler, for gcc and for clang. The first is of debugging
+# dumps, of which there are none; the second has the command noted.
+_PAST_GCC, _PAST_CLANG = '-fdump-noaddr', '-MJ /dev/null'
+
+# Kbuild's variable for what assembler sources are compiled with, too
+AFLAGS = 'KAFLAGS'
 
 
 class Use(NamedTuple):
@@ -56,6 +69,24 @@ def environment(env: Mapping[str, str], folders_hidden: bool) -> Dict[str, str]:
         # The same compiler has another time stamp on each machine
         told['CCACHE_COMPILERCHECK'] = 'content'
     return told
+
+
+def past_ccache(env: Dict[str, str], words: List[str], compiler: str = '') -> Tuple[str, str]:
+    """Have assembler sources compiled without ccache.
+
+    Args:
+        env: environment of the make, changed
+        words: what make is told, changed where they say what env says
+        compiler: that of -O, '' for gcc
+
+    Returns:
+        (name of the variable, its value before)
+    """
+    option = _PAST_CLANG if 'clang' in compiler else _PAST_GCC
+    words[:] = [f'{word} {option}' if word.startswith(f'{AFLAGS}=') else word for word in words]
+    before = env.get(AFLAGS, '')
+    env[AFLAGS] = f'{before} {option}'.strip()
+    return AFLAGS, before
 
 
 def shared_storage(env: Mapping[str, str]) -> Dict[str, str]:

@@ -18,6 +18,7 @@ from typing import Dict, Iterable, Set
 from buildman.build.artifacts import ENV_OBJECTS, PHASES
 from buildman.core.files import clear_way
 from buildman.core.plan import Toolchain
+from buildman.process.clock import newer_than_now
 
 # Name of the file that tells that a build folder is sound, inside of it
 STATE_FILE = '.buildman-state'
@@ -66,12 +67,14 @@ class BuildFolder:
         self._diagnosed: Set[str] = set()
         self._keys: Dict[str, str] = {}
         self._config_said = False
+        self._looked = False
 
     def enter(self, tool: Toolchain) -> None:
         """Make it ready for a board.
 
         It is emptied unless the last build in it ended in peace and used the
-        same compiler for this architecture.
+        same compiler for this architecture, and when this run finds it with
+        anything newer than now.
 
         Args:
             tool: compiler that is going to be used
@@ -82,7 +85,9 @@ class BuildFolder:
         state_path = os.path.join(self.path, STATE_FILE)
         self._diagnosed, self._keys, self._config_said = set(), {}, False
         sound = self._load(state_path) and (
-            self._keys.get(tool.arch, _key(tool)) == _key(tool))
+            self._keys.get(tool.arch, _key(tool)) == _key(tool)) and (
+            self._looked or not newer_than_now(self.path, first=True))
+        self._looked = True
         if self.own:
             try:
                 if sound:

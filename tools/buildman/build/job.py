@@ -4,7 +4,7 @@
 What comes out must not depend on what the folder was used for before: the
 same board at the same commit gives the same result on any machine, in any
 slot, after any interruption. Objects are kept all the same, as make can tell
-which are out of date; four rules make that safe:
+which are out of date; these rules make that safe:
 
 - Sources that a compiler complained about are remembered and their objects
   removed before the next build, so a warning shows at every commit and for
@@ -15,7 +15,8 @@ which are out of date; four rules make that safe:
 - A failure in a folder with older objects is not believed: the board is
   configured again and tried once more. What it says in the end comes from one
   job at a time.
-- A folder whose last build was cut short is emptied.
+- A folder whose last build was cut short is emptied; and when the clock is set
+  back, as make goes by time stamps (`process.clock`).
 
 A build that failed keeps what it has left, sizes and images included. But make leaves
 the images of the commit before where they are when it does not get as far as linking
@@ -40,6 +41,7 @@ from buildman.build.output import Tidier, bounded, by_path, lacks_blobs_only, ma
 from buildman.build.shared_dtc import DtcStore, SharedDtc
 from buildman.core.outcome import Outcome
 from buildman.core.plan import BoardJob, Commit, Settings
+from buildman.process.clock import Clock, outdate
 from buildman.process.groups import OutOfTime, ProcessGroups
 from buildman.source.checkout import ChangedFiles, SlotSource
 from buildman.source.localversion import VersionTexts
@@ -89,7 +91,8 @@ class MakeJob:
                  texts: Optional[VersionTexts] = None,
                  shown_env: Optional[Mapping[str, str]] = None,
                  dtcs: Optional[DtcStore] = None, inputs: Collection[str] = (),
-                 elsewhere: Optional[Mapping[str, str]] = None, largest: int = 0) -> None:
+                 elsewhere: Optional[Mapping[str, str]] = None, largest: int = 0,
+                 clock: Optional[Clock] = None) -> None:
         """Set up a slot; nothing is touched.
 
         Args:
@@ -109,6 +112,7 @@ class MakeJob:
             elsewhere: paths of files from outside the tree, with those on the
                 machine that the build was asked for on
             largest: bytes of an image that can be kept, 0 for any
+            clock: tells when it is set back
         """
         self._dirs = dirs
         self._source = source
@@ -124,6 +128,7 @@ class MakeJob:
         self._inputs = inputs
         self._elsewhere = elsewhere or {}
         self._largest = largest
+        self._clock = clock or Clock()
         self._elf = artifacts.ElfReader()
         self._host_words: List[str] = []
         self._shown: Dict[str, str] = {}
@@ -166,6 +171,12 @@ class MakeJob:
         if self._folder.path != path:
             self._folder = BuildFolder(path, own)
             self._tidier = Tidier(dirs.source, path, own, self._elsewhere)
+            self._outdate()
+
+    def _outdate(self) -> None:
+        """Have nothing taken for up to date in a folder that is not ours to empty"""
+        if not self._folder.own and self._out_arg:
+            outdate(self._folder.path)
 
     @property
     def _in_slot_tree(self) -> bool:
@@ -201,6 +212,9 @@ class MakeJob:
         self._prefix = environment.cross_prefix(job.toolchain)
         words = environment.make_arguments(
             job.toolchain, self._settings, job.make_args, jobs=self._jobs)
+        if self._settings.ccache or os.path.basename(job.toolchain.wrapper) == 'ccache':
+            name, before = ccache.past_ccache(env, words, job.toolchain.override)
+            self._shown[name] = before
         self._make.start_board(job.board, self._folder.path, self._out_arg, words, env)
         self._host_words = environment.host_words(words, env)
 
@@ -229,14 +243,20 @@ class MakeJob:
         started = time.monotonic()
         if self._last and not self._affected(upto):
             return self._carry(self._last, upto)
+        if self._clock.went_back():
+            self._renew()
         outcome = self._build(upto)
-        if self._source and self._source.spoiled():
-            # A build, this one or another slot's, wrote to what they share. From
-            # now on this one has files of its own, and this result does not count.
-            outcome.drop_images()
+        # A build, this one or another slot's, wrote to what they share? From now
+        # on this one has files of its own, and this result does not count.
+        spoiled = self._source is not None and self._source.spoiled()
+        went_back = self._clock.went_back()
+        if self._source and spoiled:
             self._source.unshare()
-            self._folder.empty()
-            self._prev = None
+            self._forget()
+        if went_back:
+            self._renew()
+        if spoiled or went_back:
+            outcome.drop_images()
             outcome = dataclasses.replace(self._build(upto), reconfigured=outcome.reconfigured)
         outcome.seconds = time.monotonic() - started
         return outcome
@@ -293,6 +313,13 @@ class MakeJob:
         self._make.configured = False
         self._noisy = True
         self._prev = self._last = self._notes = None
+
+    def _renew(self) -> None:
+        """Begin anew after the clock was set back: what is here may be newer than now"""
+        if self._source:
+            self._source.renew()
+        self._outdate()
+        self._forget()
 
     def _find_dtc(self, upto: int) -> Optional[SharedDtc]:
         """Return the dtc that all boards share at a commit, None if there is none"""

@@ -128,15 +128,17 @@ class MakeRunner:
 
         limited: its time counts for the build (--timeout)
         """
-        env = dict(env)
         fds: Sequence[int] = ()
+        # A job server that make starts must suit an older make that a board runs; one
+        # that does not know this leaves it out
+        flags = ' --jobserver-style=pipe' if self._settings.jobs else ''
         if serial and self._settings.jobs:
             command.append('-j1')  # the last one counts
-        elif self._jobs and not serial:
-            told = env.get('MAKEFLAGS')
-            env['MAKEFLAGS'] = self._jobs.makeflags + (f' {told}' if told else '')
-            fds = self._jobs.fds
-        with self._jobs.token() if self._jobs else contextlib.nullcontext():
+        with self._jobs.token() if self._jobs else contextlib.nullcontext() as seat:
+            if seat and not serial:
+                flags, fds = seat.makeflags, seat.fds
+            if flags:
+                env = {**env, 'MAKEFLAGS': f"{flags} {env.get('MAKEFLAGS', '')}".rstrip(' ')}
             # The wait for a token does not count: others may hold it
             started = time.monotonic()
             code = self._groups.run(
@@ -144,6 +146,8 @@ class MakeRunner:
                 pass_fds=fds, seconds=self._left if limited else None)
             if limited and self._left is not None:
                 self._left -= time.monotonic() - started
+            if seat and code >= 126:
+                seat.killed = True
         return code
 
     def build_dtc(self, folder: str) -> int:

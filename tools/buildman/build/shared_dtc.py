@@ -20,6 +20,8 @@ import sys
 import threading
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from buildman.process.clock import newer_than_now
+
 # What dtc and pylibfdt are made of, in U-Boot's source
 _SOURCES = ('Makefile', 'scripts', 'lib/libfdt', 'include/linux/libfdt.h',
             'include/linux/libfdt_env.h')
@@ -143,10 +145,15 @@ class DtcStore:
         return self._hashes[commit, repr(words)]
 
 
-def remove_halves(work_dir: str) -> None:
-    """Remove what a run that was killed has left half built."""
+def remove_unfit(work_dir: str) -> None:
+    """Remove what a run that was killed has left half built, and what is newer than now.
+
+    Raises:
+        OSError: it cannot be looked at
+    """
     for entry in list(os.scandir(work_dir)):
-        if entry.name.startswith(_PREFIX) and entry.name.endswith(_HALF):
+        if entry.name.startswith(_PREFIX) and (
+                entry.name.endswith(_HALF) or newer_than_now(entry.path, first=True)):
             shutil.rmtree(entry.path, ignore_errors=True)
 
 

@@ -127,7 +127,7 @@ class Engine:
                 shutil.rmtree(entry.path)
         remove_leftovers(config.work_dir)
         if config.settings.shared_dtc:
-            shared_dtc.remove_halves(config.work_dir)
+            shared_dtc.remove_unfit(config.work_dir)
             self._dtcs = shared_dtc.DtcStore(config.work_dir)
         if config.settings.ccache:
             self._meter = ccache.Meter(config.env)

@@ -22,8 +22,8 @@ import threading
 import time
 from typing import Any, Callable, Collection, Dict, Iterator, List, Optional, Sequence, Set
 
-# Seconds between asking a group to end and killing it: make gives its job server
-# tokens back meanwhile and removes files that are half made
+# Seconds between asking a group to end and killing it: make removes files that are
+# half made meanwhile and, before 4.4, gives its job server tokens back
 KILL_DELAY = 1.5
 
 # As it is: callers put stand-ins in its place, which are no processes

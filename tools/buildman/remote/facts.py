@@ -31,11 +31,12 @@ def gcc_version(path: str) -> Optional[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Gcc:
-    """A compiler on a machine: path, version, and what tells its builder."""
+    """A compiler on a machine: path, version, what tells its builder, version of its ld."""
 
     path: str
     version: str
     banner: str = ''
+    binutils: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +101,8 @@ def parse_probe(text: str) -> MachineInfo:
         if not isinstance(found, list) or not all(isinstance(gcc, dict) for gcc in found):
             raise ValueError("'gccs' has a wrong type")
         gccs[arch] = tuple(Gcc(_plain(gcc.get('path')), _plain(gcc.get('version')),
-                               _plain(gcc.get('banner'))) for gcc in found)
+                               _plain(gcc.get('banner')), _plain(gcc.get('binutils', '')))
+                            for gcc in found)
     return MachineInfo(**values, gccs=gccs)
 
 

@@ -17,7 +17,8 @@ Formats:
     their sum in decimal and hex, then the file name), with the size of
     .rodata in hex at the end.
 `*.sizes`
-    what `nm --size-sort` prints for one image: size in hex, type, symbol.
+    what `nm --size-sort` of binutils up to 2.46 prints for one image: size in hex,
+    type, symbol.
 `*.cfg`, `autoconf.h`
     `#define CONFIG_NAME value`, from the C preprocessor.
 `.config`, `autoconf*.mk`
@@ -57,6 +58,9 @@ KCONFIG_FILES = ('.config', 'autoconf.mk', 'autoconf-spl.mk', 'autoconf-tpl.mk',
 # local read-only data. Global read-only data, weak and common symbols are left
 # out, as in the numbers that people compare with.
 SYMBOL_TYPES = frozenset((b't', b'T', b'd', b'D', b'b', b'B', b'r'))
+
+# Digits of a size there, with 32 and 64 bits
+_WIDTHS = (8, 16)
 
 # Entries of OUT/BRANCH that are not a commit's results
 _OWN_NAMES = re.compile(r'boards\.cfg$|current$|joblog$|worker-.*\.log$|\.')
@@ -213,6 +217,9 @@ def symbol_name(name: bytes) -> bytes:
 def parse_symbols(raw: bytes) -> Tuple[Dict[bytes, int], bool]:
     """Return what nm found in one image.
 
+    A symbol that takes half of all memory or more is left out: nm of binutils 2.47
+    gives the last one 2^64 less something, where it has no size.
+
     Returns:
         bytes for each symbol, those of one name added up; and whether each
         line could be read
@@ -229,6 +236,8 @@ def parse_symbols(raw: bytes) -> Tuple[Dict[bytes, int], bool]:
             size = int(fields[0], 16)
         except ValueError:
             clean = False
+            continue
+        if len(fields[0]) in _WIDTHS and fields[0][0] in b'89abcdef':
             continue
         name = symbol_name(fields[2])
         sizes[name] = sizes.get(name, 0) + size

@@ -18,6 +18,7 @@ from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 from buildman.core.errors import GitError
 from buildman.core.files import clear_way
+from buildman.process.clock import newer_than_now
 from buildman.source import git
 from buildman.source.origin import ABBREV, Origin, make_standing
 from buildman.source.replay import Layout, Steps, folders_of, is_damaged, replace_file
@@ -149,6 +150,7 @@ class SlotSource:
                 os.unlink(os.path.join(self._git_dir, 'index'))
             self.checkout(commit)
         self.clean()
+        self.renew()
 
     def adopt(self, commit: str) -> None:
         """Take over a working tree that has just been made, at this commit."""
@@ -286,13 +288,31 @@ class SlotSource:
             GitError: git refused
             OSError: the disk is full
         """
+        names = git.run(self.path, 'ls-files', '-z', env=git.ALONE).split(b'\0')
+        self._write_anew([os.path.join(os.fsencode(self.path), name)
+                          for name in names if name and self._links(name) > 1])
+        os.unlink(os.path.join(self._git_dir, SHARED_MARK))
+
+    def renew(self) -> None:
+        """Write what is newer than now anew; what is made of it would never be up to date.
+
+        Raises:
+            GitError: git refused
+            OSError: the disk is full
+        """
+        other = tuple(os.path.join(self.path, name, '') for name in ('.git', self._keep))
+        names = [os.fsencode(name) for name in newer_than_now(self.path)
+                 if not name.startswith(other)]
+        if names:
+            self._write_anew(names)
+
+    def _write_anew(self, names: Sequence[bytes]) -> None:
+        """Replace files of the source with those of the commit"""
         self._intact = False
         with self._moving():
-            for name in git.run(self.path, 'ls-files', '-z', env=git.ALONE).split(b'\0'):
-                if name and self._links(name) > 1:
-                    os.unlink(os.path.join(os.fsencode(self.path), name))
+            for name in names:
+                os.unlink(name)
             git.run(self.path, 'checkout', '-q', '-f', 'HEAD', '--', env=git.ALONE)
-        os.unlink(os.path.join(self._git_dir, SHARED_MARK))
 
     # -- moving ------------------------------------------------------------
 
