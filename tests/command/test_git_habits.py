@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -204,6 +205,56 @@ class HabitsCase(DistCase):
             self.assertNotIn('another version', done.stdout + done.stderr)
         ran = self.out('ran')
         self.assertFalse(os.path.exists(ran) and read(ran))
+
+
+class AccountTest(HabitsCase):
+    """What the account of a machine has for itself is not read there"""
+
+    def put(self, text: str, *name: str) -> str:
+        """Write a file of the account; return its path."""
+        path = os.path.join(self.out('home'), *name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, 'w', encoding='utf-8') as outf:
+            outf.write(text)
+        return path
+
+    def test_machine(self) -> None:
+        """Git, ccache, Python, bash and make find no file of the account's"""
+        trace = f'open({self.out("ran")!r}, "a").write("python\\n")\n'
+        self.write('home', '.gitconfig')
+        self.put(self.habits, '.config', 'git', 'config')
+        for name in (('.config', 'ccache', 'ccache.conf'), ('.ccache', 'ccache.conf')):
+            self.put(f'prefix_command = {self.folder}/fail\n', *name)
+        site = subprocess.run(['python3', '-m', 'site', '--user-site'], capture_output=True,
+                              check=False, text=True, env={**os.environ, 'HOME': self.out('home')})
+        self.put(trace, os.path.relpath(site.stdout.strip(), self.out('home')), 'usercustomize.py')
+        env = {
+            'HOME': self.out('home'), 'XDG_CONFIG_HOME': os.path.join(self.out('home'), '.config'),
+            'PYTHONPATH': os.path.dirname(self.put(trace, 'python', 'sitecustomize.py')),
+            'BASH_ENV': self.put(f'echo bash >>{self.out("ran")}\n', '.bashenv'),
+            'GNUMAKEFLAGS': f'--eval=$(shell\\ {self.folder}/fail)',
+            'GIT_CONFIG_GLOBAL': self.put(self.habits, 'global'),
+            'GIT_TEMPLATE_DIR': self.folder}
+        seen = self.out('seen')
+        self.wrap_make('alpha', f'[ "$1" = --version ] || env >>{seen}\n'
+                       f'git config --list >>{seen}\npython3 -c 1\nbash -c :')
+        # As sshd and a login shell set it
+        words = self.ways['alpha'].split(' ', 1)
+        values = ' '.join(shlex.quote(f'{name}={value}') for name, value in env.items())
+        self.ways['alpha'] = f'{words[0]} {values} {words[1]}'
+        self.machines('alpha')
+        args = ['--ccache'] if shutil.which('ccache') else []
+        ref, status = self.local(*args)
+        before = sorted(os.listdir(self.out('home')))
+        for _ in range(2):
+            done = self.dist('--no-local', '-f', *args)
+            self.assertEqual(status, done.returncode, done)
+            self.assertEqual({'alpha'}, set(self.hosts().values()))
+        self.assert_same(ref)
+        self.assertFalse(os.path.exists(self.out('ran')) and read(self.out('ran')))
+        left = [line for line in read(seen).splitlines() if self.out('home') in line]
+        self.assertEqual([], left)
+        self.assertEqual(before, sorted(os.listdir(self.out('home'))), 'something was written')
 
 
 class FormatsTest(HabitsCase):

@@ -26,7 +26,7 @@ import time
 from types import FrameType
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NoReturn, Optional, Tuple, Union
 
-from buildman.agent import lock, sender
+from buildman.agent import account, lock, sender
 from buildman.build import artifacts, env_files, environment, envscan
 from buildman.build.slots import Engine, EngineConfig, clean_env
 from buildman.core import events
@@ -333,9 +333,9 @@ class Worker:
         self._engine = Engine(EngineConfig(
             work_dir=os.path.join(self._work_dir, '.bm-work'), source_dir=self._work_dir,
             commits=self._commits, settings=self._settings, slots=slots,
-            tokens=max(slots, cpu_count()), env=env, shown_env=self._shown_env,
-            origin=start, inputs=inputs, complain=_complain, elsewhere=self._elsewhere,
-            largest=artifacts.MAX_IMAGE),
+            tokens=max(slots, cpu_count()), env=account.at_home(env, self._work_dir),
+            shown_env=self._shown_env, origin=start, inputs=inputs, complain=_complain,
+            elsewhere=self._elsewhere, largest=artifacts.MAX_IMAGE),
             functools.partial(self._told, self._generation))
         self._engine.start()
 
@@ -510,6 +510,7 @@ def main(args: Optional[List[str]] = None) -> int:
     words: List[Any] = [word for word in (sys.argv[1:] if args is None else args)
                         if word != '--worker']
     outgoing = take_stdout()
+    account.leave()
     incoming = os.dup(0)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

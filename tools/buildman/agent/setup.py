@@ -24,9 +24,8 @@ import subprocess
 import sys
 from typing import Dict, List, NoReturn, Optional, Sequence
 
-from buildman.agent import lock
+from buildman.agent import account, lock
 from buildman.core.files import clear_way
-from buildman.source import git
 
 COMMIT_REFS = 'refs/buildman/c'     # one ref for each commit that is complete here
 MAX_COMMIT_REFS = 4000              # from here on the repository is begun anew
@@ -64,7 +63,7 @@ class Problem(Exception):
         self.kind = kind
 
 
-def run_git(git_dir: str, *args: str, stdin: str = '') -> str:
+def git(git_dir: str, *args: str, stdin: str = '') -> str:
     """Run git in a repository, or in none for '', and return what it prints.
 
     Raises:
@@ -72,7 +71,7 @@ def run_git(git_dir: str, *args: str, stdin: str = '') -> str:
     """
     where = [f'--git-dir={git_dir}'] if git_dir else []
     proc = subprocess.run(['git', *where, *args], input=stdin.encode(), capture_output=True,
-                          env={**git.apart(os.environ), 'LC_ALL': 'C'}, check=False)
+                          env={**os.environ, 'LC_ALL': 'C'}, check=False)
     if proc.returncode:
         said = proc.stderr.decode('utf-8', 'replace').strip().splitlines()
         last = said[-1] if said else f'exit status {proc.returncode}'
@@ -120,7 +119,7 @@ def make_folder(work_dir: str, min_disk: int) -> None:
 def _usable(git_dir: str) -> bool:
     """Tell whether git takes a folder for a repository."""
     try:
-        run_git(git_dir, 'rev-parse', '--git-dir')
+        git(git_dir, 'rev-parse', '--git-dir')
     except Problem:
         return False
     return os.path.isdir(os.path.join(git_dir, 'objects'))
@@ -142,23 +141,23 @@ def prepare_repository(work_dir: str, fresh: bool = False) -> List[str]:
     if fresh or not _usable(git_dir):
         clear_way(git_dir)
     if not os.path.lexists(git_dir):
-        run_git('', 'init', '-q', '--template=', work_dir)
+        git('', 'init', '-q', '--template=', work_dir)
     _clear_wreckage(git_dir)
     with open(os.path.join(git_dir, 'buildman-config'), 'w', encoding='utf-8') as outf:
         for key, val in CONFIG.items():
             section, _, name = key.partition('.')
             outf.write(f'[{section}]\n\t{name} = {val}\n')
-    run_git(git_dir, 'config', 'include.path', 'buildman-config')
+    git(git_dir, 'config', 'include.path', 'buildman-config')
     commits = _promote(git_dir)
     if len(commits) > MAX_COMMIT_REFS:
-        run_git(git_dir, 'update-ref', '--stdin',
+        git(git_dir, 'update-ref', '--stdin',
             stdin=''.join(f'delete {COMMIT_REFS}/{name}\n' for name in commits))
-        run_git(git_dir, 'gc', '-q', '--prune=now')
+        git(git_dir, 'gc', '-q', '--prune=now')
         return []
     packs = os.path.join(git_dir, 'objects', 'pack')
     if os.path.isdir(packs) and sum(
             name.endswith('.pack') for name in os.listdir(packs)) > MAX_PACKS:
-        run_git(git_dir, 'repack', '-adq')
+        git(git_dir, 'repack', '-adq')
     return commits
 
 
@@ -168,7 +167,7 @@ def _promote(git_dir: str) -> List[str]:
     Returns:
         all commits that have one
     """
-    refs = run_git(git_dir, 'for-each-ref', '--format=%(refname) %(objectname)', 'refs/buildman')
+    refs = git(git_dir, 'for-each-ref', '--format=%(refname) %(objectname)', 'refs/buildman')
     have: List[str] = []
     carriers: Dict[str, str] = {}
     for line in refs.splitlines():
@@ -182,7 +181,7 @@ def _promote(git_dir: str) -> List[str]:
     orders = []
     known = set(have)
     for name, value in carriers.items():
-        for line in run_git(git_dir, 'cat-file', 'commit', value).splitlines():
+        for line in git(git_dir, 'cat-file', 'commit', value).splitlines():
             if not line:
                 break
             word, _, parent = line.partition(' ')
@@ -191,8 +190,8 @@ def _promote(git_dir: str) -> List[str]:
                 have.append(parent)
                 orders.append(f'update {COMMIT_REFS}/{parent} {parent}\n')
         orders.append(f'delete {name}\n')
-    run_git(git_dir, 'update-ref', '--stdin', stdin=''.join(orders))
-    run_git(git_dir, 'pack-refs', '--all')
+    git(git_dir, 'update-ref', '--stdin', stdin=''.join(orders))
+    git(git_dir, 'pack-refs', '--all')
     return have
 
 
@@ -309,6 +308,7 @@ def fail(kind: str, what: str) -> NoReturn:
 def main(args: Optional[Sequence[str]] = None) -> int:
     """Do what the first argument names; the second is the work folder."""
     args = sys.argv[1:] if args is None else args
+    account.leave()
     work_dir = os.path.expanduser(args[1])
     # What a login shell printed may lack the end of its line
     print()

@@ -28,7 +28,7 @@ from typing import (
     TypeVar,
 )
 
-from buildman.agent import lock
+from buildman.agent import account, lock
 
 # Before the answer, which is one line of JSON: login shells print, too
 MARK = 'BM-PROBE '
@@ -322,6 +322,7 @@ def unfit(info: Mapping[str, Any], limits: Mapping[str, float]) -> str:
 def main(args: Optional[Sequence[str]] = None) -> int:
     """Print the description; the first argument is the spec as JSON."""
     args = sys.argv[1:] if args is None else args
+    account.leave()
     show(collect(json.loads(args[0])))
     return 0
 
