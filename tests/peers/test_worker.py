@@ -166,8 +166,10 @@ class ResultTest(WorkerCase):
 
     def compare(self, settings: Dict[str, Any], *args: str) -> None:
         """Compare the last two commits of the branch, built here and there."""
+        # With which settings it was built is for the boss to note
         want = {f'{int(path[:2]) - 8}{path[path.index("/"):]}': data
-                for path, data in self.local(*args).items() if path[:2] in ('08', '09')}
+                for path, data in self.local(*args).items()
+                if path[:2] in ('08', '09') and not path.endswith('/settings')}
         got = self.remote(self.prepared(settings=settings, first=7,
                                         extra={'SOURCE_DATE_EPOCH': '0'}), [0, 1])
         self.assertEqual(sorted(want), sorted(got))

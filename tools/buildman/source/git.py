@@ -35,10 +35,11 @@ VARIABLES = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE', 'GIT_OBJECT_DIRECTORY
              'GIT_NAMESPACE', 'GIT_SHALLOW_FILE', 'GIT_GRAFT_FILE', 'GIT_CEILING_DIRECTORIES')
 
 # Beginnings of the variables that git gets in the user's repository: where its
-# programs are, what he has set in place of a file, and how it gets to a server
+# programs are, what he has set in place of a file, how it gets to a server, and what
+# stands in for such circumstances in tests
 _OF_USER = ('GIT_ALLOW_PROTOCOL', 'GIT_ASKPASS', 'GIT_CONFIG', 'GIT_CURL', 'GIT_DISCOVERY',
             'GIT_EXEC_PATH', 'GIT_HTTP', 'GIT_PROXY', 'GIT_SSH', 'GIT_SSL', 'GIT_TERMINAL',
-            'GIT_TRACE')
+            'GIT_TEST', 'GIT_TRACE')
 
 # Variables with which git reads no configuration but a repository's own, and makes
 # repositories as we write them, whatever it makes by itself (since 2.28 and 2.45 it can
