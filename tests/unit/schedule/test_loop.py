@@ -2,7 +2,7 @@
 """The builder loop with workers that are made up: what depends on who says what when.
 
 All that a made-up worker has to say it says at once, in the thread of the loop: nothing
-waits, and a loop that would wait for ever fails.
+waits, time goes on when the loop waits for it, and a loop that would wait for ever fails.
 """
 
 from __future__ import annotations
@@ -45,13 +45,25 @@ Act = Callable[['Made', BoardJob], Iterable[Event]]
 
 
 class Events(queue.Queue):  # type: ignore[type-arg]
-    """The queue of the loop, for workers that have said all they ever will"""
+    """The queue of the loop, for workers that have said all they ever will; and its clock"""
+
+    now = 1000.0
+    hurry = False
 
     def get(self, block: bool = True, timeout: Optional[float] = None) -> Event:
-        if block and timeout is None and self.empty():
-            raise AssertionError('the loop waits, and nobody has anything to say')
-        event: Event = super().get(block, timeout)
+        if block and self.empty():
+            if timeout is None:
+                raise AssertionError('the loop waits, and nobody has anything to say')
+            if self.hurry and not timeout:
+                raise AssertionError('the loop does not wait')
+            self.hurry = not timeout
+            self.now += timeout
+        event: Event = super().get(False)
         return event
+
+    def monotonic(self) -> float:
+        """Return the time"""
+        return self.now
 
 
 def good(worker: Made, job: BoardJob) -> List[Event]:
@@ -151,12 +163,16 @@ class Case(unittest.TestCase):
     def builder(self, boards: str = 'a', commits: int = 1, settings: Optional[Settings] = None,
                 **kwargs: Any) -> Builder:
         """Return a loop; a board of upper case is for another architecture"""
-        jobs = tuple(BoardJob(Board(name, 'riscv' if name.isupper() else 'arm'),
+        jobs = tuple(BoardJob(Board(name, 'riscv' if name.isupper() else 'arm', soc='soc'),
                               tuple(range(commits)), Toolchain('arm', '/bin/cc', '/bin', ''))
                      for name in boards)
         self.status = Status(self.out)
         plan = Plan(jobs, COMMITS[:commits], settings or Settings(), tuple(range(commits)))
-        made = Builder(plan, self.tree, self.status, Events(),
+        events = Events()
+        patch = mock.patch.object(loop, 'time', events)
+        patch.start()
+        self.addCleanup(patch.stop)
+        made = Builder(plan, self.tree, self.status, events,
                        earlier=Earlier(plan, self.tree), **kwargs)
         made.add_listener(lambda event, fate: self.heard.append((event, fate)))
         return made
@@ -285,8 +301,22 @@ class OrdinaryTest(Case):
         worker = Made('w', idle)
         builder = self.builder()
         job = builder.plan.jobs[0]
-        builder.set_ticker(lambda: worker.say(good(worker, job)), 0.001)
+        ticks: List[float] = []
+
+        def tick() -> None:
+            ticks.append(loop.time.monotonic())
+            if len(ticks) == 3:
+                worker.say(good(worker, job))
+
+        builder.set_ticker(tick, 60.0)
         self.assertEqual(1, self.run_on(builder, worker).built)
+        self.assertEqual([1060.0, 1120.0, 1180.0], ticks)
+
+    def test_groups(self) -> None:
+        """With ccache, boards of one SoC belong together"""
+        for use, group in ((True, 'soc'), (False, '')):
+            builder = self.builder(settings=Settings(ccache=use))
+            self.assertEqual(group, builder.ledger.boards['a'].task.group)
 
     def test_said(self) -> None:
         """What machines say is shown, with their names"""
@@ -421,6 +451,16 @@ class MachineTest(Case):
         self.assertEqual((['a'], ['a'], 1), (first.boards, second.boards, report.built))
         self.assertEqual(["[one] 'a' not finished: No space left"], report.notes)
 
+    def test_nobody_else(self) -> None:
+        """A board that waits for another machine is offered again when that does not come"""
+        def once(worker: Made, job: BoardJob) -> List[Event]:
+            return [worker.done(job, 'full')] if len(worker.boards) == 1 else good(worker, job)
+
+        first, away = Made('one', once), Made('two', late=True)
+        away.first = [WorkerGone('two', 'busy')]
+        report = self.build('a', first, away)
+        self.assertEqual((['a', 'a'], 1, {}), (first.boards, report.built, report.missing))
+
     def test_idle_gets_it(self) -> None:
         """A board that comes back goes to one that waits for nothing else; a caller's workers
         keep what they have until then
@@ -442,11 +482,12 @@ class MachineTest(Case):
         """Boards wait for a machine that is on its way, and are given up when it stays away"""
         first, coming = Made('one', archs=['arm']), Made('two', late=True)
         builder = self.builder('aB')
-        unknown: List[int] = []
-        builder.add_listener(lambda event, fate: unknown.append(builder.scheduler.unknown))
-        report = self.run_on(builder, first, coming)
         # How many may turn out to be faster
-        self.assertEqual([1, 0], list(dict.fromkeys(unknown)))
+        unknown: List[Tuple[bool, int]] = []
+        builder.add_listener(lambda event, fate: unknown.append(
+            (isinstance(event, WorkerComing), builder.scheduler.unknown)))
+        report = self.run_on(builder, first, coming)
+        self.assertEqual([(False, 1), (True, 0), (False, 0)], list(dict.fromkeys(unknown)))
         self.assertEqual((2, ['a'], ['B']), (report.built, first.boards, coming.boards))
         away = Made('two', late=True)
         away.first = [WorkerGone('two', 'busy')]
@@ -683,18 +724,19 @@ class UnbuiltTest(Case):
     def test_hungry(self) -> None:
         """One that got nothing, as others seemed faster, is asked again"""
         slow, fast = Made('slow', idle), Made('fast', idle, speed=1000.0)
-        asked: List[str] = []
-        builder = self.builder('a', weigh=lambda boards: {'a': (0.01, 0.01)})
+        asked: List[float] = []
+        builder = self.builder('a', weigh=lambda boards: {'a': (9.0, 9.0)})
         real = builder.scheduler.next_for
 
         def next_for(name: str) -> Any:
-            asked.append(name)
-            if asked.count('slow') == 3:
-                fast.say(good(fast, builder.plan.jobs[0]))
+            if name == 'slow':
+                asked.append(loop.time.monotonic())
+                if len(asked) == 5:
+                    fast.say(good(fast, builder.plan.jobs[0]))
             return real(name)
 
-        with mock.patch.object(loop, 'HUNGRY_SECONDS', 0.0), \
-                mock.patch.object(builder.scheduler, 'next_for', side_effect=next_for):
+        with mock.patch.object(builder.scheduler, 'next_for', side_effect=next_for):
             report = self.run_on(builder, fast, slow)
         self.assertEqual(1, report.built)
-        self.assertGreaterEqual(asked.count('slow'), 3)
+        # When it joins, then every two seconds
+        self.assertEqual([1000.0, 1000.0, 1002.0, 1004.0, 1006.0], asked[:5])

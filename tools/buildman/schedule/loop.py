@@ -394,7 +394,6 @@ class Builder:
             self.ledger.expect(event.worker, event.slots, event.archs, event.speed)
         elif isinstance(event, WorkerReady):
             self._join(self._workers[event.worker])
-            self._changed = True
         elif isinstance(event, Started):
             self.ledger.started(event.worker, event.target, event.attempt)
         elif isinstance(event, Said):
@@ -506,7 +505,6 @@ class Builder:
         self.aftermath.note(name, time.monotonic() - self._began, f'was {what}', owed)
         for board in owed:
             self._workers[name].cancel(board)
-        self._changed = True
 
     def _discard_late(self) -> None:
         """Discard results that came when nothing was open any more, as a board was built twice"""
