@@ -269,6 +269,7 @@ class OrdinaryTest(Case):
         """With other machines, each result says who built it"""
         self.build('aB', Made('', archs=['arm']), Made('far', archs=['riscv']), host='here')
         self.assertEqual(('here\n', 'far\n'), (self.read('a', 'host'), self.read('B', 'host')))
+        self.assertRegex(self.out.getvalue(), r'(?s) a\n.* B \[far\]\n')
 
     def test_earlier(self) -> None:
         """What is there is not built again, unless it is to be"""
@@ -368,7 +369,7 @@ class MachineTest(Case):
         self.assertEqual(('infra', ''), (self.fates()[('one', 'a', 0)],
                                          self.fates()[('two', 'a', 0)]))
         # Told once, however many boards meet it
-        self.assertEqual(1, sum(KILLED.text in note for note in report.notes))
+        self.assertEqual([f"[one] 'a' failed as {KILLED}; tried again"], report.notes)
         self.assertEqual(1, sum(isinstance(event, Said) for event, _ in self.heard))
 
     def test_killed_make(self) -> None:
@@ -379,6 +380,11 @@ class MachineTest(Case):
         self.assertIn(KILLED.text, report.missing['a'][1])
         self.assertEqual((None, 100), (self.read('a', 'done'),
                                        exit_status(self.status, report, False)))
+
+        # Each attempt has a reason of its own
+        report = self.build('c', Made('w', lambda worker, job: (
+            bad(worker, job) if len(worker.boards) == 1 else [worker.done(job)])))
+        self.assertRegex(report.missing['c'][1], f"{KILLED} on w; worker 'w' did not finish it$")
 
         def lacking(worker: Made, job: BoardJob) -> List[Event]:
             return [worker.built(job, 0, return_code=2, infra=LACKING), worker.done(job)]
