@@ -36,7 +36,7 @@ from buildman.agent import survey
 from buildman.demo import sample
 from buildman.remote import scripts, ssh
 from buildman.results import durations
-from buildman.wire import codec
+from buildman.wire import messages
 
 # Stands for all that runs on a machine but the worker
 SHELL = '''#!/bin/sh
@@ -120,7 +120,7 @@ def result_line():
              'toolchain': b'gcc /usr/bin/gcc\n', 'out-cmd': b'make\n', 'out-env': b'A="b"' * 40,
              'u-boot.sizes': b'00000010 T a_function_of_u_boot\n' * 300,
              'u-boot.objdump': b'  0 .text 00001000 00000000\n' * 30}
-    text = codec.encode(codec.BuildResult(
+    text = messages.encode(messages.BuildResult(
         board='@BOARD@', commit_upto=7777, return_code=0, stdout='', stderr='',
         sizes='  1 2 3 4 5 u-boot 00000001\n', load_avg=0.5, files=files, seconds=5555.5))
     text = text.decode() if isinstance(text, bytes) else text

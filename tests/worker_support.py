@@ -16,7 +16,7 @@ import support
 
 from buildman.agent import lock
 from buildman.remote import scripts
-from buildman.wire import codec
+from buildman.wire import messages
 
 COMMAND = os.path.join(support.TOOLS, 'buildman', 'buildman')
 
@@ -66,9 +66,9 @@ class WorkerProcess:
         """Send a command as an older boss spells it."""
         self.write(json.dumps({'cmd': cmd, **fields}).encode() + b'\n')
 
-    def send_message(self, msg: codec.Message) -> None:
+    def send_message(self, msg: messages.Message) -> None:
         """Send a command as ours does."""
-        self.write(codec.encode(msg))
+        self.write(messages.encode(msg))
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -182,11 +182,11 @@ class WorkerCase(support.SampleCase):
         """Return a worker of ours that has these commits ready for boards."""
         worker = self.start(self.work_dir, self.owner.run, heartbeat, extra=extra)
         worker.until('ready')
-        worker.send_message(codec.Configure(
+        worker.send_message(messages.Configure(
             dict(settings or {}), self.gcc, {'settings': dict(settings or {})},
-            codec.PROTOCOL_VERSION))
+            messages.PROTOCOL_VERSION))
         worker.until('configure_done')
-        worker.send_message(codec.BuildPrepare(
+        worker.send_message(messages.BuildPrepare(
             self.tree.commits[first:first + count], boards))
         worker.until('build_prepare_done')
         return worker

@@ -20,7 +20,7 @@ from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
 from buildman.results.tree import ResultTree
 from buildman.schedule.loop import Builder
 from buildman.schedule.progress import Status
-from buildman.wire import codec
+from buildman.wire import messages
 
 # What says how the compiler was called
 WORDS = ('out-cmd', 'out-env')
@@ -172,8 +172,8 @@ class TestParts(unittest.TestCase):
 
     def test_message(self) -> None:
         """The figures cross in the last message, which older peers can read"""
-        message = codec.QuitAck(3, 4)
-        line = codec.encode(message)
+        message = messages.QuitAck(3, 4)
+        line = messages.encode(message)
         self.assertIn(b'"cache_hits"', line)
         self.assertEqual(str(ccache.Use(3, 1)), 'ccache had 3 of 4 objects (75%)')
         self.assertEqual(str(ccache.Use(0, 0)), 'ccache had 0 of 0 objects')

@@ -16,7 +16,7 @@ from dist_support import LOGS, DistCase, read
 from buildman.cli import cmdline, control
 from buildman.core.plan import Settings
 from buildman.demo import sample
-from buildman.wire import codec
+from buildman.wire import messages
 
 # A value for each type that is not the default
 OTHER: Dict[type, Any] = {str: 'other', int: 7, tuple: ('LTO', '~NET')}
@@ -123,8 +123,8 @@ class TestAllSettings(DistCase):
                      else OTHER[type(field.default)])
             with self.subTest(field=field.name):
                 sent = dataclasses.replace(Settings(), **{field.name: value})
-                line = codec.encode(codec.Configure(
-                    sent.to_dict(), {}, {'settings': sent.to_dict()}, codec.PROTOCOL_VERSION))
+                line = messages.encode(messages.Configure(
+                    sent.to_dict(), {}, {'settings': sent.to_dict()}, messages.PROTOCOL_VERSION))
                 got = json.loads(line)
                 self.assertEqual(sent, Settings.from_dict(got['settings']))
                 self.assertEqual(sent, Settings.from_dict(got['plan']['settings']))

@@ -18,7 +18,7 @@ import support
 from worker_support import COMMAND, WorkerCase, WorkerProcess
 
 from buildman.remote import scripts
-from buildman.wire import codec
+from buildman.wire import messages
 
 # What an older boss knows, and the fields of a result that it gets
 TABLE = {'ready', 'setup_done', 'configure_done', 'build_started', 'worktree_created',
@@ -139,7 +139,7 @@ class ResultTest(WorkerCase):
         tree: Dict[str, bytes] = {}
         pieces: Dict[str, bytes] = {}
         for target, arch in self.BOARDS:
-            worker.send_message(codec.BuildBoard(target, arch, tuple(commits)))
+            worker.send_message(messages.BuildBoard(target, arch, tuple(commits)))
         left = {target for target, _ in self.BOARDS}
         while left:
             msg = worker.next()
@@ -152,8 +152,8 @@ class ResultTest(WorkerCase):
                     self.assertEqual(msg['sha256'], hashlib.sha256(pieces[path]).hexdigest())
                     tree[path] = pieces[path]
             elif msg['resp'] == 'build_result':
-                decoded = codec.decode_response(dict(msg))
-                assert isinstance(decoded, codec.BuildResult), decoded
+                decoded = messages.decode_response(dict(msg))
+                assert isinstance(decoded, messages.BuildResult), decoded
                 tree.update({f'{folder}/{name}': data for name, data in decoded.files.items()})
                 tree[f'{folder}/done'] = str(decoded.return_code).encode()
                 tree[f'{folder}/log'] = decoded.stdout.encode()
@@ -188,7 +188,7 @@ class ResultTest(WorkerCase):
     def test_some_commits(self) -> None:
         """Commits that are there already are built again."""
         worker = self.prepared(count=3)
-        worker.send_message(codec.BuildBoard('anvil', 'arm', (1,)))
+        worker.send_message(messages.BuildBoard('anvil', 'arm', (1,)))
         worker.until('board_done', board='anvil')
         self.assertEqual([1], [msg['commit_upto'] for msg in worker.seen
                                if msg['resp'] == 'build_result'])
@@ -199,23 +199,23 @@ class ResultTest(WorkerCase):
         sha = hashlib.sha256(data).hexdigest()
         worker = self.start()
         worker.until('ready')
-        worker.send_message(codec.Setup(self.work_dir, codec.PROTOCOL_VERSION))
+        worker.send_message(messages.Setup(self.work_dir, messages.PROTOCOL_VERSION))
         worker.until('setup_done')
-        worker.send_message(codec.NeedBlobs((sha,)))
+        worker.send_message(messages.NeedBlobs((sha,)))
         self.assertEqual([sha], worker.until('blobs_missing')['sha256s'])
         half = len(data) // 2
-        worker.send_message(codec.PutBlob(sha, 0, data[:half], False))
-        worker.send_message(codec.PutBlob(sha, half, data[half:], True))
+        worker.send_message(messages.PutBlob(sha, 0, data[:half], False))
+        worker.send_message(messages.PutBlob(sha, half, data[half:], True))
         worker.until('blob_done', sha256=sha)
-        worker.send_message(codec.NeedBlobs((sha,)))
+        worker.send_message(messages.NeedBlobs((sha,)))
         self.assertEqual([], worker.until('blobs_missing')['sha256s'])
         knobs = self.write_knobs('sandbox', 'show BL31')
-        worker.send_message(codec.Configure({}, {}, {'settings': {}, 'env': {
-            'BL31': f'@blob:{sha}/bl31.elf@', **knobs}}, codec.PROTOCOL_VERSION))
+        worker.send_message(messages.Configure({}, {}, {'settings': {}, 'env': {
+            'BL31': f'@blob:{sha}/bl31.elf@', **knobs}}, messages.PROTOCOL_VERSION))
         worker.until('configure_done')
-        worker.send_message(codec.BuildPrepare(self.tree.commits[:1], 1))
+        worker.send_message(messages.BuildPrepare(self.tree.commits[:1], 1))
         worker.until('build_prepare_done')
-        worker.send_message(codec.BuildBoard('sandbox', 'sandbox'))
+        worker.send_message(messages.BuildBoard('sandbox', 'sandbox'))
         path = worker.until('build_result')['stdout'].strip().rpartition('=')[2]
         with open(path, 'rb') as inf:
             self.assertEqual(data, inf.read())
@@ -225,10 +225,10 @@ class ResultTest(WorkerCase):
         """A file that arrives damaged is built into an image."""
         worker = self.start()
         worker.until('ready')
-        worker.send_message(codec.Setup(self.work_dir, codec.PROTOCOL_VERSION))
-        worker.send_message(codec.PutBlob('a' * 64, 0, b'other', True))
+        worker.send_message(messages.Setup(self.work_dir, messages.PROTOCOL_VERSION))
+        worker.send_message(messages.PutBlob('a' * 64, 0, b'other', True))
         worker.until('error')
-        worker.send_message(codec.NeedBlobs(('a' * 64,)))
+        worker.send_message(messages.NeedBlobs(('a' * 64,)))
         self.assertEqual(['a' * 64], worker.until('blobs_missing')['sha256s'])
 
 
@@ -248,7 +248,7 @@ class CommandTest(WorkerCase):
         worker = self.start(argv=[sys.executable, '-c', noisy, support.TOOLS, self.work_dir,
                                   self.owner.run])
         worker.until('ready')
-        worker.send_message(codec.BuildPrepare(self.tree.commits[:1], 1))
+        worker.send_message(messages.BuildPrepare(self.tree.commits[:1], 1))
         worker.until('build_prepare_done')
         worker.send('quit')
         worker.until('quit_ack')
@@ -262,7 +262,7 @@ class CommandTest(WorkerCase):
         """A boss that has gone mad must not leave a crashed worker's lock and builds."""
         rng = random.Random(7)
         worker = self.prepared()
-        kinds = [*codec.COMMANDS, 'nonsense', '']
+        kinds = [*messages.COMMANDS, 'nonsense', '']
         kinds.remove('quit')
         values: List[Any] = [None, 0, -1, 1 << 70, 'x', '../x', [], {}, [1, 'a'], True, 1e308,
                              '\ud800', {'a': {'b': []}}, ['0' * 40]]
@@ -282,9 +282,9 @@ class CommandTest(WorkerCase):
         lines += ['[' * 100_000, '"' + 'x' * 100_000, '{"cmd": "ping"', 'null', '1']
         worker.write(b''.join(line.encode('utf-8', 'surrogatepass').replace(b'\n', b' ') + b'\n'
                               for line in lines))
-        worker.send_message(codec.Configure({}, self.gcc, {'settings': {}},
-                                               codec.PROTOCOL_VERSION))
-        worker.send_message(codec.BuildBoard('anvil', 'arm', (0,)))
+        worker.send_message(messages.Configure({}, self.gcc, {'settings': {}},
+                                               messages.PROTOCOL_VERSION))
+        worker.send_message(messages.BuildBoard('anvil', 'arm', (0,)))
         self.assertEqual(0, worker.until('build_result', board='anvil')['return_code'])
         worker.send('quit')
         worker.until('quit_ack')
@@ -296,14 +296,14 @@ class CommandTest(WorkerCase):
         worker = self.prepared()
         for board, arch, commits in (('anvil', 'xtensa', None), ('../anvil', 'arm', None),
                                      ('anvil', 'arm', (5,)), ('-x', 'arm', None)):
-            worker.send_message(codec.BuildBoard(board, arch, commits))
+            worker.send_message(messages.BuildBoard(board, arch, commits))
             self.assertEqual(board, worker.until('error')['board'])
             worker.until('board_done', board=board)
         # What a board of -X is made of becomes words of make
         for base, fragments in (('../anvil', ()), ('-x', ()), ('SHELL=x', ()),
                                 ('anvil', ('/tmp/x.config',)), ('anvil', ('-fx',)),
                                 ('anvil', ('quiet.config', ''))):
-            worker.send_message(codec.BuildBoard('x,anvil', 'arm', (0,), base=base,
+            worker.send_message(messages.BuildBoard('x,anvil', 'arm', (0,), base=base,
                                                     fragments=fragments))
             self.assertIn('is not a board', worker.until('error', board='x,anvil')['msg'])
             worker.until('board_done', board='x,anvil')
@@ -312,8 +312,8 @@ class CommandTest(WorkerCase):
         """The same, from a boss that forgot a step."""
         worker = self.start()
         worker.until('ready')
-        worker.send_message(codec.Setup(self.work_dir, codec.PROTOCOL_VERSION))
-        worker.send_message(codec.BuildBoard('anvil', 'arm'))
+        worker.send_message(messages.Setup(self.work_dir, messages.PROTOCOL_VERSION))
+        worker.send_message(messages.BuildBoard('anvil', 'arm'))
         self.assertIn('build_prepare', worker.until('error')['msg'])
         worker.until('board_done', board='anvil')
 
@@ -321,29 +321,29 @@ class CommandTest(WorkerCase):
         """A commit that was not pushed is named, rather than silence."""
         worker = self.start()
         worker.until('ready')
-        worker.send_message(codec.Setup(self.work_dir, codec.PROTOCOL_VERSION))
-        worker.send_message(codec.BuildPrepare(('1' * 40,), 1))
+        worker.send_message(messages.Setup(self.work_dir, messages.PROTOCOL_VERSION))
+        worker.send_message(messages.BuildPrepare(('1' * 40,), 1))
         self.assertIn('1' * 40, worker.until('error')['msg'])
 
     def test_prepare_again(self) -> None:
         """A second series on the same worker gets the first one's results."""
         worker = self.prepared(count=1)
-        worker.send_message(codec.BuildBoard('anvil', 'arm'))
+        worker.send_message(messages.BuildBoard('anvil', 'arm'))
         worker.until('board_done')
-        worker.send_message(codec.BuildPrepare(self.tree.commits[2:4], 2))
+        worker.send_message(messages.BuildPrepare(self.tree.commits[2:4], 2))
         worker.until('build_prepare_done')
-        worker.send_message(codec.BuildBoard('anvil', 'arm'))
+        worker.send_message(messages.BuildBoard('anvil', 'arm'))
         self.assertEqual({2}, {msg['return_code'] for msg in worker.results(2).values()})
 
     def test_cancel(self) -> None:
         """A board that another machine has built goes on here; all that is told has its attempt."""
         knobs = self.write_knobs('anvil', 'hang deaf')
         worker = self.prepared(extra=knobs, boards=1)
-        worker.send_message(codec.BuildBoard('anvil', 'arm', attempt=3))
+        worker.send_message(messages.BuildBoard('anvil', 'arm', attempt=3))
         worker.until('started', board='anvil', attempt=3)
-        worker.send_message(codec.Cancel('anvil'))
-        worker.send_message(codec.BuildBoard('anvil', 'none', attempt=4))
-        worker.send_message(codec.BuildBoard('rocket', 'aarch64', attempt=5))
+        worker.send_message(messages.Cancel('anvil'))
+        worker.send_message(messages.BuildBoard('anvil', 'none', attempt=4))
+        worker.send_message(messages.BuildBoard('rocket', 'aarch64', attempt=5))
         self.assertEqual(0, worker.until('build_result')['return_code'])
         worker.until('board_done', board='rocket')
         told = {(msg['resp'], msg['board'], msg['attempt']) for msg in worker.seen
@@ -357,9 +357,9 @@ class CommandTest(WorkerCase):
     def test_large_output(self) -> None:
         """A board that prints without end kills every worker that tries it."""
         worker = self.prepared(extra=self.write_knobs('anvil', 'noise 20000'), count=1)
-        worker.send_message(codec.BuildBoard('anvil', 'arm'))
-        msg = codec.decode_response(dict(worker.until('build_result')))
-        assert isinstance(msg, codec.BuildResult)
+        worker.send_message(messages.BuildBoard('anvil', 'arm'))
+        msg = messages.decode_response(dict(worker.until('build_result')))
+        assert isinstance(msg, messages.BuildResult)
         self.assertIn('left out', msg.stdout)
         self.assertEqual(0, msg.return_code)
 
@@ -421,13 +421,13 @@ class ShippedTest(WorkerCase):
         worker = self.start(argv=['env', '-i', f'HOME={home}', f'{support.MARK}={self.marker}',
                                   f'PATH={bare}:/usr/bin:/bin', 'sh', '-c', script], cwd=home)
         ready = worker.until('ready')
-        self.assertEqual(codec.PROTOCOL_VERSION, ready['version'])
-        worker.send_message(codec.Configure({}, self.gcc, {'settings': {}, 'env': {}},
-                                               codec.PROTOCOL_VERSION))
+        self.assertEqual(messages.PROTOCOL_VERSION, ready['version'])
+        worker.send_message(messages.Configure({}, self.gcc, {'settings': {}, 'env': {}},
+                                               messages.PROTOCOL_VERSION))
         worker.until('configure_done')
-        worker.send_message(codec.BuildPrepare(self.tree.commits[:1], 1))
+        worker.send_message(messages.BuildPrepare(self.tree.commits[:1], 1))
         worker.until('build_prepare_done')
-        worker.send_message(codec.BuildBoard('anvil', 'arm'))
+        worker.send_message(messages.BuildBoard('anvil', 'arm'))
         self.assertEqual(0, worker.until('build_result')['return_code'])
         worker.send('quit')
         worker.until('quit_ack')

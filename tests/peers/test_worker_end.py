@@ -11,7 +11,7 @@ import sys
 from worker_support import COMMAND, WorkerCase, WorkerProcess
 
 from buildman.agent import lock
-from buildman.wire import codec
+from buildman.wire import messages
 
 
 class EndTest(WorkerCase):
@@ -22,7 +22,7 @@ class EndTest(WorkerCase):
         here = self.out('here')
         worker = self.prepared(extra=self.write_knobs('anvil', f'signal {here}', knob),
                                heartbeat=heartbeat)
-        worker.send_message(codec.BuildBoard('anvil', 'arm'))
+        worker.send_message(messages.BuildBoard('anvil', 'arm'))
         worker.until('started')
         while not os.path.exists(here):
             worker.proc.poll()

@@ -32,7 +32,7 @@ from buildman.core.errors import BuildmanError
 from buildman.remote import identity, scripts, ssh
 from buildman.remote.connection import END_TIME, BossError, Connection
 from buildman.source import git
-from buildman.wire import codec
+from buildman.wire import messages
 from u_boot_pylib import command
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ class RemoteWorker(Connection):
             BossError: the connection has ended, or nothing came for
                 BUILD_TIMEOUT seconds
         """
-        return codec.as_received(self._next())
+        return messages.as_received(self._next())
 
     def configure(self, settings: Mapping[str, Any],
                   plan: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
@@ -264,14 +264,14 @@ class RemoteWorker(Connection):
         Raises:
             BossError: it refuses, or the connection has ended
         """
-        self.send(codec.Configure(dict(settings), dict(self.toolchains), dict(plan or {}),
-                                     codec.PROTOCOL_VERSION))
+        self.send(messages.Configure(dict(settings), dict(self.toolchains), dict(plan or {}),
+                                     messages.PROTOCOL_VERSION))
         while True:
             msg = self._next()
-            if isinstance(msg, codec.ErrorMsg):
+            if isinstance(msg, messages.ErrorMsg):
                 raise BossError(f'{self.name}: cannot configure: {msg.msg}')
-            if isinstance(msg, codec.ConfigureDone):
-                return codec.as_received(msg)
+            if isinstance(msg, messages.ConfigureDone):
+                return messages.as_received(msg)
 
     def build_prepare(self, commits: Optional[Sequence[Any]]) -> None:
         """Have the worker make its worktrees; answers come by recv().
@@ -281,11 +281,11 @@ class RemoteWorker(Connection):
                 source as it was pushed
         """
         hashes = tuple(_hash_of(commit) for commit in commits) if commits else (None,)
-        self.send(codec.BuildPrepare(hashes, self.max_boards))
+        self.send(messages.BuildPrepare(hashes, self.max_boards))
 
     def build_board(self, board: str, arch: str) -> None:
         """Have the worker build a board at all commits."""
-        self.send(codec.BuildBoard(board, arch))
+        self.send(messages.BuildBoard(board, arch))
 
     def build_boards(self, boards: Iterable[Any], commits: Optional[Sequence[Any]]) -> None:
         """Have the worker build several boards, then say so.
@@ -294,13 +294,13 @@ class RemoteWorker(Connection):
             boards: with `target` and `arch` each, or {'board':, 'arch':}
             commits: as for build_prepare()
         """
-        items = tuple(codec.BuildBoard(*_board_of(board)) for board in boards)
+        items = tuple(messages.BuildBoard(*_board_of(board)) for board in boards)
         hashes = tuple(_hash_of(commit) for commit in commits) if commits else (None,)
-        self.send(codec.BuildBoards(items, hashes))
+        self.send(messages.BuildBoards(items, hashes))
 
     def build_done(self) -> None:
         """Tell the worker that no more boards come."""
-        self.send(codec.FinishBuild())
+        self.send(messages.FinishBuild())
 
     def quit(self) -> Dict[str, Any]:
         """Ask the worker to end, free the machine and return the worker's answer.
@@ -311,12 +311,12 @@ class RemoteWorker(Connection):
         self.closing = True
         try:
             self.divert(None)
-            self.send(codec.Quit())
+            self.send(messages.Quit())
             deadline = time.monotonic() + QUIT_TIME
             while True:
                 msg = self._next(max(0.0, deadline - time.monotonic()))
-                if isinstance(msg, codec.QuitAck):
-                    return codec.as_received(msg)
+                if isinstance(msg, messages.QuitAck):
+                    return messages.as_received(msg)
         finally:
             self.close()
             with contextlib.suppress(BuildmanError):

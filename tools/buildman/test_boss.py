@@ -28,7 +28,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 
 from buildman import boss, machine, worker
 from buildman.core.errors import BuildmanError
-from buildman.wire import codec
+from buildman.wire import messages
 from u_boot_pylib import command, terminal
 
 READY = {'resp': 'ready', 'nthreads': 8, 'slots': 4}
@@ -473,8 +473,8 @@ class RemoteWorkerTest(BossCase):
         wrk.divert(got.put)
         proc.lines.put(wire({'resp': 'configure_done'})[0])
         proc.lines.put(b'')
-        self.assertIsInstance(got.get(timeout=10), codec.Heartbeat)
-        self.assertIsInstance(got.get(timeout=10), codec.ConfigureDone)
+        self.assertIsInstance(got.get(timeout=10), messages.Heartbeat)
+        self.assertIsInstance(got.get(timeout=10), messages.ConfigureDone)
         self.assertIsNone(got.get(timeout=10))
 
     def test_bad_host(self) -> None:

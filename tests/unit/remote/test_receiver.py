@@ -12,7 +12,7 @@ from buildman.core import events
 from buildman.core.outcome import Failure, FailureKind
 from buildman.remote.logs import WorkerLog
 from buildman.remote.receiver import Receiver
-from buildman.wire import codec
+from buildman.wire import messages
 
 
 class TestReceiver(unittest.TestCase):
@@ -31,12 +31,13 @@ class TestReceiver(unittest.TestCase):
         """What is of an earlier attempt is neither kept nor taken for the end of this one"""
         self.receiver.expect('b', (0, 1), 1)
         self.receiver.expect('b', (1,), 2)
-        def result(upto: int, attempt: int) -> codec.BuildResult:
-            return codec.BuildResult('b', upto, 0, attempt=attempt)
+        def result(upto: int, attempt: int) -> messages.BuildResult:
+            return messages.BuildResult('b', upto, 0, attempt=attempt)
 
-        for msg in (result(0, 1), result(0, 1), result(0, 2), result(1, 0),
-                    codec.BoardDone('b', 1), codec.BoardDone('b', 1), result(1, 1), result(1, 2),
-                    codec.BoardDone('b', 2), codec.BoardDone('b'), codec.BoardDone('nosuch', 1)):
+        done = messages.BoardDone
+        for msg in (result(0, 1), result(0, 1), result(0, 2), result(1, 0), done('b', 1),
+                    done('b', 1), result(1, 1), result(1, 2), done('b', 2), done('b'),
+                    done('nosuch', 1)):
             self.receiver.take(msg)
         self.assertEqual(
             [('Built', 1), ('BoardDone', 1), ('Built', 2), ('BoardDone', 2)],
@@ -52,8 +53,8 @@ class TestReceiver(unittest.TestCase):
                 ('a command was not found (bison)', '',
                  Failure(FailureKind.NO_COMMAND, 'a command was not found (bison)'))):
             self.receiver.expect('b', (0,))
-            line = codec.encode(codec.BuildResult('b', 0, 2, infra=text, infra_kind=kind))
-            self.receiver.take(codec.decode_response(line[len(codec.RESPONSE_PREFIX):]))
+            line = messages.encode(messages.BuildResult('b', 0, 2, infra=text, infra_kind=kind))
+            self.receiver.take(messages.decode_response(line[len(messages.RESPONSE_PREFIX):]))
             built = self.events.pop()
             assert isinstance(built, events.Built)
             self.assertEqual(want, built.outcome.infra)

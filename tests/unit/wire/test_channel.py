@@ -13,7 +13,7 @@ import time
 import unittest
 from unittest import mock
 
-from buildman.wire import channel, codec, fields
+from buildman.wire import channel, fields, messages
 
 WAIT = 20       # seconds; only a failing test ever waits for so long
 
@@ -667,24 +667,24 @@ class TestChannel(unittest.TestCase):
     def test_dialogue(self):
         proc = subprocess.Popen([sys.executable, '-c', PEER], stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE)
-        messages, noise, ended = queue.Queue(), [], queue.Queue()
+        received, noise, ended = queue.Queue(), [], queue.Queue()
         times = iter(range(1000))
         chan = channel.Channel(proc.stdout, proc.stdin, from_worker=True,
-                               on_message=messages.put, on_noise=noise.append, on_end=ended.put,
+                               on_message=received.put, on_noise=noise.append, on_end=ended.put,
                                name='peer', clock=lambda: next(times))
         chan.start()
         before = chan.last_heard
-        ready = messages.get(timeout=WAIT)
-        self.assertEqual(ready, codec.Ready(nthreads=3, slots=1, version=1))
+        ready = received.get(timeout=WAIT)
+        self.assertEqual(ready, messages.Ready(nthreads=3, slots=1, version=1))
         self.assertGreater(chan.last_heard, before)
         # Nothing that an older peer does not know goes out before that is known
-        self.assertEqual(chan.send(codec.Ping()), 0)
+        self.assertEqual(chan.send(messages.Ping()), 0)
         chan.version = ready.version
-        self.assertGreater(chan.send(codec.Ping()), 0)
-        self.assertEqual(messages.get(timeout=WAIT), codec.ErrorMsg('ping'))
-        self.assertIsInstance(messages.get(timeout=WAIT), codec.Malformed)
-        chan.send(codec.Quit())
-        self.assertEqual(messages.get(timeout=WAIT), codec.QuitAck())
+        self.assertGreater(chan.send(messages.Ping()), 0)
+        self.assertEqual(received.get(timeout=WAIT), messages.ErrorMsg('ping'))
+        self.assertIsInstance(received.get(timeout=WAIT), messages.Malformed)
+        chan.send(messages.Quit())
+        self.assertEqual(received.get(timeout=WAIT), messages.QuitAck())
         self.assertEqual(ended.get(timeout=WAIT), '')
         self.assertEqual(noise, ['Last login: today'])
         self.assertEqual(chan.bytes_sent, 32)
@@ -692,7 +692,7 @@ class TestChannel(unittest.TestCase):
         chan.close()
         chan.close()
         with self.assertRaisesRegex(channel.ChannelError, 'closed'):
-            chan.send(codec.Quit())
+            chan.send(messages.Quit())
         self.assertEqual(proc.wait(WAIT), 0)
         proc.stdin.close()
         proc.stdout.close()
@@ -700,15 +700,15 @@ class TestChannel(unittest.TestCase):
     def test_worker_end(self):
         """The worker reads commands without prefix and is told of a line that is too long."""
         fd_r, fd_w = os.pipe()
-        messages, ended = queue.Queue(), queue.Queue()
-        chan = channel.Channel(fd_r, io.BytesIO(), from_worker=False, on_message=messages.put,
+        received, ended = queue.Queue(), queue.Queue()
+        chan = channel.Channel(fd_r, io.BytesIO(), from_worker=False, on_message=received.put,
                                on_end=ended.put, max_line=100)
         chan.start()
         os.write(fd_w, b'{"cmd": "quit"}\n\n' + b'x' * 200 + b'\n{"cmd": "ping"}\n')
         os.close(fd_w)
-        self.assertEqual(messages.get(timeout=WAIT), codec.Quit())
-        self.assertEqual(messages.get(timeout=WAIT), codec.Malformed('a line of 200 bytes'))
-        self.assertEqual(messages.get(timeout=WAIT), codec.Ping())
+        self.assertEqual(received.get(timeout=WAIT), messages.Quit())
+        self.assertEqual(received.get(timeout=WAIT), messages.Malformed('a line of 200 bytes'))
+        self.assertEqual(received.get(timeout=WAIT), messages.Ping())
         self.assertEqual(ended.get(timeout=WAIT), '')
         chan.close()
         os.close(fd_r)

@@ -10,12 +10,12 @@ from typing import Callable
 
 from buildman.build import artifacts
 from buildman.core.outcome import Failure, FailureKind, Outcome
-from buildman.wire import codec
+from buildman.wire import messages
 
 # Bytes of an image that travel in one message
 PIECE_SIZE = 1 << 20
 
-Send = Callable[[codec.Message], None]
+Send = Callable[[messages.Message], None]
 
 
 def send_result(send: Send, outcome: Outcome, attempt: int, with_images: bool) -> None:
@@ -36,7 +36,7 @@ def send_result(send: Send, outcome: Outcome, attempt: int, with_images: bool) -
             infra = infra or Failure(FailureKind.NO_RESULT,
                                      f'an image cannot be read: {exc.strerror}')
     outcome.drop_images()
-    result = codec.BuildResult(
+    result = messages.BuildResult(
         board=outcome.target, commit_upto=outcome.commit_upto,
         return_code=outcome.return_code, stdout=outcome.stdout,
         stderr=outcome.stderr, sizes=outcome.sizes, load_avg=os.getloadavg()[0],
@@ -56,7 +56,7 @@ def _send_image(send: Send, outcome: Outcome, attempt: int, name: str, path: str
     """Send one image in pieces; of one that nobody takes, how large it is"""
     stat = os.stat(path)
     if stat.st_size > artifacts.MAX_IMAGE:
-        send(codec.FilePiece(outcome.target, outcome.commit_upto, name, 0, b'', True,
+        send(messages.FilePiece(outcome.target, outcome.commit_upto, name, 0, b'', True,
                              stat.st_size, attempt=attempt))
         return
     digest = hashlib.sha256()
@@ -66,7 +66,7 @@ def _send_image(send: Send, outcome: Outcome, attempt: int, name: str, path: str
             data = inf.read(PIECE_SIZE)
             digest.update(data)
             last = offset + len(data) >= stat.st_size or not data
-            send(codec.FilePiece(
+            send(messages.FilePiece(
                 outcome.target, outcome.commit_upto, name, offset, data, last,
                 stat.st_size, digest.hexdigest() if last else '', stat.st_mode & 0o777,
                 attempt))

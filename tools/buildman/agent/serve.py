@@ -34,9 +34,9 @@ from buildman.core.errors import BuildmanError
 from buildman.core.plan import Board, BoardJob, Commit, Settings, Toolchain
 from buildman.process.processors import cpu_count
 from buildman.source import git, origin
-from buildman.wire import codec
+from buildman.wire import messages
 from buildman.wire.channel import Channel, ChannelError
-from buildman.wire.codec import RESPONSE_PREFIX
+from buildman.wire.messages import RESPONSE_PREFIX
 
 __all__ = ['RESPONSE_PREFIX', 'Worker', 'main']
 
@@ -66,14 +66,14 @@ class _Told:
     event: events.Event
 
 
-_Item = Union[codec.Message, _Told, _Tick, _End]
+_Item = Union[messages.Message, _Told, _Tick, _End]
 
 
 class Worker:
     """One worker: takes commands, builds boards, sends results."""
 
     def __init__(self, incoming: int, outgoing: int, work_dir: str = '', run: str = '',
-                 heartbeat: float = codec.HEARTBEAT_INTERVAL) -> None:
+                 heartbeat: float = messages.HEARTBEAT_INTERVAL) -> None:
         """Set up; run() begins.
 
         Args:
@@ -125,8 +125,8 @@ class Worker:
             if self._work_dir:
                 self._hold()
             self._channel.start()
-            self._send(codec.Ready(
-                nthreads=cpu_count(), slots=cpu_count(), version=codec.PROTOCOL_VERSION,
+            self._send(messages.Ready(
+                nthreads=cpu_count(), slots=cpu_count(), version=messages.PROTOCOL_VERSION,
                 heartbeat_interval=self._heartbeat, pid=os.getpid()), force=True)
             threading.Thread(target=self._beat, daemon=True, name='heartbeat').start()
             while True:
@@ -172,7 +172,7 @@ class Worker:
                 if self._strict:
                     continue
                 try:
-                    self._channel.send(codec.Heartbeat(
+                    self._channel.send(messages.Heartbeat(
                         load_avg=os.getloadavg()[0], active=self._open))
                 except ChannelError:
                     self._queue.put(_End('the boss does not read'))
@@ -183,14 +183,14 @@ class Worker:
         with self._strict_lock:
             self._strict = strict and not self._channel.version
 
-    def _send(self, message: codec.Message, force: bool = False) -> None:
+    def _send(self, message: messages.Message, force: bool = False) -> None:
         """Send a message in the form that the boss knows.
 
         The first one goes out before the boss has told its version; a boss
         that knows none of the extra fields does not look at them.
         """
         if force:
-            self._channel.writer.send(codec.encode(message))
+            self._channel.writer.send(messages.encode(message))
         else:
             self._channel.send(message)
 
@@ -204,45 +204,45 @@ class Worker:
             silent = time.monotonic() - self._channel.last_heard
             if self._channel.version and silent > MISSED_PINGS * self._heartbeat:
                 raise _End(f'nothing heard from the boss for {silent:.0f} s')
-        elif isinstance(item, codec.Message):
+        elif isinstance(item, messages.Message):
             self._command(item)
         elif item.generation == self._generation:
             self._event(item.event)
 
-    def _command(self, msg: codec.Message) -> None:
+    def _command(self, msg: messages.Message) -> None:
         """Carry out a command; what is wrong with one is answered, not fatal"""
         version = getattr(msg, 'version', 0)
         if version:
-            self._channel.version = min(version, codec.PROTOCOL_VERSION)
+            self._channel.version = min(version, messages.PROTOCOL_VERSION)
             self._be_strict(False)
         try:
-            if isinstance(msg, codec.Setup):
+            if isinstance(msg, messages.Setup):
                 self._setup(msg)
-            elif isinstance(msg, codec.Configure):
+            elif isinstance(msg, messages.Configure):
                 self._configure(msg)
-            elif isinstance(msg, codec.BuildPrepare):
+            elif isinstance(msg, messages.BuildPrepare):
                 self._prepare(msg)
-            elif isinstance(msg, codec.BuildBoard):
+            elif isinstance(msg, messages.BuildBoard):
                 self._build_board(msg)
-            elif isinstance(msg, codec.BuildBoards):
+            elif isinstance(msg, messages.BuildBoards):
                 self._build_boards(msg)
-            elif isinstance(msg, codec.FinishBuild):
+            elif isinstance(msg, messages.FinishBuild):
                 self._finishing = True
                 self._maybe_done()
-            elif isinstance(msg, codec.Cancel):
+            elif isinstance(msg, messages.Cancel):
                 if self._engine:
                     self._engine.cancel(msg.board)
-            elif isinstance(msg, (codec.NeedBlobs, codec.PutBlob)):
+            elif isinstance(msg, (messages.NeedBlobs, messages.PutBlob)):
                 self._blob(msg)
-            elif isinstance(msg, codec.Quit):
+            elif isinstance(msg, messages.Quit):
                 # Who has this answer may use the machine at once
                 self._end_builds()
                 use = self._engine.cache_use() if self._engine else None
-                self._send(codec.QuitAck(*(use or ())))
+                self._send(messages.QuitAck(*(use or ())))
                 raise _End('')
-            elif isinstance(msg, codec.Malformed):
+            elif isinstance(msg, messages.Malformed):
                 self._error(f'a command that makes no sense: {msg.reason}', msg.board)
-            elif isinstance(msg, codec.Unknown):
+            elif isinstance(msg, messages.Unknown):
                 _complain(f"a command that this version does not know: '{msg.kind}'")
         except (BuildmanError, OSError, TypeError, ValueError) as exc:
             self._error(f'{type(msg).__name__}: {exc}')
@@ -250,9 +250,9 @@ class Worker:
     def _error(self, text: str, board: str = '', attempt: int = 0) -> None:
         """Tell the boss what went wrong"""
         self._exceptions += 1
-        self._send(codec.ErrorMsg(text, board))
+        self._send(messages.ErrorMsg(text, board))
         if board:
-            self._send(codec.BoardDone(board, attempt))
+            self._send(messages.BoardDone(board, attempt))
 
     def _not_built(self, board: str, commits: Iterable[int], reason: str, attempt: int) -> None:
         """Tell the boss that this machine cannot build a board.
@@ -265,11 +265,11 @@ class Worker:
             return
         self._exceptions += 1
         for upto in sorted(commits):
-            self._send(codec.BuildResult(
+            self._send(messages.BuildResult(
                 board=board, commit_upto=upto, return_code=NOT_BUILT, stderr=reason,
                 load_avg=os.getloadavg()[0]))
 
-    def _setup(self, msg: codec.Setup) -> None:
+    def _setup(self, msg: messages.Setup) -> None:
         """Make the folder and repository that a boss names"""
         path = os.path.abspath(os.path.expanduser(msg.work_dir))
         os.makedirs(path, exist_ok=True)
@@ -281,9 +281,9 @@ class Worker:
         if msg.run and not self._held:
             self._run = msg.run
             self._hold()
-        self._send(codec.SetupDone(path, git_dir))
+        self._send(messages.SetupDone(path, git_dir))
 
-    def _configure(self, msg: codec.Configure) -> None:
+    def _configure(self, msg: messages.Configure) -> None:
         """Take over how to build"""
         plan = msg.plan
         settings = plan.get('settings', msg.settings)
@@ -309,9 +309,9 @@ class Worker:
         self._elsewhere = env_files.pair_paths(pairs)
         self._shown_env = ({str(key): str(val) for key, val in shown.items()}
                            if isinstance(shown, Mapping) else {})
-        self._send(codec.ConfigureDone())
+        self._send(messages.ConfigureDone())
 
-    def _prepare(self, msg: codec.BuildPrepare) -> None:
+    def _prepare(self, msg: messages.BuildPrepare) -> None:
         """Start an engine for these commits; its slots tell when they are ready"""
         if not self._work_dir:
             # An older boss starts us in the folder that it has made
@@ -328,7 +328,7 @@ class Worker:
         self._be_strict(True)
         self._generation += 1
         self._finishing, self._exceptions = False, 0
-        self._send(codec.BuildStarted(slots))
+        self._send(messages.BuildStarted(slots))
         self._commits = tuple(Commit(commit) for commit in hashes)
         self._engine = Engine(EngineConfig(
             work_dir=os.path.join(self._work_dir, '.bm-work'), source_dir=self._work_dir,
@@ -363,7 +363,7 @@ class Worker:
         """Take what an engine tells, from the thread of a slot"""
         self._queue.put(_Told(generation, event))
 
-    def _build_board(self, msg: codec.BuildBoard) -> None:
+    def _build_board(self, msg: messages.BuildBoard) -> None:
         """Hand a board to the engine"""
         every = tuple(range(len(self._commits or ())))
         upto = every if msg.commits is None else msg.commits
@@ -385,7 +385,7 @@ class Worker:
         self._open += 1
         self._engine.submit(job)
 
-    def _choose(self, msg: codec.BuildBoard) -> Toolchain:
+    def _choose(self, msg: messages.BuildBoard) -> Toolchain:
         """Return the compiler for a board"""
         if msg.toolchain:
             fields = {key: str(val) for key, val in msg.toolchain.items()
@@ -397,12 +397,12 @@ class Worker:
             return _toolchain('sandbox', shutil.which('gcc') or '/usr/bin/gcc')
         raise ValueError(f"Tool chain error for {msg.arch}: no toolchain for arch '{msg.arch}'")
 
-    def _build_boards(self, msg: codec.BuildBoards) -> None:
+    def _build_boards(self, msg: messages.BuildBoards) -> None:
         """Build several boards, then say so"""
         if msg.commits:
             wanted = tuple(msg.commits)
             if self._commits is None or [c.hash for c in self._commits] != list(wanted):
-                self._prepare(codec.BuildPrepare(wanted))
+                self._prepare(messages.BuildPrepare(wanted))
         for board in msg.boards:
             self._build_board(board)
         self._finishing = True
@@ -412,16 +412,16 @@ class Worker:
         """Say that all boards are done, when the boss waits for that"""
         if self._finishing and not self._open:
             self._finishing = False
-            self._send(codec.BuildDone(self._exceptions))
+            self._send(messages.BuildDone(self._exceptions))
 
-    def _blob(self, msg: Union[codec.NeedBlobs, codec.PutBlob]) -> None:
+    def _blob(self, msg: Union[messages.NeedBlobs, messages.PutBlob]) -> None:
         """Take a file from outside the tree, or tell which are missing"""
-        if isinstance(msg, codec.NeedBlobs):
+        if isinstance(msg, messages.NeedBlobs):
             self._blobs.tidy(msg.sha256s, time.time())
-            self._send(codec.BlobsMissing(
+            self._send(messages.BlobsMissing(
                 tuple(sha for sha in msg.sha256s if not self._blobs.has(sha))))
         elif self._blobs.put(msg.sha256, msg.offset, msg.data, msg.last):
-            self._send(codec.BlobDone(msg.sha256))
+            self._send(messages.BlobDone(msg.sha256))
 
     # -- what the engine tells ---------------------------------------------
 
@@ -430,16 +430,16 @@ class Worker:
         if isinstance(event, events.SlotReady):
             self._slots_ready += 1
             if not self._prepared:
-                self._send(codec.WorktreeCreated(event.slot))
+                self._send(messages.WorktreeCreated(event.slot))
             # A boss of ours hands out boards when one slot is ready, an older
             # one expects all of them to be
             needed = 1 if self._channel.version else (self._engine.slots if self._engine else 1)
             if self._slots_ready >= needed and not self._prepared:
                 self._prepared = True
-                self._send(codec.BuildPrepareDone())
+                self._send(messages.BuildPrepareDone())
                 self._be_strict(False)
         elif isinstance(event, events.Started):
-            self._send(codec.Started(event.target, event.commit_upto, event.attempt))
+            self._send(messages.Started(event.target, event.commit_upto, event.attempt))
         elif isinstance(event, events.Built):
             sender.send_result(self._send, event.outcome, event.attempt,
                                bool(self._channel.version))
@@ -458,7 +458,7 @@ class Worker:
         if event.reason:
             self._not_built(event.target, event.missing, event.reason, event.attempt)
         else:
-            self._send(codec.BoardDone(event.target, event.attempt))
+            self._send(messages.BoardDone(event.target, event.attempt))
         self._maybe_done()
 
 
@@ -516,7 +516,7 @@ def main(args: Optional[List[str]] = None) -> int:
     os.dup2(null, 0)
     work_dir = os.path.abspath(os.path.expanduser(words[0])) if words else ''
     worker = Worker(incoming, outgoing, work_dir, words[1] if len(words) > 1 else '',
-                    float(words[2]) if len(words) > 2 else codec.HEARTBEAT_INTERVAL)
+                    float(words[2]) if len(words) > 2 else messages.HEARTBEAT_INTERVAL)
 
     def on_signal(num: int, _frame: Optional[FrameType]) -> None:
         worker.stop(f'ended by signal {num}')

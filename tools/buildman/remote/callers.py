@@ -48,7 +48,7 @@ from buildman.remote.receiver import Receiver, one_line
 from buildman.results import tree
 from buildman.schedule.loop import Builder
 from buildman.schedule.progress import Status
-from buildman.wire import codec
+from buildman.wire import messages
 
 _Log = TypeVar('_Log')
 
@@ -192,10 +192,10 @@ class CallerWorker:
         """Have it build a board."""
         target, arch = job.board.target, job.board.arch
         self.sent += len(job.commits)
-        attempt = job.attempt if self.version >= codec.ATTEMPTS else 0
+        attempt = job.attempt if self.version >= messages.ATTEMPTS else 0
         self.receiver.expect(target, job.commits, attempt)
         if self.version:
-            ask = functools.partial(self._worker.send, codec.BuildBoard(
+            ask = functools.partial(self._worker.send, messages.BuildBoard(
                 target, arch, job.commits, attempt=attempt))
         else:
             ask = functools.partial(self._worker.build_board, target, arch)
@@ -292,46 +292,46 @@ class CallerWorker:
             if not self._answered.is_set():
                 self.lose(why)
 
-    def _divert(self, msg: Optional[codec.Message]) -> None:
+    def _divert(self, msg: Optional[messages.Message]) -> None:
         """Take what a RemoteWorker posts; None is the end of its connection"""
         if msg is None:
             self.lose(str(self._worker.closed_error()))
         else:
-            self._take(msg, codec.as_received(msg))
+            self._take(msg, messages.as_received(msg))
 
-    def _take(self, msg: codec.Message, raw: Mapping[str, Any]) -> None:
+    def _take(self, msg: messages.Message, raw: Mapping[str, Any]) -> None:
         """Deal with what it says"""
         self.heard = time.monotonic()
         self.log.received(json.dumps(short(raw), ensure_ascii=False, default=str,
                                      separators=(',', ':')))
-        if isinstance(msg, codec.BuildPrepareDone):
+        if isinstance(msg, messages.BuildPrepareDone):
             if not self.slots:
                 self.advanced = self.heard
                 self.slots = next((num for num in (
                     getattr(self._worker, name, 0) for name in ('max_boards', 'nthreads'))
                     if isinstance(num, int) and num > 0), 1)
                 self._post(events.WorkerReady(self.name))
-        elif isinstance(msg, codec.BuildDone):
+        elif isinstance(msg, messages.BuildDone):
             if self.slots:
                 self._answered.set()
                 if not self._told_done:
                     # It expects no more boards, whoever told it
                     self._post(events.WorkerGone(self.name, 'the worker says that it is done'))
-        elif isinstance(msg, codec.ErrorMsg) and not self.slots:
+        elif isinstance(msg, messages.ErrorMsg) and not self.slots:
             self.lose(f'cannot prepare: {msg.msg}')
         else:
             self.receiver.take(msg)
 
 
-def _decode(data: Mapping[str, Any]) -> codec.Message:
+def _decode(data: Mapping[str, Any]) -> messages.Message:
     """Return the message that recv() gave"""
     files = data.get('files')
     if not isinstance(files, Mapping) or not all(
             isinstance(item, bytes) for item in files.values()):
-        return codec.decode_response(data)
+        return messages.decode_response(data)
     # A RemoteWorker has unpacked them already
-    msg = codec.decode_response({key: val for key, val in data.items() if key != 'files'})
-    if isinstance(msg, codec.BuildResult):
+    msg = messages.decode_response({key: val for key, val in data.items() if key != 'files'})
+    if isinstance(msg, messages.BuildResult):
         return dataclasses.replace(msg, files={
             name: item for name, item in files.items() if artifacts.is_result_file(name)})
     return msg

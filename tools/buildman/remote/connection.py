@@ -17,7 +17,7 @@ from typing import Callable, Optional, Sequence, Type
 from buildman.core.errors import BuildmanError
 from buildman.process.registry import Account, is_process
 from buildman.remote.inbox import Inbox, Sink
-from buildman.wire import codec, fields
+from buildman.wire import fields, messages
 from buildman.wire.channel import Channel, ChannelError, Reader
 
 # Seconds that a worker gets to become ready after it was started
@@ -97,7 +97,7 @@ class Connection:
 
     # -- its beginning -----------------------------------------------------
 
-    def _launch(self, argv: Sequence[str]) -> codec.Ready:
+    def _launch(self, argv: Sequence[str]) -> messages.Ready:
         """Start the process and wait until the worker says that it is ready.
 
         Raises:
@@ -139,12 +139,12 @@ class Connection:
             name=self.name)
         self._channel.start()
 
-    def _wait_ready(self) -> codec.Ready:
+    def _wait_ready(self) -> messages.Ready:
         """Wait for the first message"""
         seconds = min(self._timeout + READY_TIME, max(self._timeout, self.patience()))
         deadline = time.monotonic() + seconds
-        msg: Optional[codec.Message] = codec.Heartbeat()
-        while isinstance(msg, codec.Heartbeat):
+        msg: Optional[messages.Message] = messages.Heartbeat()
+        while isinstance(msg, messages.Heartbeat):
             try:
                 msg = self._inbox.get(deadline - time.monotonic())
             except queue.Empty:
@@ -152,10 +152,10 @@ class Connection:
                                 f'{seconds:g} s') from None
         if msg is None:
             raise self.closed_error()
-        if not isinstance(msg, codec.Ready):
+        if not isinstance(msg, messages.Ready):
             raise BossError(f'{self.name}: worker did not send ready but '
-                            f'{codec.as_dict(msg)}')
-        self.version = min(msg.version, codec.PROTOCOL_VERSION)
+                            f'{messages.as_dict(msg)}')
+        self.version = min(msg.version, messages.PROTOCOL_VERSION)
         self.heartbeat_interval = msg.heartbeat_interval
         if self._channel:
             self._channel.version = self.version
@@ -164,10 +164,10 @@ class Connection:
     def _ping(self, proc: 'subprocess.Popen[bytes]') -> None:
         """Tell the worker now and then that we are there, as long as its process is"""
         while self._proc is proc:
-            time.sleep(self.heartbeat_interval or codec.HEARTBEAT_INTERVAL)
+            time.sleep(self.heartbeat_interval or messages.HEARTBEAT_INTERVAL)
             try:
                 if self._proc is proc:
-                    self.send(codec.Ping())
+                    self.send(messages.Ping())
             except BossError as exc:
                 if not self.closing:
                     self.on_deaf(str(exc))
@@ -194,7 +194,7 @@ class Connection:
         """The process of the connection, None when there is none"""
         return self._proc
 
-    def send(self, msg: codec.Command) -> None:
+    def send(self, msg: messages.Command) -> None:
         """Send a command.
 
         Raises:
@@ -207,7 +207,7 @@ class Connection:
         except (ChannelError, ValueError) as exc:
             raise BossError(f'{self.name}: cannot send: {exc}') from exc
 
-    def _next(self, timeout: Optional[float] = None) -> codec.Message:
+    def _next(self, timeout: Optional[float] = None) -> messages.Message:
         """Return the next message; `timeout` is our patience when not given"""
         seconds = self.patience() if timeout is None else timeout
         try:
@@ -218,7 +218,7 @@ class Connection:
             raise self.closed_error()
         return msg
 
-    def expect(self, kind: Type[codec.Response]) -> codec.Response:
+    def expect(self, kind: Type[messages.Response]) -> messages.Response:
         """Return the next message, which has to be of a kind; heartbeats are passed over.
 
         Raises:
@@ -228,10 +228,10 @@ class Connection:
             msg = self._next()
             if isinstance(msg, kind):
                 return msg
-            if isinstance(msg, codec.ErrorMsg):
+            if isinstance(msg, messages.ErrorMsg):
                 raise BossError(f'{self.name}: {msg.msg}')
-            if not isinstance(msg, codec.Heartbeat):
-                raise BossError(f'{self.name}: unexpected answer: {codec.as_dict(msg)}')
+            if not isinstance(msg, messages.Heartbeat):
+                raise BossError(f'{self.name}: unexpected answer: {messages.as_dict(msg)}')
 
     # -- its end -----------------------------------------------------------
 

@@ -33,7 +33,7 @@ from buildman.remote.payload import Shipment
 from buildman.remote.session import RemoteMachine
 from buildman.results.tree import ResultTree
 from buildman.schedule.loop import Builder
-from buildman.wire import codec
+from buildman.wire import messages
 
 # Seconds for a machine to download toolchains
 FETCH_TIME = 3600.0
@@ -62,7 +62,7 @@ def heartbeat_interval() -> float:
     """
     text = bsettings.get_value('distributed', 'heartbeat')
     if not text:
-        return codec.HEARTBEAT_INTERVAL
+        return messages.HEARTBEAT_INTERVAL
     try:
         seconds = float(text)
     except ValueError:

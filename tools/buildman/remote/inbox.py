@@ -7,7 +7,7 @@ import queue
 import threading
 from typing import Callable, List, Optional
 
-from buildman.wire.codec import Message
+from buildman.wire.messages import Message
 
 # Takes a message, or None at the end of the connection
 Sink = Callable[[Optional[Message]], None]

@@ -17,7 +17,7 @@ from typing import Any, Mapping, Optional, TextIO, Union
 
 from buildman.core.outcome import Outcome
 from buildman.core.text import plain
-from buildman.wire import codec
+from buildman.wire import messages
 
 # Characters of a message, and of a text in one, that are logged
 MAX_LOGGED = 2000
@@ -44,9 +44,9 @@ def short(value: Any) -> Any:
     return value
 
 
-def _short(msg: codec.Message) -> str:
+def _short(msg: messages.Message) -> str:
     """Return a message as JSON, long values cut"""
-    text = json.dumps(short(codec.as_dict(msg)), ensure_ascii=False, default=str)
+    text = json.dumps(short(messages.as_dict(msg)), ensure_ascii=False, default=str)
     return text if len(text) <= MAX_LOGGED else text[:MAX_LOGGED] + '…'
 
 
@@ -87,13 +87,13 @@ class WorkerLog:
             if self._file:
                 _write(self._file, f"{time.strftime('%H:%M:%S')} {mark} {plain(text)}\n")
 
-    def sent(self, msg: Union[str, codec.Message]) -> None:
+    def sent(self, msg: Union[str, messages.Message]) -> None:
         """Log what goes to the machine."""
         self._line('>>', msg if isinstance(msg, str) else _short(msg))
 
-    def received(self, msg: Union[str, codec.Message]) -> None:
+    def received(self, msg: Union[str, messages.Message]) -> None:
         """Log what comes from it."""
-        if isinstance(msg, codec.Unknown):
+        if isinstance(msg, messages.Unknown):
             msg = f'unknown kind: {msg.raw}'
         self._line('<<', msg if isinstance(msg, str) else _short(msg))
 

@@ -13,7 +13,7 @@ from buildman.boss import RemoteWorker
 from buildman.core.plan import Plan, Toolchain
 from buildman.remote import facts
 from buildman.source.history import Part
-from buildman.wire import codec
+from buildman.wire import messages
 
 # Bytes of a file from outside the tree that travel in one message
 BLOB_PIECE = 1 << 20
@@ -60,7 +60,7 @@ class Shipment:
     texts: Mapping[str, bytes]
     log_dir: str
     stage_dir: str
-    heartbeat: float = codec.HEARTBEAT_INTERVAL
+    heartbeat: float = messages.HEARTBEAT_INTERVAL
 
 
 def send_files(worker: RemoteWorker, files: Mapping[str, str], texts: Mapping[str, bytes]) -> None:
@@ -77,11 +77,11 @@ def send_files(worker: RemoteWorker, files: Mapping[str, str], texts: Mapping[st
     """
     if not files and not texts:
         return
-    worker.send(codec.Setup(worker.work_dir, codec.PROTOCOL_VERSION))
-    worker.expect(codec.SetupDone)
-    worker.send(codec.NeedBlobs((*files, *texts)))
-    missing = worker.expect(codec.BlobsMissing)
-    assert isinstance(missing, codec.BlobsMissing)
+    worker.send(messages.Setup(worker.work_dir, messages.PROTOCOL_VERSION))
+    worker.expect(messages.SetupDone)
+    worker.send(messages.NeedBlobs((*files, *texts)))
+    missing = worker.expect(messages.BlobsMissing)
+    assert isinstance(missing, messages.BlobsMissing)
     for sha in missing.sha256s:
         if sha in texts:
             _send(worker, sha, io.BytesIO(texts[sha]), len(texts[sha]))
@@ -96,8 +96,8 @@ def _send(worker: RemoteWorker, sha: str, inf: BinaryIO, size: int) -> None:
     while True:
         data = inf.read(BLOB_PIECE)
         last = offset + len(data) >= size or not data
-        worker.send(codec.PutBlob(sha, offset, data, last))
+        worker.send(messages.PutBlob(sha, offset, data, last))
         offset += len(data)
         if last:
             break
-    worker.expect(codec.BlobDone)
+    worker.expect(messages.BlobDone)

@@ -18,7 +18,7 @@ from buildman.core import events
 from buildman.core.outcome import Outcome
 from buildman.core.text import plain
 from buildman.remote.logs import WorkerLog
-from buildman.wire import codec, fields
+from buildman.wire import fields, messages
 
 # How many images of a result are accepted
 MAX_IMAGES = 300
@@ -89,24 +89,24 @@ class Receiver:
         """Tell people something about the machine, or what it says."""
         self._post(events.Said(self._name, one_line(text)))
 
-    def take(self, msg: codec.Message) -> None:
+    def take(self, msg: messages.Message) -> None:
         """Turn a message that speaks of boards into events."""
-        if isinstance(msg, codec.BuildResult):
+        if isinstance(msg, messages.BuildResult):
             self._result(msg)
-        elif isinstance(msg, codec.FilePiece):
+        elif isinstance(msg, messages.FilePiece):
             self._piece(msg)
-        elif isinstance(msg, codec.Started):
+        elif isinstance(msg, messages.Started):
             self._post(events.Started(self._name, msg.board, msg.commit_upto, msg.attempt))
-        elif isinstance(msg, codec.BoardDone):
+        elif isinstance(msg, messages.BoardDone):
             self._board_done(msg.board, msg.attempt)
-        elif isinstance(msg, codec.Heartbeat):
+        elif isinstance(msg, messages.Heartbeat):
             self.load = msg.load_avg or self.load
-        elif isinstance(msg, codec.ErrorMsg):
+        elif isinstance(msg, messages.ErrorMsg):
             if self._was_given(msg.board):
                 self._cannot(msg.board, msg.msg)
             else:
                 self.tell(msg.msg)
-        elif isinstance(msg, codec.Malformed):
+        elif isinstance(msg, messages.Malformed):
             self.tell(f'sent a message that makes no sense: {msg.reason}')
             if msg.kind == 'build_result' and self._was_given(msg.board):
                 # That result is lost: the board is owed still
@@ -127,7 +127,7 @@ class Receiver:
             self._post(events.BoardDone(self._name, target, (), self._reasons.pop(target, ''),
                                         attempt))
 
-    def _result(self, msg: codec.BuildResult) -> None:
+    def _result(self, msg: messages.BuildResult) -> None:
         """Turn a result into an outcome, if it was asked for"""
         key = (msg.board, msg.commit_upto)
         images = self._images.pop(key, {})
@@ -155,7 +155,7 @@ class Receiver:
                 infra=output.failure_told(one_line(msg.infra), one_line(msg.infra_kind)),
                 machine=self._name), msg.attempt))
 
-    def _piece(self, msg: codec.FilePiece) -> None:
+    def _piece(self, msg: messages.FilePiece) -> None:
         """Take a piece of an image"""
         key = (msg.board, msg.commit_upto)
         if (msg.commit_upto not in self._owed.get((msg.board, msg.attempt), ())
@@ -200,7 +200,7 @@ class _Image:
         self._digest = hashlib.sha256()
         self._broken = False
 
-    def add(self, msg: codec.FilePiece) -> None:
+    def add(self, msg: messages.FilePiece) -> None:
         """Add a piece.
 
         Raises:

@@ -32,7 +32,7 @@ from buildman.remote.logs import WorkerLog
 from buildman.remote.receiver import Receiver, one_line
 from buildman.source.history import Part
 from buildman.source.origin import Past
-from buildman.wire import codec
+from buildman.wire import messages
 
 # Heartbeats that may fail to come before a worker counts as lost
 MISSED_HEARTBEATS = 3
@@ -152,7 +152,7 @@ class RemoteMachine:
         if worker.version:
             packs = {part.past.pack: part.pack} if part.pack else {}
             payload.send_files(worker, {**ship.files, **packs}, ship.texts)
-        self._log.sent(codec.Configure(settings, worker.toolchains))
+        self._log.sent(messages.Configure(settings, worker.toolchains))
         worker.configure(settings, {'settings': settings, 'env': dict(ship.env),
                                     'shown_env': dict(ship.shown_env),
                                     'inputs': sorted(ship.inputs),
@@ -164,9 +164,9 @@ class RemoteMachine:
         push.result()
         self._step('prepare')
         slots = worker.max_boards or worker.nthreads or 1
-        worker.send(codec.BuildPrepare(
+        worker.send(messages.BuildPrepare(
             ship.commits, slots, source=ship.commits[-1], history=part.past.to_dict(),
-            version=codec.PROTOCOL_VERSION))
+            version=messages.PROTOCOL_VERSION))
         self._log.sent(f'build_prepare, {len(ship.commits)} commits')
         for text in mach.differences(ship.tools()):
             self._receiver.tell(text)
@@ -379,7 +379,7 @@ class RemoteMachine:
         """Build a board there."""
         target = job.board.target
         tool = self._toolchains[job.board.arch]
-        attempt = job.attempt if self.worker.version >= codec.ATTEMPTS else 0
+        attempt = job.attempt if self.worker.version >= messages.ATTEMPTS else 0
         self._receiver.expect(target, job.commits, attempt)
         self.boards_sent += 1
         if not self.worker.heartbeat_interval:
@@ -387,16 +387,16 @@ class RemoteMachine:
         # An older worker has been sent no files
         marks = self._shipment.words if self.worker.version else {}
         words = tuple(marks.get(word, word) for word in job.make_args)
-        self._send(codec.BuildBoard(
+        self._send(messages.BuildBoard(
             target, job.board.arch, job.commits, words,
             {key: str(val) for key, val in dataclasses.asdict(tool).items()},
             job.board.base, job.board.fragments, attempt))
 
     def cancel(self, target: str) -> None:
         """Drop a board there."""
-        self._send(codec.Cancel(target))
+        self._send(messages.Cancel(target))
 
-    def _send(self, msg: codec.Command) -> None:
+    def _send(self, msg: messages.Command) -> None:
         """Send a command; a machine that cannot be told is lost"""
         if self._gone.is_set():
             return
@@ -475,7 +475,7 @@ class RemoteMachine:
         else:
             if worker.process is not None and worker.nthreads:
                 with contextlib.suppress(BossError):
-                    worker.send(codec.Quit())
+                    worker.send(messages.Quit())
                     self._log.sent('quit')
                     self._over.wait(ask)
             if self._acknowledged:
@@ -488,7 +488,7 @@ class RemoteMachine:
 
     # -- what comes, in the reader's thread --------------------------------
 
-    def _take(self, msg: Optional[codec.Message]) -> None:
+    def _take(self, msg: Optional[messages.Message]) -> None:
         """Take a message of the worker, or the end of the connection"""
         if msg is None:
             self._over.set()
@@ -496,9 +496,9 @@ class RemoteMachine:
                 self._lost(str(self.worker.closed_error()))
             return
         self._log.received(msg)
-        if isinstance(msg, codec.BuildPrepareDone):
+        if isinstance(msg, messages.BuildPrepareDone):
             self._prepared.set()
-        elif isinstance(msg, codec.QuitAck):
+        elif isinstance(msg, messages.QuitAck):
             self.cache = ccache.Use(msg.cache_hits, msg.cache_misses)
             self._acknowledged = True
             self._over.set()

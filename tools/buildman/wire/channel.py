@@ -20,7 +20,7 @@ import threading
 import time
 from typing import Any, Callable, List, Optional, Tuple
 
-from buildman.wire import codec, fields
+from buildman.wire import fields, messages
 
 READ_SIZE = 256 << 10           # bytes asked for at a time
 NOISE_LINES = 10_000            # noise lines that are handed on, then silence
@@ -382,7 +382,7 @@ class Channel:
     """
 
     def __init__(self, incoming: Any, outgoing: Any, *, from_worker: bool,
-                 on_message: Callable[[codec.Message], None],
+                 on_message: Callable[[messages.Message], None],
                  on_noise: Optional[Callable[[str], None]] = None,
                  on_end: Optional[Callable[[str], None]] = None,
                  name: str = '', max_line: int = fields.MAX_LINE,
@@ -402,12 +402,12 @@ class Channel:
             deadline: seconds without a byte going out
             clock: monotonic time in seconds
         """
-        self._decode = codec.decode_response if from_worker else codec.decode_command
+        self._decode = messages.decode_response if from_worker else messages.decode_command
         self._on_message = on_message
         self._clock = clock
-        self.version = codec.LEGACY_VERSION
+        self.version = messages.LEGACY_VERSION
         self.last_heard = clock()
-        prefix = codec.RESPONSE_PREFIX.encode() if from_worker else b''
+        prefix = messages.RESPONSE_PREFIX.encode() if from_worker else b''
         self.reader = Reader(incoming, self._line, on_noise=on_noise, on_end=on_end,
                              on_too_long=self._too_long, on_part=self._heard, prefix=prefix,
                              max_line=max_line, name=name)
@@ -428,7 +428,7 @@ class Channel:
         """Bytes that came, noise included."""
         return self.reader.received
 
-    def send(self, message: codec.Message) -> int:
+    def send(self, message: messages.Message) -> int:
         """Send a message in the form that the peer's version knows.
 
         Returns:
@@ -437,7 +437,7 @@ class Channel:
             ChannelError: the peer is gone or does not read
             ValueError: the message is too large
         """
-        line = codec.encode(message, self.version)
+        line = messages.encode(message, self.version)
         self.writer.send(line)
         return len(line)
 
@@ -455,4 +455,4 @@ class Channel:
         self.last_heard = self._clock()
 
     def _too_long(self, size: int) -> None:
-        self._on_message(codec.Malformed(f'a line of {size} bytes'))
+        self._on_message(messages.Malformed(f'a line of {size} bytes'))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0+
 """How single values and lines are written to JSON and checked when read.
 
-Below `wire.codec`: the bounds, one codec for each type of field, and the parsing
+Below `wire.messages`: the bounds, one codec for each type of field, and the parsing
 of a line from a peer that is not trusted.
 """
 

@@ -13,8 +13,8 @@ import unittest
 
 from support import damage
 
-from buildman.wire import codec as protocol
-from buildman.wire import fields, messages
+from buildman.wire import fields
+from buildman.wire import messages as protocol
 
 LONG = bool(os.environ.get('BUILDMAN_LONG_TESTS'))
 COUNT = 200_000 if LONG else 4000
@@ -31,7 +31,7 @@ def some_text(rnd):
 
 def some_value(rnd, codec):
     """Return a value that a field with this codec may have."""
-    name = next(key for key, val in {**vars(messages), **vars(fields)}.items() if val is codec)
+    name = next(key for key, val in {**vars(protocol), **vars(fields)}.items() if val is codec)
     sha = ''.join(rnd.choice(HEX) for _ in range(64))
     return {
         'TEXT': lambda: some_text(rnd),
