@@ -106,6 +106,8 @@ class Builder:
     Attributes:
         plan: what to build
         events: queue that all workers post to
+        scheduler, ledger: who gets what next, and who owes what
+        report, aftermath: how it ended, and what became of machines
     """
 
     def __init__(self, plan: Plan, tree: Sink, status: Status,
