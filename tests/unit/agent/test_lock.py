@@ -297,6 +297,7 @@ class TestAlone(unittest.TestCase):
         with self.assertRaises(lock.LockBusy) as caught:
             lock.hold(self.dir, 'r')
         self.assertEqual(caught.exception.owner, held.owner)
+        self.assertEqual(str(caught.exception), str(held.owner))
         os.remove(os.path.join(self.dir, lock.CLAIM))
         self.assertFalse(self.free())
         # A claim that another one has made meanwhile stays
@@ -372,6 +373,7 @@ class TestAlone(unittest.TestCase):
         self.assertEqual(machine.sent[:3], [(10, 'SIGTERM'), (10, 'SIGCONT'), ([10], 5)])
         self.assertEqual([entry for entry in machine.sent if entry[0] in (11, 12)],
                          [(11, 'SIGTERM'), (12, 'SIGTERM'), (12, 'SIGKILL')])
+        self.assertEqual([wait for wait in machine.sent if wait[0] == []], [])
         self.assertEqual(list(machine.table), [13])
         self.assertIsNone(self.claimed())
         self.assertEqual(os.stat(os.path.join(self.dir, lock.HELD)).st_size, 0)

@@ -396,6 +396,255 @@ class TestForesight(unittest.TestCase):
             self.assertLess(took / least, 1.08, f'seed {seed}, in groups')
 
 
+class TestChoices(unittest.TestCase):
+    """Each condition of the choice, one by one"""
+
+    def setUp(self):
+        self.now = 0.0
+
+    def make(self, *tasks, workers='vw', **kwargs):
+        """Return a scheduler with workers of one slot and the speed 1"""
+        sched = Scheduler(tasks, clock=lambda: self.now, **kwargs)
+        for name in workers:
+            sched.ledger.add_worker(name, 1)
+        return sched
+
+    def give(self, sched, name, target, begun=True):
+        """Hand a board out, whatever the scheduler would do"""
+        sched.ledger.hand_out(sched.ledger.workers[name], target)
+        if begun:
+            sched.ledger.started(name, target)
+
+    def next(self, sched, name):
+        """Return which board a worker gets, '' for none"""
+        handout = sched.next_for(name)
+        return handout.target if handout else ''
+
+    def test_who(self):
+        """Nothing for strangers, those set aside, and those with their hands full"""
+        sched = self.make(*[Task(target, 'arm', (0,)) for target in 'abc'])
+        self.assertEqual(self.next(sched, 'nobody'), '')
+        sched.ledger.set_aside('w')
+        self.assertEqual(self.next(sched, 'w'), '')
+        self.assertEqual([self.next(sched, 'v') for _ in range(2)], ['a', ''])
+        sched.ledger.add_worker('x', 1, ahead=1)
+        self.assertEqual([self.next(sched, 'x') for _ in range(3)], ['b', 'c', ''])
+
+    def test_hungry(self):
+        """Who has nothing to do and got nothing, while it takes boards"""
+        sched = self.make(Task('a', 'arm', (0,), 10), Task('b', 'arm', (0,), 10))
+        self.assertEqual([self.next(sched, name) for name in 'vw'], ['a', 'b'])
+        self.assertEqual((self.next(sched, 'v'), sched.hungry()), ('', []))
+        for name in 'yx':
+            sched.ledger.add_worker(name, 1, ['riscv'])
+            self.assertEqual(self.next(sched, name), '')
+        self.assertEqual(sched.hungry(), ['x', 'y'])
+        sched.ledger.set_aside('x')
+        self.assertEqual(sched.hungry(), ['y'])
+        sched.ledger.lost('y')
+        self.assertEqual(sched.hungry(), [])
+        # Where it is not known what takes long, nobody waits
+        sched = self.make(Task('a', 'arm', (0,)))
+        self.give(sched, 'v', 'a')
+        self.assertEqual([self.next(sched, name) for name in 'wv'], ['a', ''])
+        self.assertEqual(sched.hungry(), [])
+        # Who got something is not hungry
+        sched = self.make(Task('a', 'arm', (0,), 10))
+        self.give(sched, 'v', 'a', False)
+        self.now = 50.0
+        sched.ledger.add_worker('fast', 1, speed=9)
+        self.assertEqual((self.next(sched, 'fast'), sched.hungry()), ('a', []))
+
+    def test_moves(self):
+        """Builds of other programs stay where they are"""
+        for moves in (True, False):
+            sched = self.make(Task('a', 'arm', (0,)), moves=moves)
+            self.give(sched, 'v', 'a', False)
+            self.assertEqual(self.next(sched, 'w'), 'a' if moves else '')
+
+    def test_of_others(self):
+        """What another one has is taken, unless there is a reason against it"""
+        def setup(begun=True):
+            sched = self.make(Task('a', 'arm', (0,)), workers='vwx')
+            self.give(sched, 'v', 'a', begun)
+            return sched, sched.ledger, sched.ledger.boards['a']
+
+        sched, ledger, board = setup()
+        self.assertEqual(self.next(sched, 'w'), 'a')
+        self.assertEqual(board.owners, {'v', 'w'})
+        self.assertEqual(self.next(sched, 'x'), '', 'two are enough')
+        sched, ledger, board = setup(False)
+        handout = sched.next_for('w')
+        self.assertEqual((handout.target, handout.taken_from, board.owners),
+                         ('a', 'v', {'w'}))
+        sched, ledger, board = setup()
+        ledger.workers['w'].refused.add('a')
+        self.assertEqual(self.next(sched, 'w'), '')
+        sched, ledger, board = setup()
+        ledger.add_worker('y', 1, ['riscv'])
+        self.assertEqual(self.next(sched, 'y'), '')
+        sched, ledger, board = setup()
+        ledger.give_up('a', 'x')
+        self.assertEqual(self.next(sched, 'w'), '')
+        sched, ledger, board = setup()
+        ledger.result('v', 'a', 0)
+        self.assertEqual(self.next(sched, 'w'), '')
+        for begun in (True, False):
+            # What may kill is not tried by two at once
+            sched, ledger, board = setup(begun)
+            board.attempts += ['x', 'x']
+            self.assertEqual(self.next(sched, 'w'), '' if begun else 'a')
+
+    def test_best_of_others(self):
+        """Not begun goes before begun, then the longest, then the first of the list"""
+        sched = self.make(*[Task(target, 'arm', (0,)) for target in 'abcd'], workers='vwxy')
+        self.give(sched, 'v', 'a')
+        self.give(sched, 'w', 'c', False)
+        self.give(sched, 'x', 'b', False)
+        self.assertEqual([self.next(sched, 'y'), list(sched.ledger.owed('y'))], ['d', ['d']])
+        sched.ledger.board_done('y', 'd')
+        sched.ledger.give_up('d', 'x')
+        self.assertEqual(self.next(sched, 'y'), 'b')
+        # By what is gained, where that is known
+        sched = self.make(Task('a', 'arm', (0,), 100), Task('b', 'arm', (0,), 400),
+                          Task('c', 'arm', (0,), 10), workers='vwxy')
+        for name, target in zip('vwx', 'abc'):
+            self.give(sched, name, target)
+        self.assertEqual(self.next(sched, 'y'), '', 'nothing is gained')
+        self.now = 410.0
+        # The first is late by 310 seconds and may need these again
+        self.assertEqual(self.next(sched, 'y'), 'c')
+
+    def test_not_begun_of_others(self):
+        """What is not begun ends after what the other one is at, and as long as it takes"""
+        sched = self.make(Task('a', 'arm', (0,), 100), Task('b', 'arm', (0,), 50))
+        self.give(sched, 'v', 'a')
+        self.give(sched, 'v', 'b', False)
+        # Through with it at 50, the other one at 150
+        handout = sched.next_for('w')
+        self.assertEqual((handout.target, handout.taken_from), ('b', 'v'))
+        self.assertEqual(sched.ledger.owed('v'), {'a'})
+        # At the same time there is nothing in it
+        sched = self.make(Task('b', 'arm', (0,), 50))
+        self.give(sched, 'v', 'b', False)
+        self.assertIsNone(sched.next_for('w'))
+
+    def test_few_of_a_group(self):
+        """With few boards left it matters more when each is done"""
+        tasks = [Task('a', 'arm', (0,), 1, group='a'), Task('b', 'arm', (0,), 9, group='b'),
+                 Task('c', 'arm', (0,), 2, group='a')]
+        for left, first in ((2, 'b'), (3, 'c')):
+            sched = self.make(*tasks[:left], workers='v')
+            sched.ledger.workers['v'].group = 'a'
+            self.assertEqual(self.next(sched, 'v'), first)
+
+    def test_groups(self):
+        """One's own group, then one that nobody is at, then any; none at all is nobody's"""
+        tasks = [Task(group or '-', 'arm', (0,), group=group) for group in ('', 'a', 'b', 'c')]
+        tasks += [Task(f'{task.target}{num}', 'arm', (0,), group=task.group)
+                  for num in range(3) for task in tasks]
+        sched = self.make(*tasks)
+        worker = sched.ledger.workers
+        worker['v'].group, worker['w'].group = 'b', 'a'
+        self.assertEqual(self.next(sched, 'v'), 'b')
+        for group, first in (('c', 'c'), ('', '-'), ('gone', '-')):
+            sched = self.make(*tasks)
+            worker = sched.ledger.workers
+            worker['v'].group, worker['w'].group = group, 'a'
+            self.assertEqual(self.next(sched, 'v'), first)
+        sched = self.make(*tasks[1:3], *tasks[5:7], *tasks[9:11])
+        worker = sched.ledger.workers
+        worker['v'].group, worker['w'].group = '', 'a'
+        self.assertEqual(self.next(sched, 'v'), 'b')
+
+    def test_long_one(self):
+        """A board of a group that takes longer than all the rest is begun soon"""
+        tasks = [Task(f'a{num}', 'arm', (0,), 10, group='a') for num in range(12)]
+        for cost, first in ((30, 'a0'), (31, 'long')):
+            sched = self.make(*tasks, Task('long', 'arm', (0,), cost, group='b'))
+            sched.ledger.workers['v'].group = 'a'
+            self.assertEqual(self.next(sched, 'v'), first)
+
+    def test_early(self):
+        """While machines have not told of themselves, the short boards go first, if costs are known
+        """
+        tasks = [Task('a', 'arm', (0,), 9), Task('b', 'arm', (0,), 5), Task('c', 'arm', (0,), 5),
+                 Task('r', 'riscv', (0,), 1)]
+        for unknown, now, first in ((1, 0, 'c'), (1, 4.9, 'c'), (1, 5, 'a'), (0, 0, 'a')):
+            self.now = 0.0
+            sched = Scheduler(tasks, clock=lambda: self.now)
+            sched.ledger.add_worker('v', 1, ['arm'])
+            sched.unknown, self.now = unknown, now
+            self.assertEqual(self.next(sched, 'v'), first, (unknown, now))
+        sched = self.make(*[Task(target, 'arm', (0,)) for target in 'ab'])
+        sched.unknown = 1
+        self.assertEqual(self.next(sched, 'v'), 'a')
+        # One that it has refused, and one that somebody has, are not for it
+        self.now = 0.0
+        sched = self.make(*tasks[:3])
+        sched.unknown = 1
+        sched.ledger.workers['v'].refused.add('c')
+        self.assertEqual(self.next(sched, 'v'), 'b')
+        self.assertEqual(self.next(sched, 'w'), 'c')
+
+    def test_refused(self):
+        """What one worker failed is for others, also in the middle of the pool"""
+        for cost in (0, 10):
+            sched = self.make(*[Task(target, 'arm', (0,), cost) for target in 'abc'])
+            sched.ledger.workers['v'].refused |= {'a', 'b'}
+            self.assertEqual([self.next(sched, 'v'), self.next(sched, 'w')], ['c', 'a'])
+            sched = self.make(*[Task(target, 'arm', (0,), cost) for target in 'abc'])
+            sched.ledger.workers['v'].refused |= set('abc')
+            self.assertEqual([self.next(sched, 'v'), self.next(sched, 'w')], ['', 'a'])
+        # The pool stays in order
+        sched = self.make(*[Task(str(num), 'arm', (0,)) for num in range(9)])
+        sched.ledger.workers['v'].refused |= {'0', '1', '2', '4'}
+        self.assertEqual(self.next(sched, 'v'), '3')
+        sched.ledger.workers['w'].slots = 9
+        self.assertEqual([self.next(sched, 'w') for _ in range(8)], list('01245678'))
+
+    def test_withdrawn(self):
+        """What need not be built is passed over"""
+        sched = self.make(*[Task(target, 'arm', (0,)) for target in 'abcd'])
+        for target in 'ab':
+            sched.ledger.withdraw(target)
+        sched.ledger.workers['v'].refused.add('c')
+        self.assertEqual([self.next(sched, name) for name in 'vw'], ['d', 'c'])
+
+    def test_planned(self):
+        """With several machines each has its share, by what it can build and is at"""
+        sched = self.make(Task('a', 'arm', (0,), 90), Task('b', 'arm', (0,), 80),
+                          Task('r', 'riscv', (0,), 100), workers='')
+        sched.ledger.add_worker('all', 1)
+        sched.ledger.add_worker('arm', 1, ['arm'])
+        # Who can build anything does what others cannot
+        self.assertEqual([self.next(sched, name) for name in ('arm', 'all')], ['a', 'r'])
+        sched.ledger.started('all', 'r')
+        sched.ledger.started('arm', 'a')
+        self.assertEqual(self.next(sched, 'all'), '')
+        # What waits at a worker counts as well
+        sched = self.make(Task('a', 'arm', (0,), 50), Task('b', 'arm', (0,), 40),
+                          Task('c', 'arm', (0,), 30), Task('d', 'arm', (0,), 20))
+        self.give(sched, 'v', 'a', False)
+        self.assertEqual([self.next(sched, 'w')], ['b'])
+        sched.ledger.workers['v'].slots = sched.ledger.workers['w'].slots = 9
+        self.assertEqual([self.next(sched, 'v'), self.next(sched, 'w')], ['d', 'c'])
+
+    def test_look_again(self):
+        """What was worked out holds for a moment, and for these workers"""
+        sched = self.make(Task('a', 'arm', (0,), 100), Task('b', 'arm', (0,), 90), workers='v')
+        sched.ledger.add_worker('fast', 1, speed=4)
+        self.assertEqual(self.next(sched, 'v'), '')
+        sched.ledger.set_aside('fast')
+        self.assertEqual(self.next(sched, 'v'), 'a')
+        sched = self.make(Task('a', 'arm', (0,), 100), Task('b', 'arm', (0,), 90), workers='v')
+        sched.ledger.add_worker('fast', 1, speed=4)
+        self.give(sched, 'fast', 'a')
+        self.assertEqual(self.next(sched, 'v'), '')
+        self.now = 500.0
+        self.assertEqual(self.next(sched, 'v'), 'b')
+
+
 class TestHistories(unittest.TestCase):
     """Random histories with losses: everything ends, nothing is counted twice"""
 

@@ -451,7 +451,7 @@ class TestWriter(unittest.TestCase):
         os.close(self.fd_r)
         self.fd_r = -1
         writer = channel.Writer(self.fd_w)
-        with self.assertRaisesRegex(channel.ChannelError, 'Broken pipe'):
+        with self.assertRaisesRegex(channel.ChannelError, '^Broken pipe$'):
             writer.send(b'x')
 
     def test_peer_goes_while_we_send(self):
@@ -460,7 +460,7 @@ class TestWriter(unittest.TestCase):
         os.close(self.fd_r)
         self.fd_r = -1
         self.assertFalse(writer.flush(WAIT))
-        with self.assertRaisesRegex(channel.ChannelError, 'Broken pipe'):
+        with self.assertRaisesRegex(channel.ChannelError, '^Broken pipe$'):
             writer.send(b'x')
         writer.close()
         self.assertEqual(writer.pending, 0)
