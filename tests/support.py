@@ -15,6 +15,7 @@ import dataclasses
 import difflib
 import errno
 import fcntl
+import io
 import os
 import pty
 import random
@@ -134,6 +135,32 @@ def wait_for(path: str, seconds: float = 60) -> None:
         AssertionError: it does not exist after `seconds`
     """
     wait_until(lambda: os.path.exists(path), seconds, f"'{path}'")
+
+
+def open_fifo(path: str, alive: Callable[[], bool]) -> io.FileIO:
+    """Open a named pipe for reading, when something was written to it.
+
+    Args:
+        path: the pipe
+        alive: tells whether who is to write is there still
+
+    Raises:
+        AssertionError: it has ended without a word, or says nothing
+    """
+    inf = io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+
+    def look() -> Any:
+        ends = not alive()
+        return select.select([inf], [], [], 0)[0] or (ends and 'nobody')
+
+    try:
+        if wait_until(look, name=f"'{path}'") == 'nobody':
+            raise AssertionError(f"who was to write to '{path}' has ended")
+    except AssertionError:
+        inf.close()
+        raise
+    os.set_blocking(inf.fileno(), True)
+    return inf
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,7 @@ class TestFetchMachines(unittest.TestCase):
 
     def fetch(self, *archs):
         """Have compilers fetched on the machine"""
-        fleet._fetch(self.machine, list(archs))
+        fleet.fetch_there(self.machine, list(archs))
 
     def test_fetch(self):
         """The compiler is unpacked below the home folder there, and then found"""

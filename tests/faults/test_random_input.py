@@ -221,7 +221,7 @@ class TestParsers(unittest.TestCase):
     def test_toolchain_list(self) -> None:
         """The page that lists compilers, of whatever server"""
         def parse(data: bytes) -> None:
-            links = download._Links()
+            links = download.Links()
             links.feed(text(data))
             links.close()
 

@@ -46,6 +46,14 @@ MAY_IMPORT = {
 }
 
 
+# Names that begin with an underscore, and that others may use all the same: callers of
+# `boss` put stand-ins there; of the standard library
+KNOWN_NAMES = frozenset({'_run_ssh', '_proc', '_load_from_config', '_exit', '_replace'})
+
+# Tests that still look at what is a module's own: file to names
+PRIVATE_LEFT = {'tests/unit/schedule/test_policy.py': ['_share']}
+
+
 def read(*names: str) -> str:
     """Return a file of the repository."""
     with open(os.path.join(TOP, *names), encoding='utf-8') as inf:
@@ -72,6 +80,31 @@ def imports(text: str) -> Iterator[str]:
         elif isinstance(node, ast.Import):
             yield from (alias.name.partition('.')[2] for alias in node.names
                         if alias.name.startswith('buildman.'))
+
+
+def is_private(name: str) -> bool:
+    """Return whether a name is for its own module or class only."""
+    return name.startswith('_') and not name.startswith('__') and name not in KNOWN_NAMES
+
+
+def others_privates(text: str) -> Iterator[str]:
+    """Yield the private names that a source uses of other modules and objects."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            owner = node.value
+            if isinstance(owner, ast.Call):
+                # super()._name
+                owner = owner.func
+            if not (isinstance(owner, ast.Name) and owner.id in ('self', 'cls', 'super')):
+                yield node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names if is_private(alias.name))
+        elif isinstance(node, ast.Call):
+            # patch.object(thing, '_name'), setattr(thing, '_name'), patch('room.module._name')
+            for arg in node.args[:2]:
+                if (isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+                        and ast.unparse(node.func).endswith(('patch', 'patch.object', 'attr'))):
+                    yield from (part for part in arg.value.split('.') if is_private(part))
 
 
 def flags(text: str) -> Iterator[str]:
@@ -141,6 +174,36 @@ class RoomsTest(unittest.TestCase):
             sent = {name.partition('.')[2] for name in scripts.modules_of(start)}
             rooms = {''} | {name.rpartition('.')[0] for name in needed}
             self.assertEqual(sorted(sent), sorted(needed | rooms), start)
+
+
+class PrivatesTest(unittest.TestCase):
+    """What begins with an underscore can be changed without looking elsewhere."""
+
+    def test_code(self) -> None:
+        """No module reaches into another module, or another object"""
+        for name, text in modules().items():
+            self.assertEqual([], list(others_privates(text)), name)
+
+    def test_tests(self) -> None:
+        """Tests use what others use; what is left shrinks"""
+        found = {}
+        for folder, _, names in os.walk(os.path.join(TOP, 'tests')):
+            for name in names:
+                if name.endswith('.py'):
+                    privates = sorted(set(others_privates(read(folder, name))))
+                    if privates:
+                        found[os.path.relpath(os.path.join(folder, name), TOP)] = privates
+        self.assertEqual(PRIVATE_LEFT, found)
+
+    def test_seen(self) -> None:
+        """It is seen however it is written"""
+        for text in ('a._b', 'a.b._c()', 'f()._x', 'a[0]._b = 1', 'from a import _b',
+                     "mock.patch.object(a, '_b')", "setattr(a, '_b', 1)",
+                     "mock.patch('buildman.room._b', 1)", 'self.a._b'):
+            self.assertTrue(list(others_privates(text)), text)
+        for text in ('self._b', 'cls._b', 'super()._b()', 'a.__class__', 'os._exit(1)',
+                     "f('_b')", "open('a._b')"):
+            self.assertEqual([], list(others_privates(text)), text)
 
 
 class FilesTest(unittest.TestCase):

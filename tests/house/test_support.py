@@ -97,6 +97,18 @@ class TestSupport(unittest.TestCase):
             self.assertIn('+2', found)
             self.assertIn('only in', found)
 
+    def test_fifo(self) -> None:
+        """A test does not wait for ever for a program that has failed at once."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, 'fifo')
+            os.mkfifo(path)
+            with subprocess.Popen(['false']) as proc, \
+                    self.assertRaisesRegex(AssertionError, 'has ended'):
+                support.open_fifo(path, lambda: proc.poll() is None)
+            with subprocess.Popen(['sh', '-c', f'echo hi >{path}']) as proc, \
+                    support.open_fifo(path, lambda: proc.poll() is None) as inf:
+                self.assertEqual(b'hi\n', inf.read())
+
     def test_wait_until(self) -> None:
         """Waiting ends at its bound."""
         start = time.monotonic()

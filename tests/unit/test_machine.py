@@ -313,29 +313,29 @@ class TestToolchains(MachineCase):
         mach = machine.Machine('alpha')
         want = Gcc(gcc, '12.2.0', '(Debian 1) 12.2.0')
         found = (Gcc(there, '11.1.0', '(Debian 1) 11.1.0'),)
-        self.assertEqual(mach._choose('arm', found, want), '')
+        self.assertEqual(mach.choose('arm', found, want), '')
         self.assertIn('11.1.0', mach.problems[0])
         self.assertIn('other_gcc = yes in [machine:alpha]', mach.problems[0])
         mach.other_gcc, mach.problems = True, []
-        self.assertEqual(mach._choose('arm', found, want), there)
+        self.assertEqual(mach.choose('arm', found, want), there)
         self.assertEqual(len(mach.problems), 1)
         mach.other_gcc, mach.problems = False, []
-        self.assertEqual(mach._choose('sandbox', found, want), there)
+        self.assertEqual(mach.choose('sandbox', found, want), there)
 
     def test_same_version_first(self):
         mach = machine.Machine('alpha')
         found = (Gcc('/a', '11.1.0', 'x'), Gcc('/b', '12.2.0', 'other'),
                  Gcc('/c', '12.2.0', 'same'))
-        self.assertEqual(mach._choose('arm', found, Gcc('/z', '12.2.0', 'same')), '/c')
+        self.assertEqual(mach.choose('arm', found, Gcc('/z', '12.2.0', 'same')), '/c')
         self.assertEqual(mach.problems, [])
-        self.assertEqual(mach._choose('arm', found[:2], Gcc('/z', '12.2.0', 'same')), '/b')
+        self.assertEqual(mach.choose('arm', found[:2], Gcc('/z', '12.2.0', 'same')), '/b')
         self.assertEqual(mach.problems, ["arm: gcc is 'other', here it is 'same'"])
         mach.problems = []
         found = (Gcc('/b', '12.2.0', 'same', '2.44'),)
-        self.assertEqual(mach._choose('arm', found, Gcc('/z', '12.2.0', 'same', '2.40')), '/b')
+        self.assertEqual(mach.choose('arm', found, Gcc('/z', '12.2.0', 'same', '2.40')), '/b')
         self.assertEqual(mach.problems, ['arm: binutils are 2.44, here they are 2.40'])
         downloaded = Gcc('/x/gcc-12.2.0-nolibc/arm/bin/gcc', '12.2.0', 'same')
-        self.assertEqual(mach._choose('arm', (downloaded,), Gcc('/z', '12.2.0')), '')
+        self.assertEqual(mach.choose('arm', (downloaded,), Gcc('/z', '12.2.0')), '')
 
     def test_broken_compiler(self):
         """One that does not run is as good as none."""
@@ -371,7 +371,8 @@ class TestToolchains(MachineCase):
 
     def test_where_it_is_looked_for(self):
         home = os.path.expanduser('~')
-        names = machine._candidates(['arm', 'riscv', 'sandbox'], {'arm': f'{home}/tc/bin/arm-gcc'})
+        names = machine.candidates_for(['arm', 'riscv', 'sandbox'],
+                                       {'arm': f'{home}/tc/bin/arm-gcc'})
         self.assertEqual(names['arm'], ['~/tc/bin/arm-gcc', f'{home}/tc/bin/arm-gcc', 'arm-gcc'])
         self.assertIn('riscv-linux-gnu-gcc', names['riscv'])
         self.assertEqual(names['sandbox'], ['gcc'])
@@ -425,7 +426,7 @@ class TestReport(MachineCase):
 
     def test_script_fits_a_command_line(self):
         """One argument of a command may have 128 KiB on Linux."""
-        cands = machine._candidates([f'arch{num}' for num in range(20)], {})
+        cands = machine.candidates_for([f'arch{num}' for num in range(20)], {})
         cmd = scripts.probe_script({'work_dir': '~/x', 'toolchains': cands})
         self.assertLess(len(cmd), 64 << 10)
 

@@ -175,7 +175,7 @@ class Machine:
                 self.problems.append(f'its answer makes no sense: {exc}')
         missing = set()
         for arch in candidates:
-            path = self._choose(arch, gccs.get(arch, ()), wanted.get(arch))
+            path = self.choose(arch, gccs.get(arch, ()), wanted.get(arch))
             if path:
                 self.toolchains[arch] = path
             else:
@@ -183,7 +183,11 @@ class Machine:
                 missing.add(arch)
         return missing
 
-    def _choose(self, arch: str, found: Sequence[Gcc], want: Optional[Gcc]) -> str:
+    def forget_compilers(self) -> None:
+        """Have it asked again which compilers it has."""
+        self._asked = {}
+
+    def choose(self, arch: str, found: Sequence[Gcc], want: Optional[Gcc]) -> str:
         """Return the path of the compiler to use for an arch, '' for none."""
         if not found:
             return ''
@@ -321,7 +325,7 @@ class MachinePool:
         Returns:
             those that can be used
         """
-        candidates = _candidates(local_gcc or {}, local_gcc or {})
+        candidates = candidates_for(local_gcc or {}, local_gcc or {})
         lock = threading.Lock()
         done: List[str] = []
 
@@ -358,7 +362,7 @@ class MachinePool:
             for each machine that lacks some: the archs that it lacks
         """
         local = dict(local_gcc or {})
-        candidates = _candidates(needed, local)
+        candidates = candidates_for(needed, local)
         wanted = {}
         for arch, path in local.items():
             gcc = survey.describe_gcc(path) if arch in candidates else None
@@ -373,7 +377,7 @@ class MachinePool:
                     fetcher(mach, sorted(missing))
                 except ssh.RemoteError as exc:
                     mach.problems.append(f'fetching toolchains: {exc.text}')
-                mach._asked = {}
+                mach.forget_compilers()
                 mach.problems = [text for text in mach.problems
                                  if not text.startswith(tuple(f'{arch}:' for arch in missing))]
                 missing = mach.find_toolchains(candidates, wanted)
@@ -395,7 +399,7 @@ class MachinePool:
             print(line)
 
 
-def _candidates(needed: Iterable[str], local: Mapping[str, str]) -> Dict[str, List[str]]:
+def candidates_for(needed: Iterable[str], local: Mapping[str, str]) -> Dict[str, List[str]]:
     """Return for each arch where its compiler may be on another machine.
 
     The compiler here: at the same place below the home folder, at the same
@@ -430,7 +434,7 @@ def compiler_spec(needed: Iterable[str],
     Returns:
         (candidates by arch, the compilers here by arch)
     """
-    candidates = _candidates(needed, local)
+    candidates = candidates_for(needed, local)
     wanted = {}
     for arch in candidates:
         found = survey.describe_gcc(local[arch]) if arch in local else None

@@ -51,7 +51,7 @@ class RunningTest(unittest.TestCase):
                 state.update(next(answers))
             return state[name]
 
-        with mock.patch.object(procfs, '_read', read):
+        with mock.patch.object(procfs, 'read_words', read):
             return procfs.environment(self.proc.pid)
 
     def test_exec(self) -> None:

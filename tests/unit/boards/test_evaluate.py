@@ -155,7 +155,7 @@ class EvaluatorTest(unittest.TestCase):
         assert spec and spec.loader
         lib: Any = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(lib)
-        self.addCleanup(setattr, evaluate, '_SHORT', evaluate._SHORT)
+        self.addCleanup(setattr, evaluate, 'SHORT', evaluate.SHORT)
         looped = compared = 0
         with tempfile.TemporaryDirectory() as tmp:
             kconfig = os.path.join(tmp, 'Kconfig')
@@ -171,7 +171,7 @@ class EvaluatorTest(unittest.TestCase):
                     looped += 1
                     continue
                 # Short lists are not indexed, but here half of them are to be
-                evaluate._SHORT = seed % 2 * 4
+                evaluate.SHORT = seed % 2 * 4
                 evaluator = Evaluator(lib, kconf)
                 for _ in range(4):
                     text = '\n'.join(forest.defconfig()) + '\n'
@@ -192,7 +192,7 @@ class EvaluatorTest(unittest.TestCase):
                     evaluator.assign([
                         setting for line in text.splitlines()
                         for setting in ([] if line.endswith('="')
-                                        else scan._settings('x', line, 0))])
+                                        else scan.settings_in('x', line, 0))])
                     found = {name: evaluator.text(name) for name in names}
                     wrong = {name: (found[name], expect[name])
                              for name in names if found[name] != expect[name]}

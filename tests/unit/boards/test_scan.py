@@ -21,6 +21,7 @@ import textwrap
 import unittest
 from typing import List, Optional
 
+import support
 from support import TOOLS
 
 from buildman.boards import kconfig
@@ -359,7 +360,10 @@ class ScanTest(KconfigCase):
         proc = subprocess.Popen([sys.executable, '-c', code], pass_fds=[write_end],
                                 text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         os.close(write_end)
-        with open(fifo, 'rb', buffering=0) as started, os.fdopen(read_end) as running:
+        self.addCleanup(proc.wait)
+        self.addCleanup(proc.kill)
+        with os.fdopen(read_end) as running, support.open_fifo(
+                fifo, lambda: proc.poll() is None) as started:
             self.assertEqual(started.read(3), b'up\n')
             proc.send_signal(signal.SIGINT)
             out, err = proc.communicate(timeout=60)

@@ -10,6 +10,8 @@ import unittest
 
 import support
 
+from buildman.agent import procfs
+
 # Waits for a lock that nobody gives. A signal that comes between Python's look for
 # one and the wait is imitated by having another thread take it, which tells the
 # waiting one as little.
@@ -80,3 +82,80 @@ class TestWatch(unittest.TestCase):
              'print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)'],
             check=True, stdout=subprocess.PIPE, text=True)
         self.assertEqual('True\n', proc.stdout)
+
+
+# Takes a signal at a place where Python drops exceptions, then waits for ever
+DROPPED = """
+import signal, sys, threading, weakref
+sys.path.insert(0, {tools!r})
+from buildman.cli import signals
+signals.install()
+class Doomed:
+    def __del__(self):
+        if {kind!r} == 'del':
+            signal.raise_signal({num})
+            [None for _ in range(100)]
+def gone(ref):
+    if {kind!r} == 'weakref':
+        signal.raise_signal({num})
+        [None for _ in range(100)]
+try:
+    doomed = Doomed()
+    ref = weakref.ref(doomed, gone)
+    del doomed
+    threading.Event().wait(60)
+except signals.Terminated:
+    print('terminated')
+except KeyboardInterrupt:
+    print('interrupted')
+"""
+
+# Cleans up after a signal, while more of them come
+CLEANING = """
+import signal, subprocess, sys, time
+sys.path.insert(0, {tools!r})
+from buildman.cli import signals
+from buildman.process.registry import Account
+signals.END_TIME = {end_time}
+signals.install()
+try:
+    proc = Account().start(['sleep', '1000'], stdout=subprocess.DEVNULL)
+    print(proc.pid, flush=True)
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)
+    time.sleep({seconds})
+    proc.kill()
+    print('clean', flush=True)
+"""
+
+
+class TestMore(unittest.TestCase):
+    """Signals that are lost, and further ones"""
+
+    def run_text(self, text: str, **values: object) -> 'subprocess.CompletedProcess[str]':
+        """Run a program to its end"""
+        return subprocess.run([sys.executable, '-c', text.format(tools=support.TOOLS, **values)],
+                              capture_output=True, text=True, timeout=50, check=False)
+
+    def test_dropped(self) -> None:
+        """Ctrl-C in a destructor or a callback of a weak reference ends the command as well"""
+        for kind in ('del', 'weakref'):
+            for num, want in ((signal.SIGINT, 'interrupted\n'), (signal.SIGTERM, 'terminated\n')):
+                with self.subTest(kind=kind, num=num):
+                    done = self.run_text(DROPPED, kind=kind, num=int(num))
+                    self.assertEqual((want, ''), (done.stdout, done.stderr))
+
+    def test_cleaning(self) -> None:
+        """Further signals do not cut the cleaning up short"""
+        done = self.run_text(CLEANING, end_time=30.0, seconds=0.2)
+        self.assertEqual((0, ''), (done.returncode, done.stderr))
+        self.assertEqual('clean', done.stdout.split()[1])
+
+    def test_hanging(self) -> None:
+        """A second Ctrl-C ends a command whose cleaning up hangs, with all that it started"""
+        done = self.run_text(CLEANING, end_time=0.1, seconds=1000)
+        self.assertEqual((130, ''), (done.returncode, done.stderr))
+        pid = int(done.stdout)
+        support.wait_until(lambda: pid not in procfs.parents(), 20, 'the end of what it started')

@@ -10,6 +10,7 @@ import unittest
 from typing import List
 from unittest import mock
 
+import support
 from support import wait_until
 
 from buildman.core.errors import GitError
@@ -91,7 +92,7 @@ class GitTest(unittest.TestCase):
         with mock.patch.dict(os.environ, {'PATH': f"{self.tmp}:{os.environ['PATH']}"}):
             thread = threading.Thread(target=call)
             thread.start()
-            with open(fifo, encoding='ascii') as inf:
+            with support.open_fifo(fifo, thread.is_alive) as inf:
                 pid = int(inf.read())
             git.end_all()
             thread.join(30)

@@ -423,7 +423,7 @@ class TestShared(StepsCase):
     def test_one_untold(self) -> None:
         """One slot that cannot be watched may write to the files of those that are"""
         hashes = self.series(2)
-        with mock.patch.object(self.watches, '_limit', 2):
+        with mock.patch.object(self.watches, 'most', 2):
             slots = self.plant(hashes[0])
         for commit in (hashes[1], hashes[0], hashes[1]):
             used = [self.go(slot, commit) for slot in slots]

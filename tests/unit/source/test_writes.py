@@ -153,25 +153,25 @@ class TestWatch(unittest.TestCase):
 
     def test_limit(self) -> None:
         """Our share of what the user may watch is not exceeded"""
-        with mock.patch.object(writes, '_limit', return_value=3):
+        with mock.patch.object(writes, 'most_watches', return_value=3):
             watches = Watches()
         self.assertIsNone(watches.watch(self.path('00'), ['d', 'd/e', 'build'], 'build'))
         # What it took for that was given back
         self.assertTrue(watches.watch(self.path('00'), ['d'], 'build'))
         watches.close()
-        with mock.patch.object(writes, '_LIMIT', self.path('limit')):
-            self.assertEqual(writes._limit(), writes.MOST)
+        with mock.patch.object(writes, 'LIMIT_FILE', self.path('limit')):
+            self.assertEqual(writes.most_watches(), writes.MOST)
             with open(self.path('limit'), 'w', encoding='ascii') as outf:
                 outf.write('8192\n')
-            self.assertEqual(writes._limit(), 4096)
+            self.assertEqual(writes.most_watches(), 4096)
 
     def test_nothing(self) -> None:
         """Without help of the kernel there is no watch"""
-        with mock.patch.object(writes, '_load', side_effect=ImportError):
+        with mock.patch.object(writes, 'load_libc', side_effect=ImportError):
             self.assertIsNone(Watches().watch(self.path('00'), [], 'build'))
         self.watches.close()
         self.assertIsNone(self.watches.watch(self.path('00'), [], 'build'))
         self.assertIsNone(Watches().watch(self.path('00'), ['missing'], 'build'))
         # A file system that does not tell
-        with mock.patch.object(writes, '_CHANGES', 0x1):
+        with mock.patch.object(writes, 'CHANGES', 0x1):
             self.assertIsNone(Watches().watch(self.path('01'), [], 'build'))

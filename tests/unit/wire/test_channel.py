@@ -126,7 +126,7 @@ class TestReader(unittest.TestCase):
             lines = [bytes(rnd.randrange(32, 127) for _ in range(rnd.randrange(30)))
                      for _ in range(rnd.randrange(10))]
             data = b''.join(line + b'\n' for line in lines)
-            splitter = channel._Splitter(20)
+            splitter = channel.Splitter(20)
             out, long = [], []
             while data:
                 size = rnd.randrange(1, 40)

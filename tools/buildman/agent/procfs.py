@@ -53,7 +53,7 @@ def parents() -> Dict[int, int]:
     return out
 
 
-def _read(pid: int, name: str) -> List[bytes]:
+def read_words(pid: int, name: str) -> List[bytes]:
     """Return the words in a file of a process; none when it cannot be read"""
     try:
         with open(f'/proc/{pid}/{name}', 'rb') as inf:
@@ -65,7 +65,7 @@ def _read(pid: int, name: str) -> List[bytes]:
 
 def arguments(pid: int) -> List[bytes]:
     """Return the words that a process was started with."""
-    return _read(pid, 'cmdline')
+    return read_words(pid, 'cmdline')
 
 
 def environment(pid: int) -> List[bytes]:
@@ -76,7 +76,7 @@ def environment(pid: int) -> List[bytes]:
     """
     end = time.monotonic() + EXEC_SECONDS
     while True:
-        words = _read(pid, 'environ')
+        words = read_words(pid, 'environ')
         if words or arguments(pid) or time.monotonic() > end:
             return words
         try:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 # Lists of rules no longer than this are walked, longer ones are indexed
-_SHORT = 4
+SHORT = 4
 
 # Our own names for the shape of an expression
 _AND, _OR, _NOT, _REL = range(4)
@@ -45,7 +45,7 @@ class _Rules:
         always: List[int] = []
         by_sym: Dict[Any, List[int]] = {}
         for pos, syms in enumerate(guards):
-            if syms is None or len(entries) <= _SHORT:
+            if syms is None or len(entries) <= SHORT:
                 always.append(pos)
                 continue
             for sym in syms:

@@ -102,11 +102,11 @@ def read_defconfig(path: str, seen: Optional[Set[str]] = None,
     except OSError as exc:
         raise BoardError(f'{path}: cannot be read: {exc.strerror}') from exc
     if 'include' not in text:
-        return _settings(path, text, 0)
+        return settings_in(path, text, 0)
     settings: Settings = []
     pos = 0
     for match in _INCLUDE.finditer(text):
-        settings += _settings(path, text[:match.start()], pos)
+        settings += settings_in(path, text[:match.start()], pos)
         pos = match.end()
         name = match.group(1)
         if depth == _MAX_DEPTH:
@@ -120,10 +120,10 @@ def read_defconfig(path: str, seen: Optional[Set[str]] = None,
         if seen is not None:
             seen.add(os.path.normpath(target))
         settings += read_defconfig(target, seen, depth + 1)
-    return settings + _settings(path, text, pos)
+    return settings + settings_in(path, text, pos)
 
 
-def _settings(path: str, text: str, start: int) -> Settings:
+def settings_in(path: str, text: str, start: int) -> Settings:
     """Return the settings in `text` from offset `start` on."""
     settings: Settings = []
     for name, value, unset, other in _LINE.findall(text, start):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from typing import List, NoReturn, Optional, Sequence
 
@@ -36,6 +37,32 @@ class _Parser(argparse.ArgumentParser):
             UsageError: a flag could be several
         """
         return [self._full_word(word) if word.startswith('--') else word for word in words]
+
+    def has_flag(self, words: Sequence[str], flag: str) -> bool:
+        """Return whether a flag without value is given, however, and whatever is wrong elsewhere.
+
+        Args:
+            words: up to, and without, '--'
+            flag: its short form
+        """
+        for word in words:
+            if word.startswith('--'):
+                with contextlib.suppress(UsageError):
+                    if flag in self._names(self._full_word(word)):
+                        return True
+            elif word.startswith('-'):
+                for char in word[1:]:
+                    if f'-{char}' == flag:
+                        return True
+                    action = self._option_string_actions.get(f'-{char}')
+                    if not action or action.nargs != 0:
+                        break
+        return False
+
+    def _names(self, word: str) -> Sequence[str]:
+        """Return the spellings of the flag that a word is, none when it is none"""
+        action = self._option_string_actions.get(word)
+        return action.option_strings if action else ()
 
     def _full_word(self, word: str) -> str:
         """Return a word that begins with two dashes with the flag in full, if it is one"""
@@ -323,11 +350,12 @@ def make_parser() -> _Parser:
     return parser
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str], args: Optional[argparse.Namespace] = None) -> argparse.Namespace:
     """Parse a command line.
 
     Args:
         argv: without the name of the program
+        args: gets what it says, and `debug` in any case; None: a new one
 
     Raises:
         UsageError: a flag is unknown or ambiguous, lacks its value, or needs another
@@ -338,7 +366,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     words = list(argv)
     # What comes after '--' are terms, whatever they begin with
     end = words.index('--') if '--' in words else len(words)
-    args = parser.parse_intermixed_args(parser.full_words(words[:end]))
+    args = args or argparse.Namespace()
+    args.debug = parser.has_flag(words[:end], '-D')
+    parser.parse_intermixed_args(parser.full_words(words[:end]), args)
     args.terms += words[end + 1:]
     if args.use_machines:
         args.dist = True

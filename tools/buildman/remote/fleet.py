@@ -336,14 +336,14 @@ def show_machines(args: argparse.Namespace, local: Mapping[str, Toolchain],
     """
     pool = load_machines(args)
     gccs = {arch: tool.gcc for arch, tool in local.items()}
-    fetcher = _fetch if args.machines_fetch_arch else None
+    fetcher = fetch_there if args.machines_fetch_arch else None
     pool.probe_all(gccs)
     pool.check_toolchains(sorted(local), fetch=bool(fetcher), local_gcc=gccs, fetcher=fetcher)
     pool.print_summary()
     return EXIT_OK if all(mach.avail for mach in pool.machines) else 1
 
 
-def _fetch(mach: machine.Machine, archs: Sequence[str]) -> None:
+def fetch_there(mach: machine.Machine, archs: Sequence[str]) -> None:
     """Install toolchains on a machine (--machines-fetch-arch)"""
     # It brings half of the standard library with it
     url = bsettings.get_value('toolchain-fetch', 'url')

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import errno
 import os
 import re
 import shutil
@@ -169,7 +170,10 @@ class Status:
         try:
             self._out.write(text)
             self._out.flush()
-        except BrokenPipeError:
+        except OSError as exc:
+            # A pipe's or a terminal's
+            if exc.errno not in (errno.EPIPE, errno.EIO):
+                raise
             self._out = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115
 
     # -- messages ----------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import Any, Dict, Iterable, Iterator, Optional, Set
 # What changes a file in a folder, or which files it has (sys/inotify.h)
 _MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
 _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
-_CHANGES = (_MODIFY | _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE)
+CHANGES = (_MODIFY | _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE)
 
 # Only folders, and no links to them
 _ONLYDIR, _DONT_FOLLOW = 0x01000000, 0x02000000
@@ -34,14 +34,14 @@ _EVENT = struct.Struct('iIII')
 
 # How many folders a user may have watched: we take half of that, and never more
 # than MOST, as each costs the kernel about a kilobyte
-_LIMIT = '/proc/sys/fs/inotify/max_user_watches'
+LIMIT_FILE = '/proc/sys/fs/inotify/max_user_watches'
 MOST = 1 << 18
 
 # A file that is made and removed to see whether the kernel tells
 _PROBE = '.buildman-probe'
 
 
-def _load() -> Any:
+def load_libc() -> Any:
     """Return the C library.
 
     Raises:
@@ -55,10 +55,10 @@ def _load() -> Any:
     return libc
 
 
-def _limit() -> int:
+def most_watches() -> int:
     """Return how many folders we may have watched"""
     try:
-        with open(_LIMIT, encoding='ascii') as inf:
+        with open(LIMIT_FILE, encoding='ascii') as inf:
             return min(MOST, int(inf.read()) // 2)
     except (OSError, ValueError):
         return MOST
@@ -70,6 +70,9 @@ class Watches:
     A write to the source of a slot, whatever it came from, is an alarm, unless
     the slot itself has said that it is about to write (`Watch.moving()`). When one
     slot cannot be watched, no other one is quiet any more: they may share files.
+
+    Attributes:
+        most: how many folders may be watched
     """
 
     def __init__(self) -> None:
@@ -80,10 +83,10 @@ class Watches:
         self._moving: Set[Watch] = set()
         self._alarms = 0
         self._blind = False
-        self._limit = _limit()
+        self.most = most_watches()
         self._fd = -1
         with contextlib.suppress(ImportError, OSError, AttributeError):
-            self._libc = _load()
+            self._libc = load_libc()
             self._fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def close(self) -> None:
@@ -130,10 +133,10 @@ class Watches:
             the number of the watch, below 0 when it cannot be
         """
         with self._lock:
-            if self._fd < 0 or len(self._owners) >= self._limit:
+            if self._fd < 0 or len(self._owners) >= self.most:
                 return -1
             number = int(self._libc.inotify_add_watch(
-                self._fd, os.fsencode(folder), _CHANGES | _ONLYDIR | _DONT_FOLLOW))
+                self._fd, os.fsencode(folder), CHANGES | _ONLYDIR | _DONT_FOLLOW))
             if number >= 0:
                 self._owners[number] = watch
             return number

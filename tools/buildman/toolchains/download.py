@@ -83,7 +83,7 @@ class Archive:
         return os.path.join(f'gcc-{self.version}-nolibc', self.target)
 
 
-class _Links(html.parser.HTMLParser):
+class Links(html.parser.HTMLParser):
     """Collects where the links of a page lead."""
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ def _list(url: str) -> List[str]:
             raise SetupError(f'cannot read {url}: {exc.strerror}') from exc
     with _open(url) as response:
         page = _read(response, url, _MAX_PAGE).decode('utf-8', 'replace')
-    links = _Links()
+    links = Links()
     links.feed(page)
     # Links may be relative, or start at the root of the server
     base = urllib.parse.urlsplit(url)

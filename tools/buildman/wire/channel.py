@@ -44,7 +44,7 @@ def _descriptor(stream: Any) -> Optional[int]:
     return number if isinstance(number, int) else None
 
 
-class _Splitter:
+class Splitter:
     """Puts chunks together to lines; a line over the bound is dropped."""
 
     def __init__(self, max_line: int) -> None:
@@ -120,7 +120,7 @@ class Reader:
         self._on_end = on_end
         self._on_part = on_part
         self._prefix = prefix
-        self._splitter = _Splitter(max_line)
+        self._splitter = Splitter(max_line)
         self._noise_left = NOISE_LINES
         self._closed = False
         # Ends poll(): what is written to the second is read from the first
