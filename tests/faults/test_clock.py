@@ -89,6 +89,20 @@ class TestClock(DistCase):
                 shutil.rmtree(self.out())
                 shutil.rmtree(self.out('ref'))
 
+    def test_work_in_output(self) -> None:
+        """A folder that is not ours to empty (-w) is built anew"""
+        args = ('-w', '-o', self.out(), '--boards', 'anvil')
+        git.run(self.repo, 'checkout', '-q', self.tree.commits[1])
+        self.assertEqual(self.run_buildman(*args, cwd=self.repo).returncode, 0)
+        with open(self.out('out/mine'), 'wb'):
+            pass
+        self.assertGreater(move_ahead(self.out()), 3)
+        git.run(self.repo, 'checkout', '-q', self.tree.commits[2])
+        done = self.run_buildman(*args, cwd=self.repo)
+        self.assertEqual(done.returncode, 100, done)
+        self.assertNotIn('Clock skew', done.stderr)
+        self.assertTrue(os.path.exists(self.out('out/mine')))
+
     def test_machine(self) -> None:
         """The work folder of a machine is ahead of its clock"""
         self.check(self.work_dir('alpha'), '--dist', '--no-local')

@@ -7,13 +7,14 @@ import os
 import subprocess
 import tempfile
 import threading
+import time
 import unittest
 from typing import Dict, List
 
 from dist_support import LOGS
 from support import assert_same_tree, command, needs
 
-from buildman.build.shared_dtc import DtcStore, SharedDtc
+from buildman.build.shared_dtc import DtcStore, SharedDtc, remove_unfit
 from buildman.source import git
 
 # As U-Boot's: dtc is built unless DTC names one, then libfdt has to be there for
@@ -132,6 +133,22 @@ class TestBuild(unittest.TestCase):
         self.build('off', status=100)
         self.build('on', '--shared-dtc', status=100)
         self.same()
+
+class TestLeftovers(unittest.TestCase):
+    """What earlier runs have left in a work area"""
+
+    def test_unfit(self) -> None:
+        """What is half built goes, and what would be newer than all that is made with it"""
+        with tempfile.TemporaryDirectory() as top:
+            for name in ('dtc-1', 'dtc-2', 'dtc-3.half', '00'):
+                os.mkdir(os.path.join(top, name))
+                with open(os.path.join(top, name, 'dtc'), 'wb'):
+                    pass
+            when = time.time() + 60
+            for name in ('dtc-2', '00'):
+                os.utime(os.path.join(top, name, 'dtc'), (when, when))
+            remove_unfit(top)
+            self.assertEqual(sorted(os.listdir(top)), ['00', 'dtc-1'])
 
 
 class TestStore(unittest.TestCase):
