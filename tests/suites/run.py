@@ -23,6 +23,7 @@ import contextlib
 import fcntl
 import glob
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,9 @@ SSHD_USER = 'sshd:x:990:65534::/run/sshd:/usr/sbin/nologin\n'
 TESTS = ('tests.unit.source', 'tests.unit.build', 'tests.unit.toolchains', 'tests.unit.demo',
          'tests.command.test_build_branch', 'tests.command.test_dist',
          'tests.command.test_summary_command')
+
+# Then these, on this machine, with the tree as another one
+ACROSS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'across.py')
 
 # Run by a shell in a mount namespace of its own: the root, the project, the present
 # folder, and the command
@@ -216,14 +220,21 @@ def run(args: argparse.Namespace) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX)
             tree.unpack()
             fcntl.flock(lock, fcntl.LOCK_SH)
-        words = args.words
-        if not args.command:
-            print(f'Debian {args.suite}: {tree.versions()}', flush=True)
-            words = ['python3', '-m', 'unittest']
-            for name in () if args.words == ['all'] else args.words or TESTS:
-                words += ['-k', f'*{name}', '-k', f'*{name}.*']
-            os.chdir(TOP)
-        return subprocess.run(tree.command(words), check=False).returncode
+        if args.command:
+            return subprocess.run(tree.command(args.words), check=False).returncode
+        print(f'Debian {args.suite}: {tree.versions()}', flush=True)
+        words = ['python3', '-m', 'unittest']
+        for name in () if args.words == ['all'] else args.words or TESTS:
+            words += ['-k', f'*{name}', '-k', f'*{name}.*']
+        os.chdir(TOP)
+        status = subprocess.run(tree.command(words), check=False).returncode
+        if not args.words or args.words == ['all']:
+            enter = [sys.executable, os.path.abspath(__file__), '--dir', args.dir, '--command',
+                     args.suite]
+            status = subprocess.run(
+                [sys.executable, ACROSS], check=False,
+                env={**os.environ, 'BUILDMAN_SUITE_ENTER': shlex.join(enter)}).returncode or status
+        return status
 
 
 def main() -> int:
