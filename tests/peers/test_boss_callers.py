@@ -277,6 +277,27 @@ class TestWorkers(PoolCase):
             with open(os.path.join(self.dir, '0', 'snow', name), encoding='utf-8') as inf:
                 self.assertEqual(text, inf.read())
 
+    def test_status(self) -> None:
+        """The last line says how many came from whom, and who was lost: nobody else"""
+        bad = mock.Mock(toolchains={'arm': 'x'}, nthreads=1, max_boards=1)
+        bad.name = 'bad'
+        bad.recv.side_effect = [PREPARED, EOFError('gone')]
+        lost = threading.Event()
+        bad.close.side_effect = lost.set
+        good = mock.Mock(toolchains={'arm': 'x'}, nthreads=0, max_boards=1)
+        good.name = 'good'
+        said: 'queue.Queue[Any]' = queue.Queue()
+        said.put(PREPARED)
+        good.build_board.side_effect = lambda board, arch: (
+            lost.wait(20), [said.put(result(board, upto)) for upto in range(2)])
+        good.build_done.side_effect = lambda: said.put(ANSWERS[-1])
+        good.recv = said.get
+        self.check_all(bad, good)
+        with open(os.path.join(self.dir, '.buildman.log'), encoding='utf-8') as inf:
+            last = [line for line in inf if 'STATUS' in line][-1]
+        self.assertRegex(last, r'STATUS bad:done=0/[02] cpu=0% lost, good:done=2/2, '
+                               r'TOTAL:done=2/[24] of 2$')
+
     def test_sandbox(self) -> None:
         """Boards for the host compiler go to any worker, others only where there is one"""
         wrk = mock.Mock(toolchains={}, nthreads=1, max_boards=1)

@@ -162,6 +162,7 @@ class CallerWorker:
         self._gone = threading.Event()
         self._told_done = False
         self._answered = threading.Event()
+        # Closes it, when it was lost
         self._closer: Optional[threading.Thread] = None
         self.receiver = Receiver(name, post, log, '', False)
         self.receiver.tells_done = bool(self.version)
@@ -270,7 +271,7 @@ class CallerWorker:
         percent = (f' cpu={100 * self.receiver.load / threads:.0f}%'
                    if isinstance(threads, int) and threads > 0 else '')
         return (f'{self.name}:done={self.done}/{self.sent}{percent}'
-                + (' lost' if self._gone.is_set() and self.slots else ''))
+                + (' lost' if self._closer and self.slots else ''))
 
     # -- what comes, in a thread of its own --------------------------------
 
