@@ -603,6 +603,40 @@ class TestChoices(unittest.TestCase):
         sched.ledger.workers['w'].slots = 9
         self.assertEqual([self.next(sched, 'w') for _ in range(8)], list('01245678'))
 
+    def test_pool_order(self):
+        """Taking from the middle of the pool leaves the rest in order"""
+        rng = random.Random(5)
+        for _ in range(9):
+            weights = rng.sample(range(1, 31), 30)
+            sched = self.make(*[Task(str(num), 'arm', (0,), num) for num in weights],
+                              workers='v')
+            worker = sched.ledger.workers['v']
+            worker.slots = 30
+            got, want = [], [str(num) for num in range(30, 0, -1)]
+            while want:
+                # Sometimes not the first
+                skip = rng.randrange(min(len(want), 6))
+                worker.refused = set(want[:skip])
+                got.append((self.next(sched, 'v'), want.pop(skip)))
+            self.assertEqual([first for first, _ in got], [second for _, second in got])
+
+    def test_share_is_old(self):
+        """What was shared lasts for two seconds, less what was taken out meanwhile"""
+        sched = self.make(Task('a', 'arm', (0, 1), 200), Task('b', 'arm', (0,), 90), workers='v')
+        sched.ledger.add_worker('fast', 1, speed=4)
+        self.give(sched, 'fast', 'a')
+        self.assertEqual(self.next(sched, 'v'), '')
+        # It takes longer than it seemed
+        sched.ledger.forecast.begin('fast', 'a', 1e6)
+        for now, target in ((1.9, ''), (2.0, 'b')):
+            self.now = now
+            self.assertEqual(self.next(sched, 'v'), target, now)
+        sched = self.make(*[Task(f'b{num}', 'arm', (0,), 99 - num) for num in range(60)])
+        self.assertEqual(self.next(sched, 'v'), 'b0')
+        for num in range(1, 20):
+            sched.ledger.withdraw(f'b{num}')
+        self.assertIn(self.next(sched, 'w'), ('b20', 'b21'))
+
     def test_withdrawn(self):
         """What need not be built is passed over"""
         sched = self.make(*[Task(target, 'arm', (0,)) for target in 'abcd'])
