@@ -173,7 +173,8 @@ class Seed:
             while not self._stopping:
                 os.utime(mark)
                 left = self._second + 1 - os.stat(mark).st_mtime
-                if left <= 0:
+                if not 0 < left <= 1:
+                    # It is over, or the clock was set back
                     return
                 time.sleep(left)
 
