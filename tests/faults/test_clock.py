@@ -35,7 +35,7 @@ def move_ahead(folder: str, *endings: str) -> int:
 
 
 class TestClock(DistCase):
-    """Two boards at two commits, then at a third one that breaks `anvil`"""
+    """Two boards at two commits, then at two more, the first of which breaks `anvil`"""
 
     names = ('alpha',)
     sample_args: ClassVar[Dict[str, Any]] = {'boards': 2, 'commits': 3}
@@ -45,21 +45,21 @@ class TestClock(DistCase):
         self.repo = self.out('repo')
         shutil.copytree(self.tree.path, self.repo, symlinks=True)
 
-    def build(self, upto: int, *args: str, out: str = 'out') -> str:
+    def build(self, upto: int, *args: str) -> str:
         """Build the branch as if it ended at a commit; return the folder of the results"""
         git.run(self.repo, 'update-ref', 'refs/heads/feature', self.tree.commits[upto])
         # A make that begins anew for ever is ended
-        done = self.run_buildman('-b', 'feature', '-o', self.out(out), '--timeout', '20', *args,
+        done = self.run_buildman('-b', 'feature', '-o', self.out(), '--timeout', '20', *args,
                                  cwd=self.repo)
         self.assertIn(done.returncode, (0, 100), done)
-        return self.out(f'{out}/feature')
+        return self.results()
 
     def check(self, work: str, *args: str, endings: Sequence[str] = ()) -> None:
         """Build, set what is kept ahead, and build with the next commit: as from nothing"""
         self.build(1, *args)
         self.assertGreater(move_ahead(work, *endings), 3)
-        got = self.build(2, *args)
-        ref = self.build(2, *(word for word in args if len(word) == 2), out='ref')
+        got = self.build(3, *args)
+        ref, _ = self.local(*(word for word in args if len(word) == 2))
         # In the tree, an environment that a failure leaves is taken if it was made anew
         support.assert_same_tree(ref, got, ignore=(
             'host', 'joblog', *(['uboot.env'] if '-i' in args else [])))
@@ -78,8 +78,8 @@ class TestClock(DistCase):
         work = self.out('out/feature/.bm-work')
         self.build(1, '-T', '1')
         self.assertGreater(move_ahead(work), 3)
-        got = self.build(1, '-T', '1', '-f')
-        support.assert_same_tree(self.build(1, out='ref'), got)
+        got = self.build(3, '-T', '1', '-f')
+        support.assert_same_tree(self.local()[0], got)
 
     def test_own_folders(self) -> None:
         """Folders of boards (-P), and a build in the tree (-i)"""
@@ -87,7 +87,6 @@ class TestClock(DistCase):
             with self.subTest(flag=flag):
                 self.check(self.out('out/feature/.bm-work'), flag)
                 shutil.rmtree(self.out())
-                shutil.rmtree(self.out('ref'))
 
     def test_work_in_output(self) -> None:
         """A folder that is not ours to empty (-w) is built anew"""
