@@ -15,6 +15,7 @@ import time
 from typing import Callable, Optional, Sequence, Type
 
 from buildman.core.errors import BuildmanError
+from buildman.process import awake
 from buildman.process.registry import Account, is_process
 from buildman.remote.inbox import Inbox, Sink
 from buildman.wire import fields, messages
@@ -22,6 +23,12 @@ from buildman.wire.channel import Channel, ChannelError, Reader
 
 # Seconds that a worker gets to become ready after it was started
 READY_TIME = 60
+
+# Heartbeats that may fail to come before a worker counts as lost
+MISSED_HEARTBEATS = 3
+
+# Heartbeats' times that a worker which lives gets for an answer while it starts
+ANSWER_HEARTBEATS = 12
 
 # Seconds for each step of ending a process: ask, terminate, kill
 END_TIME = 2
@@ -32,6 +39,10 @@ _LINKS = Account()
 
 class BossError(BuildmanError):
     """Something is wrong with a worker; the message names its machine."""
+
+
+class Silence(BossError):
+    """Nothing came in time."""
 
 
 class Connection:
@@ -136,17 +147,17 @@ class Connection:
         self._channel = Channel(
             proc.stdout, proc.stdin, from_worker=True, on_message=inbox.put,
             on_noise=lambda text: self.on_noise(text), on_end=lambda why: inbox.end(),
-            name=self.name)
+            name=self.name, clock=awake.now)
         self._channel.start()
 
     def _wait_ready(self) -> messages.Ready:
         """Wait for the first message"""
         seconds = min(self._timeout + READY_TIME, max(self._timeout, self.patience()))
-        deadline = time.monotonic() + seconds
+        deadline = awake.now() + seconds
         msg: Optional[messages.Message] = messages.Heartbeat()
         while isinstance(msg, messages.Heartbeat):
             try:
-                msg = self._inbox.get(deadline - time.monotonic())
+                msg = self._inbox.get(deadline - awake.now())
             except queue.Empty:
                 raise BossError(f'{self.name}: worker did not send ready within '
                                 f'{seconds:g} s') from None
@@ -187,7 +198,8 @@ class Connection:
     @property
     def silence(self) -> float:
         """Seconds since anything came from the worker."""
-        return time.monotonic() - self._channel.last_heard if self._channel else 0.0
+        channel = self._channel
+        return awake.now() - channel.last_heard if channel else 0.0
 
     @property
     def process(self) -> Optional['subprocess.Popen[bytes]']:
@@ -213,7 +225,7 @@ class Connection:
         try:
             msg = self._inbox.get(seconds)
         except queue.Empty:
-            raise BossError(f'{self.name}: nothing heard for {seconds:g} s') from None
+            raise Silence(f'{self.name}: nothing heard for {seconds:g} s') from None
         if msg is None:
             raise self.closed_error()
         return msg
@@ -222,12 +234,24 @@ class Connection:
         """Return the next message, which has to be of a kind; heartbeats are passed over.
 
         Raises:
-            BossError: it is another one, or the connection has ended
+            BossError: it is another one, or none comes in time after all was sent, or
+                the connection has ended
         """
+        if self._channel:
+            # However long that takes, as long as something goes out
+            self._channel.writer.flush(threading.TIMEOUT_MAX)
+        begun, beat = awake.now(), self.heartbeat_interval
+        limit = ANSWER_HEARTBEATS * beat or self.patience()
         while True:
-            msg = self._next()
+            msg: messages.Message = messages.Heartbeat()
+            with contextlib.suppress(Silence):
+                msg = self._next(min(1.0, limit))
             if isinstance(msg, kind):
                 return msg
+            waited = awake.now() - begun
+            if waited > limit or (beat and min(waited, self.silence) > MISSED_HEARTBEATS * beat):
+                raise BossError(f'{self.name}: no {messages.kind_of_class(kind)} came within '
+                                f'{waited:.0f} s')
             if isinstance(msg, messages.ErrorMsg):
                 raise BossError(f'{self.name}: {msg.msg}')
             if not isinstance(msg, messages.Heartbeat):

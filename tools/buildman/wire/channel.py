@@ -249,6 +249,7 @@ class Writer:
         self._stream = stream
         self._fd = _descriptor(stream)
         self._deadline = deadline
+        self._clock = clock
         self._max_pending = max_pending
         self._name = name
         self._clock = clock
@@ -411,7 +412,7 @@ class Channel:
         self.reader = Reader(incoming, self._line, on_noise=on_noise, on_end=on_end,
                              on_too_long=self._too_long, on_part=self._heard, prefix=prefix,
                              max_line=max_line, name=name)
-        self.writer = Writer(outgoing, deadline=deadline, name=name)
+        self.writer = Writer(outgoing, deadline=deadline, name=name, clock=clock)
 
     def start(self) -> None:
         """Begin to read."""
@@ -448,8 +449,10 @@ class Channel:
 
     def _line(self, line: bytes) -> None:
         if line.strip():
-            self._heard()
-            self._on_message(self._decode(line))
+            message = self._decode(line)
+            if not isinstance(message, messages.Malformed):
+                self._heard()
+            self._on_message(message)
 
     def _heard(self) -> None:
         self.last_heard = self._clock()
