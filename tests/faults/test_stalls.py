@@ -32,11 +32,7 @@ class TestStart(StubCase):
     def lost(self, *modes: str) -> str:
         """Build with a machine that is so; the other one does all; return why it was lost"""
         self.misbehave('bad', *modes)
-        # The good one builds nothing until the bad one is told of
-        log = os.path.join(self.results(), '.buildman.log')
-        make = self.program('good', 'make', f'until grep -q "[[]bad] lost" {log}; do '
-                                            'sleep 0.05; done')
-        self.misbehave('good', f"env PATH={os.path.dirname(make)}:{os.environ['PATH']}")
+        self.hold('good', 'bad')
         ref, status = self.local()
         done = self.dist('--no-local')
         self.assertEqual(status, done.returncode, done)

@@ -17,6 +17,7 @@ from typing import Callable, Optional, Sequence, Type
 from buildman.core.errors import BuildmanError
 from buildman.process import awake
 from buildman.process.registry import Account, is_process
+from buildman.remote import budget
 from buildman.remote.inbox import Inbox, Sink
 from buildman.wire import fields, messages
 from buildman.wire.channel import Channel, ChannelError, Reader
@@ -59,6 +60,7 @@ class Connection:
         on_stderr: called with each line that comes on stderr
         on_noise: called with each line that is not a message
         on_deaf: called with what is wrong when a ping cannot be sent
+        budget: what the machine may send beyond what it owes
         bytes_sent, bytes_recv: what has travelled
     """
 
@@ -79,6 +81,7 @@ class Connection:
         self.on_stderr: Callable[[str], None] = self._print_stderr
         self.on_noise: Callable[[str], None] = lambda text: None
         self.on_deaf: Callable[[str], None] = lambda text: None
+        self.budget = budget.Budget()
         self._timeout = timeout
         self._proc: Optional['subprocess.Popen[bytes]'] = None
         self._channel: Optional[Channel] = None
@@ -145,8 +148,8 @@ class Connection:
             self._stderr = Reader(stderr, self._take_stderr, name=f'{self.name} stderr')
             self._stderr.start()
         self._channel = Channel(
-            proc.stdout, proc.stdin, from_worker=True, on_message=inbox.put,
-            on_noise=lambda text: self.on_noise(text), on_end=lambda why: inbox.end(),
+            proc.stdout, proc.stdin, from_worker=True, on_message=self._receive,
+            on_noise=self._take_noise, on_end=lambda why: inbox.end(),
             name=self.name, clock=awake.now)
         self._channel.start()
 
@@ -168,6 +171,7 @@ class Connection:
                             f'{messages.as_dict(msg)}')
         self.version = min(msg.version, messages.PROTOCOL_VERSION)
         self.heartbeat_interval = msg.heartbeat_interval
+        self.budget.expect_heartbeats(msg.heartbeat_interval)
         if self._channel:
             self._channel.version = self.version
         return msg
@@ -185,6 +189,27 @@ class Connection:
                 return
 
     # -- what comes, and goes ----------------------------------------------
+
+    def _receive(self, msg: messages.Message) -> None:
+        """Take a message, in the reader's thread.
+
+        Raises:
+            OverBudget: the machine sends too much; nobody reads it any more
+        """
+        if isinstance(msg, messages.Malformed):
+            self.budget.nonsense()
+        else:
+            self.budget.sense()
+            if isinstance(msg, messages.Heartbeat):
+                self.budget.spend(budget.MESSAGE, 'heartbeats')
+            elif isinstance(msg, messages.Unknown):
+                self.budget.spend(budget.COMPLAINT, 'messages of unknown kinds')
+        self._inbox.put(msg)
+
+    def _take_noise(self, text: str) -> None:
+        """Take a line that is no message, in the reader's thread; as _receive()"""
+        self.budget.spend(budget.LINE, 'lines of noise')
+        self.on_noise(text)
 
     def divert(self, sink: Optional[Sink]) -> None:
         """Have all messages from now on go to a function, not to recv().
@@ -261,6 +286,8 @@ class Connection:
 
     def closed_error(self) -> BossError:
         """Return the error that says why the connection has gone"""
+        if self.budget.reason:
+            return BossError(f'{self.name}: {self.budget.reason}')
         proc, reader = self._proc, self._stderr
         # What a dying worker says last may still be on its way
         if reader:
@@ -280,6 +307,12 @@ class Connection:
         text = fields.harmless(line)
         if text.strip():
             self._last_stderr = text.strip()
+            try:
+                self.budget.spend(budget.SHOWN, 'lines on stderr')
+            except budget.OverBudget:
+                # Who hears of the end may end us
+                threading.Thread(target=self._inbox.end, daemon=True).start()
+                raise
             self.on_stderr(text)
 
     def close(self, seconds: float = END_TIME) -> None:

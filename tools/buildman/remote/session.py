@@ -104,7 +104,7 @@ class RemoteMachine:
         self._over = threading.Event()
         self._acknowledged = False
         self._receiver = Receiver(mach.name, post, self._log, ship.stage_dir,
-                                  ship.plan.settings.keep_outputs)
+                                  ship.plan.settings.keep_outputs, self.worker.budget)
         self._thread = threading.Thread(target=self._run, daemon=True,
                                         name=f'machine {mach.name}')
 

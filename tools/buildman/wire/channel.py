@@ -23,7 +23,6 @@ from typing import Any, Callable, List, Optional, Tuple
 from buildman.wire import fields, messages
 
 READ_SIZE = 256 << 10           # bytes asked for at a time
-NOISE_LINES = 10_000            # noise lines that are handed on, then silence
 WRITE_DEADLINE = 60.0           # seconds without a byte going out
 MAX_PENDING = 32 << 20          # bytes to be sent that may pile up
 JOIN_TIME = 1.0                 # seconds that close() gives a thread
@@ -121,7 +120,6 @@ class Reader:
         self._on_part = on_part
         self._prefix = prefix
         self._splitter = Splitter(max_line)
-        self._noise_left = NOISE_LINES
         self._closed = False
         # Ends poll(): what is written to the second is read from the first
         self._wake: Tuple[int, ...] = () if self._fd is None else os.pipe()
@@ -230,8 +228,7 @@ class Reader:
         self._on_line(line[len(self._prefix):])
 
     def _noise(self, line: bytes) -> None:
-        if self._on_noise is not None and self._noise_left:
-            self._noise_left -= 1
+        if self._on_noise is not None:
             self._on_noise(fields.harmless(line))
 
 
