@@ -135,6 +135,11 @@ class TestMessages(unittest.TestCase):
                 (2, 'cc1: fatal error: x: No space left on device', 'no space left'),
                 (2, 'gcc: fatal error: Killed signal terminated program cc1', 'was killed'),
                 (2, '/bin/sh: 1: bison: not found', 'a command was not found (bison)'),
+                (2, '/bin/sh: 1: scripts/basic/fixdep: Permission denied\n',
+                 'a program may not be run (scripts/basic/fixdep)'),
+                (2, 'make[2]: scripts/kconfig/conf: Permission denied\nmake[2]: *** [x] Error 127',
+                 'a program may not be run (scripts/kconfig/conf)'),
+                (2, 'a.c:1: error: Permission denied', ''),
                 (2, "ModuleNotFoundError: No module named 'elftools'", '(elftools)'),
                 (2, 'include/image.h:1203:12: fatal error: openssl/evp.h: No such file or '
                  'directory', 'missing (openssl/evp.h)'),
@@ -159,7 +164,8 @@ class TestMessages(unittest.TestCase):
                 ('sh: 1: bison: not found', False),
                 ("ModuleNotFoundError: No module named 'x'", False),
                 ('x.c:1:2: fatal error: Python.h: No such file', False),
-                ('ld: cannot find -lssl', False), ('Disk quota exceeded', True),
+                ('ld: cannot find -lssl', False),
+                ('make: tools/x: Permission denied', False), ('Disk quota exceeded', True),
                 ('virtual memory exhausted', True), ('Killed', True),
                 ('Input/output error', True)):
             failure = machine_failure(2, text)

@@ -75,6 +75,10 @@ _INFRA = (
     (FailureKind.NO_LIBRARY, re.compile(
         r'cannot find -l(ssl|crypto|gnutls|uuid|SDL2|python[\d.]+)\b'),
      'a library is missing'),
+    (FailureKind.NO_EXEC, re.compile(
+        r'^[ \t]*(?:/\S*sh: (?:line )?\d+: |[\w./-]*make(?:\[\d+\])?: )(\S{1,300}): '
+        r'Permission denied\s*$', re.MULTILINE),
+     'a program may not be run'),
     (FailureKind.BAD_DISK, re.compile(r'Read-only file system|Input/output error'),
      'the disk fails'),
 )

@@ -20,10 +20,11 @@ from typing import Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence,
 from buildman.build import ccache, shared_dtc
 from buildman.build.job import MakeJob, SlotDirs
 from buildman.build.jobserver import JobServer, Stopped
-from buildman.core.errors import BuildmanError
+from buildman.core.errors import BuildmanError, SetupError
 from buildman.core.events import BoardDone, Built, Crashed, Event, SlotReady, Started, WorkerGone
 from buildman.core.files import clear_non_folder, clear_way
 from buildman.core.plan import BoardJob, Commit, Settings
+from buildman.process import trial
 from buildman.process.groups import ProcessGroups
 from buildman.process.processors import cpu_count
 from buildman.source import git
@@ -116,11 +117,15 @@ class Engine:
         """Start the slots; each posts SlotReady when its source is there.
 
         Raises:
-            BuildmanError: the repository cannot be read
+            BuildmanError: the repository cannot be read, or no program be run
             OSError: the work folder cannot be made
         """
         config = self._config
         os.makedirs(config.work_dir, exist_ok=True)
+        refused = trial.why_no_program(config.work_dir)
+        if refused:
+            raise SetupError(f"programs in '{config.work_dir}', where builds put theirs, cannot be "
+                             f'run: {refused}; choose another output folder with -o')
         # Images that nobody came to take, as the last run was killed
         for entry in list(os.scandir(config.work_dir)):
             if '.stage-' in entry.name:

@@ -32,12 +32,13 @@ class FailureKind(enum.Enum):
     NO_MODULE = 'no-module'
     NO_HEADER = 'no-header'
     NO_LIBRARY = 'no-library'
+    NO_EXEC = 'no-exec'
     OTHER = 'other'
 
 
 # What a machine lacks: that is so the next time as well, and worth reading
 _LACKING = frozenset({FailureKind.NO_COMMAND, FailureKind.NO_MODULE, FailureKind.NO_HEADER,
-                      FailureKind.NO_LIBRARY})
+                      FailureKind.NO_LIBRARY, FailureKind.NO_EXEC})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,7 +82,7 @@ class RemoteError(BuildmanError):
         host: the machine
         kind: 'refused', 'unreachable', 'unknown-host', 'host-key', 'denied',
             'turned-away', 'options', 'cut', 'no-python', 'old-python', 'no-git',
-            'no-make', 'no-space', 'not-writable', 'timeout', 'stopped',
+            'no-make', 'no-space', 'not-writable', 'no-exec', 'timeout', 'stopped',
             'no-command' or 'failed'
         stdout: what it printed
     """
