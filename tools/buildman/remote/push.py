@@ -396,7 +396,7 @@ def push(plan: PushPlan, name: str, transport: ssh.Transport, git_dir: str,
         if commands.stopped():
             raise ssh.RemoteError(transport.hostname, 'stopped', 'stopped')
         if answer.returncode:
-            raise ssh.explain(transport.hostname, answer, 'git push')
+            raise transport.explain(answer, 'git push')
         return ''
 
     ssh.with_retries(attempt, delays)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import os
-import random
 import threading
 import time
 import uuid
@@ -175,18 +175,19 @@ class RemoteMachine:
         """
         worker = self.worker
         said: List[str] = []
-        for delay in (*ssh.RETRY_DELAYS, None):
+        way = ssh.transport_for(worker.hostname, worker.name)
+        for tries in itertools.count():
             said.clear()
             worker.on_stderr = said.append
             try:
                 worker.start()
             except BossError as exc:
-                why = ssh.explain(worker.hostname,
-                                  commands.Answer(b'', '\n'.join(said).encode(), 255))
-                if why.kind != 'turned-away' or delay is None:
+                why = way.explain(commands.Answer(b'', '\n'.join(said).encode(), 255))
+                delay = ssh.delay_before(why.kind, tries)
+                if delay is None:
                     raise
                 self._log.note(f'{exc}; tried again')
-                time.sleep(delay * (.5 + random.random()))
+                time.sleep(delay)
                 self._step('start again')
             else:
                 break
@@ -296,7 +297,8 @@ class RemoteMachine:
         try:
             self._shipment.push(self.worker)
         except ssh.RemoteError as exc:
-            if exc.kind in ('turned-away', 'cut', 'denied', 'no-space', 'stopped', 'timeout'):
+            if exc.kind in ('turned-away', 'penalized', 'cut', 'denied', 'no-space', 'stopped',
+                            'timeout'):
                 raise
             self._step(f'push again, to a new repository: {exc}')
             self.worker.init_git(self._machine.work_dir, fresh=True)
