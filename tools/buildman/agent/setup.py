@@ -26,7 +26,7 @@ from typing import Dict, List, NoReturn, Optional, Sequence
 
 from buildman.agent import account, lock
 from buildman.core.files import clear_way
-from buildman.process import trial
+from buildman.process import limits, trial
 
 COMMIT_REFS = 'refs/buildman/c'     # one ref for each commit that is complete here
 MAX_COMMIT_REFS = 4000              # from here on the repository is begun anew
@@ -86,11 +86,14 @@ def check_programs() -> None:
     """Find what a build cannot do without.
 
     Raises:
-        Problem: git or make is missing
+        Problem: git or make is missing, or no room for processes
     """
     for name in ('git', 'make'):
         if not shutil.which(name):
             raise Problem(f'no-{name}', f'{name} is not installed there')
+    slots, _, short = limits.fitting(1, 1)
+    if not slots:
+        raise Problem('no-processes', f'it cannot start what a build needs: {short}')
 
 
 def make_folder(work_dir: str, min_disk: int) -> None:

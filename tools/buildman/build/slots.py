@@ -24,7 +24,7 @@ from buildman.core.errors import BuildmanError, SetupError
 from buildman.core.events import BoardDone, Built, Crashed, Event, SlotReady, Started, WorkerGone
 from buildman.core.files import clear_non_folder, clear_way
 from buildman.core.plan import BoardJob, Commit, Settings
-from buildman.process import trial
+from buildman.process import limits, trial
 from buildman.process.groups import ProcessGroups
 from buildman.process.processors import cpu_count
 from buildman.source import git
@@ -88,7 +88,9 @@ class Engine:
         self._config = config
         self._post = post
         self._groups = ProcessGroups()
-        self._server = (JobServer(config.tokens) if config.settings.jobs == 0 else None)
+        # As many as there can be processes for
+        self._slots, tokens, self._short = limits.fitting(config.slots, config.tokens)
+        self._server = (JobServer(tokens) if config.settings.jobs == 0 else None)
         self._queue: 'queue.Queue[Optional[BoardJob]]' = queue.Queue()
         self._threads: List[threading.Thread] = []
         self._lock = threading.Lock()
@@ -111,7 +113,7 @@ class Engine:
     @property
     def slots(self) -> int:
         """Return how many boards are built at once."""
-        return self._config.slots
+        return self._slots
 
     def start(self) -> None:
         """Start the slots; each posts SlotReady when its source is there.
@@ -121,6 +123,10 @@ class Engine:
             OSError: the work folder cannot be made
         """
         config = self._config
+        if not self._slots:
+            raise SetupError(f'this machine cannot start what a build needs: {self._short}')
+        if self._short:
+            config.complain(f'boards are built {self._slots} at a time: {self._short}')
         os.makedirs(config.work_dir, exist_ok=True)
         refused = trial.why_no_program(config.work_dir)
         if refused:
@@ -144,8 +150,8 @@ class Engine:
             if not self._alone:
                 # Builds do not write to the source, as far as they should
                 self._watches = Watches()
-        self._alive = config.slots
-        for number in range(config.slots):
+        self._alive = self._slots
+        for number in range(self._slots):
             thread = threading.Thread(target=self._guard_slot, args=(number,),
                                       name=f'slot-{number}', daemon=True)
             self._threads.append(thread)
@@ -163,7 +169,7 @@ class Engine:
     def _plant(self, origin: Origin) -> Optional[Seed]:
         """Return what new slots are made from; None when there are not several"""
         config = self._config
-        new = sum(not os.path.lexists(self._slot_path(number)) for number in range(config.slots))
+        new = sum(not os.path.lexists(self._slot_path(number)) for number in range(self._slots))
         if not config.commits or self._alone or new < 2:
             return None
         first = config.commits[0].hash

@@ -24,6 +24,7 @@ class FailureKind(enum.Enum):
     NO_SPACE = 'no-space'
     QUOTA = 'quota'
     NO_MEMORY = 'no-memory'
+    NO_PROCESS = 'no-process'
     KILLED = 'killed'
     NO_MAKE = 'no-make'
     BAD_DISK = 'bad-disk'

@@ -497,6 +497,8 @@ class RemoteMachine:
             self.cache = ccache.Use(msg.cache_hits, msg.cache_misses)
             self._acknowledged = True
             self._over.set()
+        elif isinstance(msg, messages.ErrorMsg) and not self._prepared.is_set():
+            self._lost(msg.msg)
         elif isinstance(msg, messages.Malformed) and not self._prepared.is_set():
             # That may have been what is waited for
             self._lost(f'its answer makes no sense: {msg.reason}')

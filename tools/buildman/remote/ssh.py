@@ -86,8 +86,8 @@ class RemoteError(BuildmanError):
         host: the machine
         kind: 'refused', 'unreachable', 'unknown-host', 'host-key', 'denied',
             'turned-away', 'penalized', 'options', 'cut', 'no-python', 'old-python', 'no-git',
-            'no-make', 'no-space', 'not-writable', 'no-exec', 'timeout', 'stopped',
-            'no-command' or 'failed'
+            'no-make', 'no-space', 'not-writable', 'no-exec', 'no-processes',
+            'timeout', 'stopped', 'no-command' or 'failed'
         stdout: what it printed
     """
 
