@@ -409,6 +409,14 @@ class StubCase(StubSshCase):
         # The load here is our own
         return ['max_load = 0', f'work_dir = {self.work_dir(name)}']
 
+    def hold(self, name: str, *others: str) -> None:
+        """Let a machine build nothing until these others are lost"""
+        log = os.path.join(self.results(), '.buildman.log')
+        waits = ''.join(f'until grep -qF "[{other}] lost" {log}; do sleep 0.05; done\n'
+                        for other in others)
+        make = self.program(name, 'make', f'case "$*" in *O=*)\n{waits};; esac')
+        self.misbehave(name, f"env PATH={os.path.dirname(make)}:{os.environ['PATH']}")
+
 
 class SshdCase(DistCase):
     """The machines are users behind a real sshd on 127.0.0.1"""

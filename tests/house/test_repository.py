@@ -38,7 +38,7 @@ MAY_IMPORT = {
     'results': 'core process source build',
     'schedule': 'core build results',
     'remote': 'core process source build wire agent results schedule bsettings boss machine',
-    'boss': 'core source wire agent remote',
+    'boss': 'core process source wire agent remote',
     'machine': 'core process agent remote bsettings',
     'cli': 'core process source boards toolchains build results schedule remote bsettings',
     'demo': 'core source cli',

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 from worker_support import COMMAND, WorkerCase, WorkerProcess
 
@@ -87,6 +88,20 @@ class EndTest(WorkerCase):
         """A boss that pings and has nothing else to say is taken for dead."""
         worker = self.hanging(heartbeat='0.1')
         for _ in range(30):
+            worker.until('heartbeat')
+            worker.send('ping')
+        self.assertIsNone(worker.proc.poll())
+
+    def test_own_pause(self) -> None:
+        """A worker that was stopped itself, or its machine suspended, takes its boss for dead."""
+        worker = self.hanging(heartbeat='0.2')
+        worker.send('ping')
+        worker.proc.send_signal(signal.SIGSTOP)
+        # The time is the fault: more than 12 heartbeats
+        time.sleep(4)
+        worker.send('ping')
+        worker.proc.send_signal(signal.SIGCONT)
+        for _ in range(8):
             worker.until('heartbeat')
             worker.send('ping')
         self.assertIsNone(worker.proc.poll())

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import subprocess
-import time
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -29,6 +28,7 @@ from typing import (
 
 from buildman.agent import lock
 from buildman.core.errors import BuildmanError
+from buildman.process import awake
 from buildman.remote import identity, scripts, ssh
 from buildman.remote.connection import END_TIME, BossError, Connection
 from buildman.source import git
@@ -266,12 +266,7 @@ class RemoteWorker(Connection):
         """
         self.send(messages.Configure(dict(settings), dict(self.toolchains), dict(plan or {}),
                                      messages.PROTOCOL_VERSION))
-        while True:
-            msg = self._next()
-            if isinstance(msg, messages.ErrorMsg):
-                raise BossError(f'{self.name}: cannot configure: {msg.msg}')
-            if isinstance(msg, messages.ConfigureDone):
-                return messages.as_received(msg)
+        return messages.as_received(self.expect(messages.ConfigureDone))
 
     def build_prepare(self, commits: Optional[Sequence[Any]]) -> None:
         """Have the worker make its worktrees; answers come by recv().
@@ -312,9 +307,9 @@ class RemoteWorker(Connection):
         try:
             self.divert(None)
             self.send(messages.Quit())
-            deadline = time.monotonic() + QUIT_TIME
+            deadline = awake.now() + QUIT_TIME
             while True:
-                msg = self._next(max(0.0, deadline - time.monotonic()))
+                msg = self._next(max(0.0, deadline - awake.now()))
                 if isinstance(msg, messages.QuitAck):
                     return messages.as_received(msg)
         finally:

@@ -279,6 +279,7 @@ class MachinePool:
 
     def _load_from_config(self, names: Optional[Iterable[str]] = None) -> None:
         """Set the machines from bsettings; may be called again."""
+        ssh.forget_refused()
         pairs = []
         for key, value in bsettings.get_items('machines'):
             hostname = value.strip() or key

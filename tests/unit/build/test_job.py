@@ -135,6 +135,23 @@ class TestMessages(unittest.TestCase):
                 (2, 'cc1: fatal error: x: No space left on device', 'no space left'),
                 (2, 'gcc: fatal error: Killed signal terminated program cc1', 'was killed'),
                 (2, '/bin/sh: 1: bison: not found', 'a command was not found (bison)'),
+                (2, 'make[1]: ln: Resource temporarily unavailable\n',
+                 'no more processes can be started'),
+                (2, '/bin/sh: 1: Cannot fork\n', 'no more processes can be started'),
+                (2, "gcc: fatal error: cannot execute 'cc1': vfork: Resource temporarily "
+                 'unavailable\ncompilation terminated.', 'no more processes can be started'),
+                (2, 'BlockingIOError: [Errno 11] Resource temporarily unavailable',
+                 'no more processes can be started'),
+                (2, 'error: cannot fork() for rev-list: Resource temporarily unavailable',
+                 'no more processes can be started'),
+                (2, 'gcc: fatal error: Cannot create temporary file in /tmp/: x',
+                 'no temporary file can be made'),
+                (2, ' 9 |   puts("Resource temporarily unavailable");', ''),
+                (2, '/bin/sh: 1: scripts/basic/fixdep: Permission denied\n',
+                 'a program may not be run (scripts/basic/fixdep)'),
+                (2, 'make[2]: scripts/kconfig/conf: Permission denied\nmake[2]: *** [x] Error 127',
+                 'a program may not be run (scripts/kconfig/conf)'),
+                (2, 'a.c:1: error: Permission denied', ''),
                 (2, "ModuleNotFoundError: No module named 'elftools'", '(elftools)'),
                 (2, 'include/image.h:1203:12: fatal error: openssl/evp.h: No such file or '
                  'directory', 'missing (openssl/evp.h)'),
@@ -159,7 +176,8 @@ class TestMessages(unittest.TestCase):
                 ('sh: 1: bison: not found', False),
                 ("ModuleNotFoundError: No module named 'x'", False),
                 ('x.c:1:2: fatal error: Python.h: No such file', False),
-                ('ld: cannot find -lssl', False), ('Disk quota exceeded', True),
+                ('ld: cannot find -lssl', False),
+                ('make: tools/x: Permission denied', False), ('Disk quota exceeded', True),
                 ('virtual memory exhausted', True), ('Killed', True),
                 ('Input/output error', True)):
             failure = machine_failure(2, text)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import unittest
+from unittest import mock
 
 import support
 
@@ -26,6 +27,7 @@ class StubCase(unittest.TestCase):
         tmp = tempfile.TemporaryDirectory()
         self.addCleanup(tmp.cleanup)
         self.dir = tmp.name
+        self.addCleanup(ssh.forget_refused)
         old = dict(os.environ)
         self.addCleanup(lambda: (os.environ.clear(), os.environ.update(old)))
         os.environ['PATH'] = f"{STUB}:{os.environ['PATH']}"
@@ -132,6 +134,7 @@ class TestRun(StubCase):
             with self.subTest(mode):
                 self.control(mode)
                 exc = self.failing(host='bob@alpha')
+                ssh.forget_refused()
                 self.assertEqual(exc.kind, kind)
                 seen.add(str(exc))
         self.assertEqual(len(seen), 8)
@@ -199,6 +202,27 @@ class TestRun(StubCase):
         self.control('refuse')
         self.failing()
         self.assertEqual(len(self.calls()), 5)
+
+    def test_refused_key(self):
+        """A key that is not known is tried once a run, and what sshd then does to all is told."""
+        self.control('denied', 'eve@box')
+        for _ in range(3):
+            self.assertEqual('denied', self.failing(host='eve@box').kind)
+        self.assertEqual(['eve@box'], self.calls())
+        # As OpenSSH 10 turns all away that come from an address with refused logins
+        self.control('turned-away times=5', 'ann@box')
+        with mock.patch.object(ssh, 'PENALTY_DELAYS', (0.0,) * 4):
+            self.assertEqual('hi\n', ssh.transport_for('ann@box').run('echo hi', WAIT,
+                                                                      delays=NO_DELAYS))
+            self.control('turned-away', 'ann@box')
+            exc = self.failing(host='ann@box')
+        self.assertRegex(exc.text, r'PerSourcePenalties.*refused the key for eve@box$')
+        # Nothing is known of another one
+        self.control('turned-away', 'ann@other')
+        self.assertIn('MaxStartups', self.failing(host='ann@other').text)
+        ssh.forget_refused()
+        os.remove(os.path.join(self.dir, 'eve@box.ctl'))
+        self.assertEqual('hi\n', ssh.run_once('eve@box', 'echo hi', WAIT))
 
     def test_stop_all(self):
         """Ctrl-C while machines are asked: their commands end at once."""

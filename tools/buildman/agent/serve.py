@@ -32,6 +32,7 @@ from buildman.build.slots import Engine, EngineConfig, clean_env
 from buildman.core import events
 from buildman.core.errors import BuildmanError
 from buildman.core.plan import Board, BoardJob, Commit, Settings, Toolchain
+from buildman.process import awake
 from buildman.process.processors import cpu_count
 from buildman.source import git, origin
 from buildman.wire import messages
@@ -86,7 +87,8 @@ class Worker:
         self._queue: 'queue.SimpleQueue[_Item]' = queue.SimpleQueue()
         self._channel = Channel(
             incoming, outgoing, from_worker=False, on_message=self._queue.put,
-            on_end=lambda why: self._queue.put(_End(f'the boss has gone ({why or "end"})')))
+            on_end=lambda why: self._queue.put(_End(f'the boss has gone ({why or "end"})')),
+            clock=awake.now)
         self._work_dir = work_dir
         self._run = run
         self._heartbeat = heartbeat
@@ -201,7 +203,7 @@ class Worker:
         if isinstance(item, _End):
             raise item
         if isinstance(item, _Tick):
-            silent = time.monotonic() - self._channel.last_heard
+            silent = awake.now() - self._channel.last_heard
             if self._channel.version and silent > MISSED_PINGS * self._heartbeat:
                 raise _End(f'nothing heard from the boss for {silent:.0f} s')
         elif isinstance(item, messages.Message):

@@ -26,6 +26,7 @@ from typing import Dict, List, NoReturn, Optional, Sequence
 
 from buildman.agent import account, lock
 from buildman.core.files import clear_way
+from buildman.process import limits, trial
 
 COMMIT_REFS = 'refs/buildman/c'     # one ref for each commit that is complete here
 MAX_COMMIT_REFS = 4000              # from here on the repository is begun anew
@@ -85,15 +86,18 @@ def check_programs() -> None:
     """Find what a build cannot do without.
 
     Raises:
-        Problem: git or make is missing
+        Problem: git or make is missing, or no room for processes
     """
     for name in ('git', 'make'):
         if not shutil.which(name):
             raise Problem(f'no-{name}', f'{name} is not installed there')
+    slots, _, short = limits.fitting(1, 1)
+    if not slots:
+        raise Problem('no-processes', f'it cannot start what a build needs: {short}')
 
 
 def make_folder(work_dir: str, min_disk: int) -> None:
-    """Make the work folder and see that it can be written and has room.
+    """Make the work folder and see that it can be written, runs programs and has room.
 
     Raises:
         Problem: it cannot, or has not
@@ -104,11 +108,15 @@ def make_folder(work_dir: str, min_disk: int) -> None:
         with open(probe, 'wb') as outf:
             outf.write(b'x' * 4096)
         os.remove(probe)
+        refused = trial.why_no_program(work_dir)
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Problem('no-space', f"no space left for '{work_dir}'") from exc
         raise Problem('not-writable', f"'{work_dir}' there cannot be written: {exc.strerror}; "
                       'see work_dir in [machine:NAME]') from exc
+    if refused:
+        raise Problem('no-exec', f"programs in '{work_dir}' there cannot be run: {refused}; see "
+                      'work_dir in [machine:NAME]')
     stat = os.statvfs(work_dir)
     free = stat.f_bavail * stat.f_frsize
     if free < min_disk:

@@ -296,7 +296,7 @@ class MakeJob:
         if code and not outcome.stderr:
             # Then what make says of itself is all there is
             outcome.stderr = self._tidier.said(err)
-        outcome.infra = machine_failure(code, outcome.stderr)
+        outcome.infra = self._make.starved or machine_failure(code, outcome.stderr)
         self._collect(outcome)
         self._scan(outcome)
         self._last = outcome if code == 0 and not outcome.infra else None
@@ -433,7 +433,7 @@ class MakeJob:
             folder.remove_images(False)
             folder.remove_diagnosed()
             return configure, self._attempt(False, True)
-        if got[0] == 0 or got[0] >= 126 or settings.quick:
+        if got[0] == 0 or got[0] >= 126 or settings.quick or self._make.starved:
             return configure, got
         if had_objects or settings.fallback_mrproper:
             emptied = False
@@ -448,12 +448,12 @@ class MakeJob:
             got = self._attempt(True, parallel and not emptied)
             folder.note_diagnosed(self._tidier.said(got[2]))
             parallel = parallel and emptied
-        if 0 < got[0] < 126 and parallel and self._make.configured:
+        if 0 < got[0] < 126 and parallel and self._make.configured and not self._make.starved:
             # Which images the other jobs got done is chance as well
             folder.remove_images(False)
             folder.remove_diagnosed()
             got = self._attempt(False, True)
-        if 0 < got[0] < 126:
+        if 0 < got[0] < 126 and not self._make.starved:
             self._finish()
         return configure, got
 

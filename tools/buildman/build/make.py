@@ -14,8 +14,9 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from buildman.build import environment
 from buildman.build.jobserver import JobServer
-from buildman.build.output import MAX_SAID
+from buildman.build.output import MAX_SAID, starved
 from buildman.build.shared_dtc import SharedDtc
+from buildman.core.outcome import Failure
 from buildman.core.plan import Board, Settings
 from buildman.process.groups import ProcessGroups
 
@@ -30,6 +31,7 @@ class MakeRunner:
     Attributes:
         configured: the build folder has the configuration of this board
         env: environment that make gets
+        starved: what kept a make of this build from starting something
         dtc: what builds use instead of a dtc of their own
     """
 
@@ -58,6 +60,7 @@ class MakeRunner:
         self._said = b''
         self._left: Optional[float] = None
         self.configured = False
+        self.starved: Optional[Failure] = None
         self.dtc: Optional[SharedDtc] = None
         self.env: Dict[str, str] = {}
 
@@ -82,6 +85,7 @@ class MakeRunner:
     def start_build(self) -> None:
         """Let the time begin that one build may take (--timeout)."""
         self._left = float(self._settings.timeout) if self._settings.timeout else None
+        self.starved = None
 
     @property
     def parallel(self) -> bool:
@@ -120,7 +124,9 @@ class MakeRunner:
         if self._settings.verbose_build:
             with open(self._log, 'a', encoding='utf-8') as outf:
                 outf.write(' '.join(command) + '\n')
-        return self._start(command, env or self.env, serial, self._log, self._err, limited=True)
+        code = self._start(command, env or self.env, serial, self._log, self._err, limited=True)
+        self.starved = self.starved or starved(self._read(self._err))
+        return code
 
     def _start(self, command: List[str], env: Mapping[str, str], serial: bool, log: str,
                err: str, limited: bool = False) -> int:
@@ -216,7 +222,9 @@ class MakeRunner:
         env = self.dtc.environment(self.env, self._build_dir) if self.dtc else self.env
         code = self._start([*self._command(*self._build_targets()), '-k'], env, False, log, err,
                            limited=True)
-        return code, self._read(err)
+        said = self._read(err)
+        self.starved = self.starved or starved(said)
+        return code, said
 
     def _restart(self) -> None:
         """Forget what was said, but for what is part of every result.

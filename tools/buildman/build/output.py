@@ -50,6 +50,13 @@ _UPSTREAM_BUILD = re.compile(_SLOT + r'(?:\d\d+(?:/build(?![\w.-])|(?=/))|(?!\d\
                              r'[\w.+-]*[\w+-])')
 _UPSTREAM_SOURCE = re.compile(_SLOT + r'\d\d+(?![\w/-])')
 
+# What make, shells, gcc, git, Python and Perl say when the kernel gives them no process
+# or thread. Whoever asked them may go on with nothing in place of what they would have
+# said, so what comes of that is no verdict, even if it is a success
+_STARVED = re.compile(
+    r"(?:(?:^|[:\]] )(?:retry: )?Resource temporarily unavailable|\b[Cc]an(?:not|'t) fork"
+    r"|can't start new thread|unable to create thread)[\s.]*$", re.MULTILINE)
+
 # Failures that speak of the machine rather than of the source: what tells of them, and
 # how we put it
 _INFRA = (
@@ -58,6 +65,10 @@ _INFRA = (
     (FailureKind.NO_MEMORY, re.compile(
         r'(?:Cannot allocate memory|virtual memory exhausted|out of memory allocating)'),
      'out of memory'),
+    (FailureKind.NO_PROCESS, _STARVED, 'no more processes can be started'),
+    (FailureKind.NO_PROCESS, re.compile(r'Too many open files'), 'too many files are open'),
+    (FailureKind.BAD_DISK, re.compile(r'Cannot create temporary file'),
+     'no temporary file can be made'),
     (FailureKind.KILLED, re.compile(
         r'(?:\bKilled(?: signal terminated program)?\b|Terminated signal terminated)'),
      'a compiler was killed'),
@@ -75,6 +86,10 @@ _INFRA = (
     (FailureKind.NO_LIBRARY, re.compile(
         r'cannot find -l(ssl|crypto|gnutls|uuid|SDL2|python[\d.]+)\b'),
      'a library is missing'),
+    (FailureKind.NO_EXEC, re.compile(
+        r'^[ \t]*(?:/\S*sh: (?:line )?\d+: |[\w./-]*make(?:\[\d+\])?: )(\S{1,300}): '
+        r'Permission denied\s*$', re.MULTILINE),
+     'a program may not be run'),
     (FailureKind.BAD_DISK, re.compile(r'Read-only file system|Input/output error'),
      'the disk fails'),
 )
@@ -149,6 +164,19 @@ def as_ours(line: str) -> str:
         # binman writes in colours there
         line = plain(line)
     return _UP.sub('', line)
+
+
+def starved(stderr: bytes) -> Optional[Failure]:
+    """Return the failure of a machine on which something could not be started, else None.
+
+    Args:
+        stderr: of a build or of a part of it, however that ended
+    """
+    # Quick for what is usual
+    if (b'unavailable' in stderr or b'fork' in stderr or b'thread' in stderr) and (
+            _STARVED.search(stderr.decode('utf-8', 'replace'))):
+        return Failure(FailureKind.NO_PROCESS, 'no more processes can be started')
+    return None
 
 
 def machine_failure(return_code: int, stderr: str) -> Optional[Failure]:

@@ -20,10 +20,11 @@ from typing import Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence,
 from buildman.build import ccache, shared_dtc
 from buildman.build.job import MakeJob, SlotDirs
 from buildman.build.jobserver import JobServer, Stopped
-from buildman.core.errors import BuildmanError
+from buildman.core.errors import BuildmanError, SetupError
 from buildman.core.events import BoardDone, Built, Crashed, Event, SlotReady, Started, WorkerGone
 from buildman.core.files import clear_non_folder, clear_way
 from buildman.core.plan import BoardJob, Commit, Settings
+from buildman.process import limits, trial
 from buildman.process.groups import ProcessGroups
 from buildman.process.processors import cpu_count
 from buildman.source import git
@@ -87,7 +88,9 @@ class Engine:
         self._config = config
         self._post = post
         self._groups = ProcessGroups()
-        self._server = (JobServer(config.tokens) if config.settings.jobs == 0 else None)
+        # As many as there can be processes for
+        self._slots, tokens, self._short = limits.fitting(config.slots, config.tokens)
+        self._server = (JobServer(tokens) if config.settings.jobs == 0 else None)
         self._queue: 'queue.Queue[Optional[BoardJob]]' = queue.Queue()
         self._threads: List[threading.Thread] = []
         self._lock = threading.Lock()
@@ -110,17 +113,25 @@ class Engine:
     @property
     def slots(self) -> int:
         """Return how many boards are built at once."""
-        return self._config.slots
+        return self._slots
 
     def start(self) -> None:
         """Start the slots; each posts SlotReady when its source is there.
 
         Raises:
-            BuildmanError: the repository cannot be read
+            BuildmanError: the repository cannot be read, or no program be run
             OSError: the work folder cannot be made
         """
         config = self._config
+        if not self._slots:
+            raise SetupError(f'this machine cannot start what a build needs: {self._short}')
+        if self._short:
+            config.complain(f'boards are built {self._slots} at a time: {self._short}')
         os.makedirs(config.work_dir, exist_ok=True)
+        refused = trial.why_no_program(config.work_dir)
+        if refused:
+            raise SetupError(f"programs in '{config.work_dir}', where builds put theirs, cannot be "
+                             f'run: {refused}; choose another output folder with -o')
         # Images that nobody came to take, as the last run was killed
         for entry in list(os.scandir(config.work_dir)):
             if '.stage-' in entry.name:
@@ -139,8 +150,8 @@ class Engine:
             if not self._alone:
                 # Builds do not write to the source, as far as they should
                 self._watches = Watches()
-        self._alive = config.slots
-        for number in range(config.slots):
+        self._alive = self._slots
+        for number in range(self._slots):
             thread = threading.Thread(target=self._guard_slot, args=(number,),
                                       name=f'slot-{number}', daemon=True)
             self._threads.append(thread)
@@ -158,7 +169,7 @@ class Engine:
     def _plant(self, origin: Origin) -> Optional[Seed]:
         """Return what new slots are made from; None when there are not several"""
         config = self._config
-        new = sum(not os.path.lexists(self._slot_path(number)) for number in range(config.slots))
+        new = sum(not os.path.lexists(self._slot_path(number)) for number in range(self._slots))
         if not config.commits or self._alone or new < 2:
             return None
         first = config.commits[0].hash

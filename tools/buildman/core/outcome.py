@@ -24,6 +24,7 @@ class FailureKind(enum.Enum):
     NO_SPACE = 'no-space'
     QUOTA = 'quota'
     NO_MEMORY = 'no-memory'
+    NO_PROCESS = 'no-process'
     KILLED = 'killed'
     NO_MAKE = 'no-make'
     BAD_DISK = 'bad-disk'
@@ -32,12 +33,13 @@ class FailureKind(enum.Enum):
     NO_MODULE = 'no-module'
     NO_HEADER = 'no-header'
     NO_LIBRARY = 'no-library'
+    NO_EXEC = 'no-exec'
     OTHER = 'other'
 
 
 # What a machine lacks: that is so the next time as well, and worth reading
 _LACKING = frozenset({FailureKind.NO_COMMAND, FailureKind.NO_MODULE, FailureKind.NO_HEADER,
-                      FailureKind.NO_LIBRARY})
+                      FailureKind.NO_LIBRARY, FailureKind.NO_EXEC})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import selectors
 import subprocess
-import time
 from typing import IO, Dict, Mapping, Optional, Sequence, Tuple
 
+from buildman.process import awake
 from buildman.process.registry import Account, has_ended, wait_until
 
 MAX_OUTPUT = 16 << 20           # bytes of an answer that are read
@@ -70,7 +71,8 @@ def wait_stopped(seconds: float) -> bool:
 
 def run(argv: Sequence[str], timeout: float, stdin: bytes = b'',
         env: Optional[Mapping[str, str]] = None, cwd: Optional[str] = None,
-        account: Account = TOOLS, max_output: float = MAX_OUTPUT) -> Answer:
+        account: Account = TOOLS, max_output: float = MAX_OUTPUT,
+        quiet: float = math.inf) -> Answer:
     """Run a command to its end, or kill its whole group when the time is over.
 
     A grandchild that keeps the output open (a ControlPersist master, say) does
@@ -84,15 +86,16 @@ def run(argv: Sequence[str], timeout: float, stdin: bytes = b'',
         cwd: folder to run it in; None for ours
         account: that it is to be ended with
         max_output: bytes that it may print
+        quiet: seconds for which it may print nothing
     Raises:
-        subprocess.TimeoutExpired: it did not end, or printed more
+        subprocess.TimeoutExpired: it did not end, fell silent, or printed more
         OSError: it cannot be started
         Stopped: its account was stopped
     """
     proc = account.start(argv, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=cwd)
     try:
-        out, err = _communicate(proc, timeout, memoryview(stdin), max_output)
+        out, err = _communicate(proc, timeout, memoryview(stdin), max_output, quiet)
     finally:
         account.release(proc.pid)
         for stream in (proc.stdin, proc.stdout, proc.stderr):
@@ -103,9 +106,10 @@ def run(argv: Sequence[str], timeout: float, stdin: bytes = b'',
 
 
 def _communicate(proc: 'subprocess.Popen[bytes]', timeout: float, stdin: memoryview,
-                 max_output: float) -> Tuple[bytes, bytes]:
+                 max_output: float, quiet: float) -> Tuple[bytes, bytes]:
     """Feed and read a process until it is done; see run()."""
-    end = time.monotonic() + timeout
+    now = awake.now()
+    end, alarm = now + timeout, now + quiet
     got: Dict[IO[bytes], bytearray] = {}
     ended = 0.0
     assert proc.stdout is not None and proc.stderr is not None
@@ -117,15 +121,15 @@ def _communicate(proc: 'subprocess.Popen[bytes]', timeout: float, stdin: memoryv
             os.set_blocking(proc.stdin.fileno(), False)
             sel.register(proc.stdin, selectors.EVENT_WRITE)
         while sel.get_map() or not has_ended(proc.pid):
-            now = time.monotonic()
-            if now >= end or sum(len(buf) for buf in got.values()) > max_output:
+            now = awake.now()
+            if now >= min(end, alarm) or sum(len(buf) for buf in got.values()) > max_output:
                 raise subprocess.TimeoutExpired(proc.args, timeout)
             if has_ended(proc.pid):
                 ended = ended or now
                 if now >= ended + GRACE:
                     break
             if not sel.get_map():
-                wait_until(lambda: has_ended(proc.pid), end - now)
+                wait_until(lambda: has_ended(proc.pid), min(end - now, awake.TICK))
                 continue
             for key, _ in sel.select(min(.1, end - now)):
                 if key.fileobj is proc.stdin:
@@ -133,6 +137,7 @@ def _communicate(proc: 'subprocess.Popen[bytes]', timeout: float, stdin: memoryv
                     continue
                 chunk = os.read(key.fd, 65536)
                 if chunk:
+                    alarm = awake.now() + quiet
                     got[key.fileobj] += chunk  # type: ignore[index]
                 else:
                     sel.unregister(key.fileobj)

@@ -43,6 +43,7 @@ from buildman.core.errors import SetupError
 from buildman.core.outcome import Outcome
 from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
 from buildman.core.text import reason
+from buildman.remote import budget
 from buildman.remote.logs import BossLog, WorkerLog, short
 from buildman.remote.receiver import Receiver, one_line
 from buildman.results import tree
@@ -164,7 +165,8 @@ class CallerWorker:
         self._answered = threading.Event()
         # Closes it, when it was lost
         self._closer: Optional[threading.Thread] = None
-        self.receiver = Receiver(name, post, log, '', False)
+        self.receiver = Receiver(name, post, log, '', False,
+                                 worker.budget if self._real else budget.Budget())
         self.receiver.tells_done = bool(self.version)
 
     @property

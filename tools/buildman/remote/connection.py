@@ -15,13 +15,21 @@ import time
 from typing import Callable, Optional, Sequence, Type
 
 from buildman.core.errors import BuildmanError
+from buildman.process import awake
 from buildman.process.registry import Account, is_process
+from buildman.remote import budget
 from buildman.remote.inbox import Inbox, Sink
 from buildman.wire import fields, messages
 from buildman.wire.channel import Channel, ChannelError, Reader
 
 # Seconds that a worker gets to become ready after it was started
 READY_TIME = 60
+
+# Heartbeats that may fail to come before a worker counts as lost
+MISSED_HEARTBEATS = 3
+
+# Heartbeats' times that a worker which lives gets for an answer while it starts
+ANSWER_HEARTBEATS = 12
 
 # Seconds for each step of ending a process: ask, terminate, kill
 END_TIME = 2
@@ -32,6 +40,10 @@ _LINKS = Account()
 
 class BossError(BuildmanError):
     """Something is wrong with a worker; the message names its machine."""
+
+
+class Silence(BossError):
+    """Nothing came in time."""
 
 
 class Connection:
@@ -48,6 +60,7 @@ class Connection:
         on_stderr: called with each line that comes on stderr
         on_noise: called with each line that is not a message
         on_deaf: called with what is wrong when a ping cannot be sent
+        budget: what the machine may send beyond what it owes
         bytes_sent, bytes_recv: what has travelled
     """
 
@@ -68,6 +81,7 @@ class Connection:
         self.on_stderr: Callable[[str], None] = self._print_stderr
         self.on_noise: Callable[[str], None] = lambda text: None
         self.on_deaf: Callable[[str], None] = lambda text: None
+        self.budget = budget.Budget()
         self._timeout = timeout
         self._proc: Optional['subprocess.Popen[bytes]'] = None
         self._channel: Optional[Channel] = None
@@ -134,19 +148,19 @@ class Connection:
             self._stderr = Reader(stderr, self._take_stderr, name=f'{self.name} stderr')
             self._stderr.start()
         self._channel = Channel(
-            proc.stdout, proc.stdin, from_worker=True, on_message=inbox.put,
-            on_noise=lambda text: self.on_noise(text), on_end=lambda why: inbox.end(),
-            name=self.name)
+            proc.stdout, proc.stdin, from_worker=True, on_message=self._receive,
+            on_noise=self._take_noise, on_end=lambda why: inbox.end(),
+            name=self.name, clock=awake.now)
         self._channel.start()
 
     def _wait_ready(self) -> messages.Ready:
         """Wait for the first message"""
         seconds = min(self._timeout + READY_TIME, max(self._timeout, self.patience()))
-        deadline = time.monotonic() + seconds
+        deadline = awake.now() + seconds
         msg: Optional[messages.Message] = messages.Heartbeat()
         while isinstance(msg, messages.Heartbeat):
             try:
-                msg = self._inbox.get(deadline - time.monotonic())
+                msg = self._inbox.get(deadline - awake.now())
             except queue.Empty:
                 raise BossError(f'{self.name}: worker did not send ready within '
                                 f'{seconds:g} s') from None
@@ -157,6 +171,7 @@ class Connection:
                             f'{messages.as_dict(msg)}')
         self.version = min(msg.version, messages.PROTOCOL_VERSION)
         self.heartbeat_interval = msg.heartbeat_interval
+        self.budget.expect_heartbeats(msg.heartbeat_interval)
         if self._channel:
             self._channel.version = self.version
         return msg
@@ -175,6 +190,27 @@ class Connection:
 
     # -- what comes, and goes ----------------------------------------------
 
+    def _receive(self, msg: messages.Message) -> None:
+        """Take a message, in the reader's thread.
+
+        Raises:
+            OverBudget: the machine sends too much; nobody reads it any more
+        """
+        if isinstance(msg, messages.Malformed):
+            self.budget.nonsense()
+        else:
+            self.budget.sense()
+            if isinstance(msg, messages.Heartbeat):
+                self.budget.spend(budget.MESSAGE, 'heartbeats')
+            elif isinstance(msg, messages.Unknown):
+                self.budget.spend(budget.COMPLAINT, 'messages of unknown kinds')
+        self._inbox.put(msg)
+
+    def _take_noise(self, text: str) -> None:
+        """Take a line that is no message, in the reader's thread; as _receive()"""
+        self.budget.spend(budget.LINE, 'lines of noise')
+        self.on_noise(text)
+
     def divert(self, sink: Optional[Sink]) -> None:
         """Have all messages from now on go to a function, not to recv().
 
@@ -187,7 +223,8 @@ class Connection:
     @property
     def silence(self) -> float:
         """Seconds since anything came from the worker."""
-        return time.monotonic() - self._channel.last_heard if self._channel else 0.0
+        channel = self._channel
+        return awake.now() - channel.last_heard if channel else 0.0
 
     @property
     def process(self) -> Optional['subprocess.Popen[bytes]']:
@@ -213,7 +250,7 @@ class Connection:
         try:
             msg = self._inbox.get(seconds)
         except queue.Empty:
-            raise BossError(f'{self.name}: nothing heard for {seconds:g} s') from None
+            raise Silence(f'{self.name}: nothing heard for {seconds:g} s') from None
         if msg is None:
             raise self.closed_error()
         return msg
@@ -222,12 +259,24 @@ class Connection:
         """Return the next message, which has to be of a kind; heartbeats are passed over.
 
         Raises:
-            BossError: it is another one, or the connection has ended
+            BossError: it is another one, or none comes in time after all was sent, or
+                the connection has ended
         """
+        if self._channel:
+            # However long that takes, as long as something goes out
+            self._channel.writer.flush(threading.TIMEOUT_MAX)
+        begun, beat = awake.now(), self.heartbeat_interval
+        limit = ANSWER_HEARTBEATS * beat or self.patience()
         while True:
-            msg = self._next()
+            msg: messages.Message = messages.Heartbeat()
+            with contextlib.suppress(Silence):
+                msg = self._next(min(1.0, limit))
             if isinstance(msg, kind):
                 return msg
+            waited = awake.now() - begun
+            if waited > limit or (beat and min(waited, self.silence) > MISSED_HEARTBEATS * beat):
+                raise BossError(f'{self.name}: no {messages.kind_of_class(kind)} came within '
+                                f'{waited:.0f} s')
             if isinstance(msg, messages.ErrorMsg):
                 raise BossError(f'{self.name}: {msg.msg}')
             if not isinstance(msg, messages.Heartbeat):
@@ -237,6 +286,8 @@ class Connection:
 
     def closed_error(self) -> BossError:
         """Return the error that says why the connection has gone"""
+        if self.budget.reason:
+            return BossError(f'{self.name}: {self.budget.reason}')
         proc, reader = self._proc, self._stderr
         # What a dying worker says last may still be on its way
         if reader:
@@ -256,6 +307,12 @@ class Connection:
         text = fields.harmless(line)
         if text.strip():
             self._last_stderr = text.strip()
+            try:
+                self.budget.spend(budget.SHOWN, 'lines on stderr')
+            except budget.OverBudget:
+                # Who hears of the end may end us
+                threading.Thread(target=self._inbox.end, daemon=True).start()
+                raise
             self.on_stderr(text)
 
     def close(self, seconds: float = END_TIME) -> None:

@@ -41,6 +41,10 @@ FETCH_TIME = 3600.0
 # Seconds that lost machines get, at the end of a run, to be freed of what is left there
 CLEANUP_TIME = 3.0
 
+# Heartbeats' times in which a push may make no progress: the other end may unpack
+# and check what came
+STALLED_HEARTBEATS = 12
+
 # Seconds that machines in the middle of their start-up get to notice an end
 ABANDON_TIME = 2.0
 
@@ -169,7 +173,7 @@ class Fleet:
             tools=_local_tools(), owner=owner,
             push=lambda worker: push.push(
                 to_push, worker.name, ssh.transport_for(worker.hostname, worker.name),
-                worker.git_dir, worker.have),
+                worker.git_dir, worker.have, stall=STALLED_HEARTBEATS * self._heartbeat),
             commits=tuple(to_push.commits), part=to_push.part, env=found.env,
             shown_env={name: env[name] for name in env if found.env[name] != env[name]},
             inputs=inputs, words=words, files=found.files, texts=found.texts,

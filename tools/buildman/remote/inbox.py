@@ -7,6 +7,7 @@ import queue
 import threading
 from typing import Callable, List, Optional
 
+from buildman.process import awake
 from buildman.wire.messages import Message
 
 # Takes a message, or None at the end of the connection
@@ -56,7 +57,7 @@ class Inbox:
         """Wait for the next message.
 
         Args:
-            timeout: seconds
+            timeout: seconds, in which this process is awake
 
         Returns:
             the message; None when there is none left and the connection ended
@@ -68,8 +69,11 @@ class Inbox:
             self._asking += 1
             self._cond.notify_all()
             try:
-                self._cond.wait_for(
-                    lambda: bool(self._waiting) or self._ended or self._closed, timeout)
+                end = awake.now() + timeout
+                left = timeout
+                while left > 0 and not (self._waiting or self._ended or self._closed):
+                    self._cond.wait(min(left, awake.TICK))
+                    left = end - awake.now()
             finally:
                 self._asking -= 1
             if self._waiting:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import threading
 import time
@@ -46,7 +47,12 @@ def short(value: Any) -> Any:
 
 def _short(msg: messages.Message) -> str:
     """Return a message as JSON, long values cut"""
-    text = json.dumps(short(messages.as_dict(msg)), ensure_ascii=False, default=str)
+    if isinstance(msg, (messages.FilePiece, messages.PutBlob)):
+        # What is not shown need not be packed, which takes more time than all the rest
+        data = {**messages.as_dict(dataclasses.replace(msg, data=b'')), 'data': msg.data}
+    else:
+        data = messages.as_dict(msg)
+    text = json.dumps(short(data), ensure_ascii=False, default=str)
     return text if len(text) <= MAX_LOGGED else text[:MAX_LOGGED] + '…'
 
 

@@ -31,6 +31,7 @@ import math
 import os
 import re
 import shutil
+import subprocess
 import threading
 import zlib
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
@@ -44,6 +45,10 @@ from buildman.source import git, history
 from buildman.source.origin import Past, Standing, object_folder
 
 PUSH_REF = 'refs/buildman/push'
+
+# Seconds in which the other end may unpack and check what came, and tell nothing
+STALL_TIME = 120.0
+
 # Fixed, so that the same content has the same hash
 _PERSON = 'buildman <buildman> 0 +0000'
 _HASH = re.compile(r'[0-9a-f]{40}\Z')
@@ -357,7 +362,8 @@ def _write_commit(objects: str, tree: str, parents: Sequence[str], subject: str)
 
 
 def push(plan: PushPlan, name: str, transport: ssh.Transport, git_dir: str,
-         have: Iterable[str] = (), delays: Sequence[float] = ssh.RETRY_DELAYS) -> None:
+         have: Iterable[str] = (), delays: Sequence[float] = ssh.RETRY_DELAYS,
+         stall: float = STALL_TIME) -> None:
     """Push the source of a run to a machine.
 
     Args:
@@ -367,25 +373,30 @@ def push(plan: PushPlan, name: str, transport: ssh.Transport, git_dir: str,
         git_dir: full path of the repository there, as `init` made it
         have: commits that are complete there, as `init` told them
         delays: seconds before each new try when sshd turns us away
+        stall: seconds in which git may tell of no progress
     Raises:
         ssh.RemoteError: it failed
         GitError: the objects cannot be packed
     """
     repo = plan.repository(name, have)
-    argv = git.words('-C', repo, 'push', '--quiet', f'--receive-pack={git.RECEIVE_PACK}',
+    # git tells how far it is, here and there, as long as something moves
+    argv = git.words('-C', repo, 'push', '--progress', f'--receive-pack={git.RECEIVE_PACK}',
                      transport.push_url(git_dir), plan.refspec)
     env = {**git.environment(), **git.ALONE, **transport.git_env()}
 
     def attempt() -> str:
         try:
             # How long it takes is for the network; a cut one ends ssh
-            answer = commands.run(argv, math.inf, env=env, account=commands.MACHINES)
+            answer = commands.run(argv, math.inf, env=env, account=commands.MACHINES, quiet=stall)
+        except subprocess.TimeoutExpired:
+            raise ssh.RemoteError(transport.hostname, 'timeout', 'git push: nothing has moved for '
+                                  f'{stall:g} seconds') from None
         except Stopped:
             raise ssh.RemoteError(transport.hostname, 'stopped', 'stopped') from None
         if commands.stopped():
             raise ssh.RemoteError(transport.hostname, 'stopped', 'stopped')
         if answer.returncode:
-            raise ssh.explain(transport.hostname, answer, 'git push')
+            raise transport.explain(answer, 'git push')
         return ''
 
     ssh.with_retries(attempt, delays)

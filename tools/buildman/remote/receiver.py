@@ -17,11 +17,15 @@ from buildman.build import artifacts, output
 from buildman.core import events
 from buildman.core.outcome import Outcome
 from buildman.core.text import plain
+from buildman.remote import budget
 from buildman.remote.logs import WorkerLog
 from buildman.wire import fields, messages
 
 # How many images of a result are accepted
 MAX_IMAGES = 300
+
+# Bytes of all images of a result that are under way
+MAX_STAGED = 4 << 30
 
 
 def one_line(text: str) -> str:
@@ -42,7 +46,7 @@ class Receiver:
     """
 
     def __init__(self, name: str, post: Callable[[events.Event], None], log: WorkerLog,
-                 stage_dir: str, with_images: bool) -> None:
+                 stage_dir: str, with_images: bool, purse: budget.Budget) -> None:
         """Set up.
 
         Args:
@@ -51,6 +55,7 @@ class Receiver:
             log: gets each message
             stage_dir: folder for images that are under way
             with_images: images are asked for
+            purse: pays for what was not
         """
         self.load = 0.0
         self.results = 0
@@ -60,8 +65,11 @@ class Receiver:
         self._log = log
         self._stage_dir = stage_dir
         self._with_images = with_images
+        self._purse = purse
         # Board and attempt -> commits that are to come
         self._owed: Dict[Tuple[str, int], Set[int]] = {}
+        # The same -> those of them that were told to have begun
+        self._begun: Dict[Tuple[str, int], Set[int]] = {}
         self._reasons: Dict[str, str] = {}
         self._images: Dict[Tuple[str, int], Dict[str, _Image]] = {}
         self._too_large: Set[str] = set()
@@ -79,6 +87,7 @@ class Receiver:
             attempt: that will be told with what comes; 0 when it tells none
         """
         self._owed.setdefault((target, attempt), set()).update(commits)
+        self._begun.pop((target, attempt), None)
         self._reasons.pop(target, None)
 
     def _was_given(self, target: str) -> bool:
@@ -90,27 +99,55 @@ class Receiver:
         self._post(events.Said(self._name, one_line(text)))
 
     def take(self, msg: messages.Message) -> None:
-        """Turn a message that speaks of boards into events."""
+        """Turn a message that speaks of boards into events.
+
+        Raises:
+            OverBudget: the machine sends too much that was not asked for
+        """
         if isinstance(msg, messages.BuildResult):
             self._result(msg)
         elif isinstance(msg, messages.FilePiece):
             self._piece(msg)
         elif isinstance(msg, messages.Started):
-            self._post(events.Started(self._name, msg.board, msg.commit_upto, msg.attempt))
+            self._started(msg)
         elif isinstance(msg, messages.BoardDone):
-            self._board_done(msg.board, msg.attempt)
+            if not self._board_done(msg.board, msg.attempt):
+                self._unasked(msg)
         elif isinstance(msg, messages.Heartbeat):
             self.load = msg.load_avg or self.load
         elif isinstance(msg, messages.ErrorMsg):
-            if self._was_given(msg.board):
+            if self._was_given(msg.board) and msg.board not in self._reasons:
                 self._cannot(msg.board, msg.msg)
-            else:
+                return
+            self._purse.spend(budget.COMPLAINT, 'errors')
+            if not self._was_given(msg.board):
                 self.tell(msg.msg)
         elif isinstance(msg, messages.Malformed):
             self.tell(f'sent a message that makes no sense: {msg.reason}')
             if msg.kind == 'build_result' and self._was_given(msg.board):
                 # That result is lost: the board is owed still
                 self._cannot(msg.board, f'its result makes no sense: {msg.reason}')
+        elif not isinstance(msg, messages.Unknown):
+            self._unasked(msg)
+
+    def _unasked(self, msg: messages.Message) -> None:
+        """Take note of a message that nobody waits for"""
+        kind = messages.kind_of(msg)
+        self._purse.spend(budget.MESSAGE, f"messages '{kind}' that were not asked for")
+        if isinstance(msg, messages.BuildResult):
+            self._log.error(f'a result for {(msg.board, msg.commit_upto)} was not asked for')
+        elif isinstance(msg, messages.FilePiece):
+            self._log.error(f'a file {msg.name!r} was not asked for')
+
+    def _started(self, msg: messages.Started) -> None:
+        """Tell the loop, once, that a board is being built at a commit"""
+        key = msg.board, msg.attempt
+        begun = self._begun.setdefault(key, set()) if key in self._owed else set()
+        if msg.commit_upto in self._owed.get(key, set()) - begun:
+            begun.add(msg.commit_upto)
+            self._post(events.Started(self._name, msg.board, msg.commit_upto, msg.attempt))
+        else:
+            self._unasked(msg)
 
     def _cannot(self, target: str, reason: str) -> None:
         """Note why a board is not going to be complete"""
@@ -118,14 +155,16 @@ class Receiver:
         if not self.tells_done:
             self._board_done(target)
 
-    def _board_done(self, target: str, attempt: int = 0) -> None:
-        """Tell the loop that the worker is through with a board"""
+    def _board_done(self, target: str, attempt: int = 0) -> bool:
+        """Tell the loop that the worker is through with a board; return whether it had it"""
         keys = [key for key in list(self._owed) if key[0] == target and attempt in (0, key[1])]
         for key in keys:
             del self._owed[key]
+            self._begun.pop(key, None)
         if keys:
             self._post(events.BoardDone(self._name, target, (), self._reasons.pop(target, ''),
                                         attempt))
+        return bool(keys)
 
     def _result(self, msg: messages.BuildResult) -> None:
         """Turn a result into an outcome, if it was asked for"""
@@ -134,9 +173,10 @@ class Receiver:
         owed = self._owed.get((msg.board, msg.attempt), set())
         if msg.commit_upto not in owed:
             _drop(images)
-            self._log.error(f'a result for {key} was not asked for')
+            self._unasked(msg)
             return
         owed.discard(msg.commit_upto)
+        self._purse.earn()
         self.load, self.results = msg.load_avg or self.load, self.results + 1
         bad = [name for name in msg.files if not artifacts.is_result_file(name)]
         if bad or any(not image.complete for image in images.values()):
@@ -161,7 +201,7 @@ class Receiver:
         if (msg.commit_upto not in self._owed.get((msg.board, msg.attempt), ())
                 or not artifacts.is_image(msg.name)
                 or not self._with_images):
-            self._log.error(f'a file {msg.name!r} was not asked for')
+            self._unasked(msg)
             return
         if msg.size > artifacts.MAX_IMAGE:
             # The result is complete without it
@@ -169,18 +209,31 @@ class Receiver:
                 self._too_large.add(msg.name)
                 self.tell(f"image '{msg.name}' of '{msg.board}' is not kept: it has {msg.size} "
                           f'bytes, {artifacts.MAX_IMAGE} can be taken from a machine')
+            else:
+                self._unasked(msg)
             return
+        if key not in self._images:
+            # A board is built at one commit after the other, and the images of each
+            # come right before its result
+            for other in [other for other in self._images if other[0] == msg.board]:
+                self._unasked(msg)
+                _drop(self._images.pop(other))
         images = self._images.setdefault(key, {})
         if msg.name not in images:
             if len(images) >= MAX_IMAGES:
+                self._unasked(msg)
                 return
             folder = os.path.join(self._stage_dir,
                                   f'{self._name}.stage-{msg.board}-{msg.commit_upto}')
             os.makedirs(folder, exist_ok=True)
             images[msg.name] = _Image(os.path.join(folder, msg.name))
         try:
-            images[msg.name].add(msg)
+            if sum(image.size for image in images.values()) + len(msg.data) > MAX_STAGED:
+                raise ValueError('the images of this result are too large')
+            if not images[msg.name].add(msg):
+                self._unasked(msg)
         except (OSError, ValueError) as exc:
+            self._unasked(msg)
             self.tell(f"image '{msg.name}' of '{msg.board}': {exc}")
 
     def drop_images(self) -> None:
@@ -196,12 +249,12 @@ class _Image:
     def __init__(self, path: str) -> None:
         self.path = path
         self.complete = False
-        self._size = 0
+        self.size = 0
         self._digest = hashlib.sha256()
         self._broken = False
 
-    def add(self, msg: messages.FilePiece) -> None:
-        """Add a piece.
+    def add(self, msg: messages.FilePiece) -> bool:
+        """Add a piece; return False when one before it was none.
 
         Raises:
             ValueError: it does not follow the one before, the file is too
@@ -209,14 +262,14 @@ class _Image:
             OSError: no space
         """
         if self._broken:
-            return
+            return False
         self._broken = True
-        if self.complete or msg.offset != self._size or (
-                self._size + len(msg.data) > artifacts.MAX_IMAGE):
+        if self.complete or msg.offset != self.size or (
+                self.size + len(msg.data) > artifacts.MAX_IMAGE):
             raise ValueError('pieces do not fit together')
         with open(self.path, 'ab' if msg.offset else 'wb') as outf:
             outf.write(msg.data)
-        self._size += len(msg.data)
+        self.size += len(msg.data)
         self._digest.update(msg.data)
         if msg.last:
             if msg.sha256 != self._digest.hexdigest():
@@ -224,6 +277,7 @@ class _Image:
             os.chmod(self.path, msg.mode & 0o777)
             self.complete = True
         self._broken = False
+        return True
 
 
 def _drop(images: Mapping[str, _Image]) -> None:

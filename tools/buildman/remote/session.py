@@ -12,8 +12,8 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import os
-import random
 import threading
 import time
 import uuid
@@ -26,22 +26,17 @@ from buildman.build import ccache
 from buildman.core import events
 from buildman.core.errors import BuildmanError
 from buildman.core.plan import BoardJob, Toolchain
-from buildman.process import commands
+from buildman.process import awake, commands
 from buildman.remote import payload, scripts, ssh
+from buildman.remote.connection import MISSED_HEARTBEATS
 from buildman.remote.logs import WorkerLog
 from buildman.remote.receiver import Receiver, one_line
 from buildman.source.history import Part
 from buildman.source.origin import Past
 from buildman.wire import messages
 
-# Heartbeats that may fail to come before a worker counts as lost
-MISSED_HEARTBEATS = 3
-
 # Seconds for a machine to describe itself and get its repository ready
 SURVEY_TIME = machine.PROBE_TIMEOUT + boss.COMMAND_TIME
-
-# Seconds for the source to get there, over whatever line
-PUSH_TIME = 1800.0
 
 # Kinds of failure after which it may be claimed all the same
 MAY_HAVE_CLAIMED = ('cut', 'timeout', 'failed', 'stopped', 'no-space', 'not-writable')
@@ -109,7 +104,7 @@ class RemoteMachine:
         self._over = threading.Event()
         self._acknowledged = False
         self._receiver = Receiver(mach.name, post, self._log, ship.stage_dir,
-                                  ship.plan.settings.keep_outputs)
+                                  ship.plan.settings.keep_outputs, self.worker.budget)
         self._thread = threading.Thread(target=self._run, daemon=True,
                                         name=f'machine {mach.name}')
 
@@ -159,8 +154,6 @@ class RemoteMachine:
                                     'words': {mark: word for word, mark in ship.words.items()}})
         # Before the push is waited for: what it says meanwhile has to be read
         worker.divert(self._take)
-        if not concurrent.futures.wait([push], PUSH_TIME).done:
-            raise BossError(f'the source was not there within {PUSH_TIME:g} seconds')
         push.result()
         self._step('prepare')
         slots = worker.max_boards or worker.nthreads or 1
@@ -182,18 +175,19 @@ class RemoteMachine:
         """
         worker = self.worker
         said: List[str] = []
-        for delay in (*ssh.RETRY_DELAYS, None):
+        way = ssh.transport_for(worker.hostname, worker.name)
+        for tries in itertools.count():
             said.clear()
             worker.on_stderr = said.append
             try:
                 worker.start()
             except BossError as exc:
-                why = ssh.explain(worker.hostname,
-                                  commands.Answer(b'', '\n'.join(said).encode(), 255))
-                if why.kind != 'turned-away' or delay is None:
+                why = way.explain(commands.Answer(b'', '\n'.join(said).encode(), 255))
+                delay = ssh.delay_before(why.kind, tries)
+                if delay is None:
                     raise
                 self._log.note(f'{exc}; tried again')
-                time.sleep(delay * (.5 + random.random()))
+                time.sleep(delay)
                 self._step('start again')
             else:
                 break
@@ -236,8 +230,8 @@ class RemoteMachine:
 
     def _wait(self, event: threading.Event) -> bool:
         """Wait for an answer, as long as the worker lives"""
-        deadline = time.monotonic() + ANSWER_TIME
-        while time.monotonic() < deadline and not self._gone.is_set():
+        deadline = awake.now() + ANSWER_TIME
+        while awake.now() < deadline and not self._gone.is_set():
             if event.wait(0.2):
                 return True
             if self._silent_too_long():
@@ -303,7 +297,8 @@ class RemoteMachine:
         try:
             self._shipment.push(self.worker)
         except ssh.RemoteError as exc:
-            if exc.kind in ('turned-away', 'cut', 'denied', 'no-space', 'stopped', 'timeout'):
+            if exc.kind in ('turned-away', 'penalized', 'cut', 'denied', 'no-space', 'stopped',
+                            'timeout'):
                 raise
             self._step(f'push again, to a new repository: {exc}')
             self.worker.init_git(self._machine.work_dir, fresh=True)
@@ -312,7 +307,7 @@ class RemoteMachine:
     def _silent_too_long(self) -> str:
         """Return why a worker that says nothing is lost, '' when it is not"""
         # An older worker that had nothing to do had nothing to say
-        silence = min(self.worker.silence, time.monotonic() - self._handed_out)
+        silence = min(self.worker.silence, awake.now() - self._handed_out)
         if self.worker.heartbeat_interval:
             limit = MISSED_HEARTBEATS * self.worker.heartbeat_interval
         elif self._receiver.owes or not self._prepared.is_set():
@@ -383,7 +378,7 @@ class RemoteMachine:
         self._receiver.expect(target, job.commits, attempt)
         self.boards_sent += 1
         if not self.worker.heartbeat_interval:
-            self._handed_out = time.monotonic()
+            self._handed_out = awake.now()
         # An older worker has been sent no files
         marks = self._shipment.words if self.worker.version else {}
         words = tuple(marks.get(word, word) for word in job.make_args)
@@ -502,6 +497,11 @@ class RemoteMachine:
             self.cache = ccache.Use(msg.cache_hits, msg.cache_misses)
             self._acknowledged = True
             self._over.set()
+        elif isinstance(msg, messages.ErrorMsg) and not self._prepared.is_set():
+            self._lost(msg.msg)
+        elif isinstance(msg, messages.Malformed) and not self._prepared.is_set():
+            # That may have been what is waited for
+            self._lost(f'its answer makes no sense: {msg.reason}')
         else:
             self._receiver.take(msg)
 

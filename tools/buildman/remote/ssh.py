@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import itertools
 import os
 import random
 import re
@@ -34,6 +35,9 @@ SSH_OPTS = ['-o', f'ConnectTimeout={CONNECT_TIMEOUT}', '-o', 'BatchMode=yes',
 
 # Seconds before each new try of a connection that sshd turned away
 RETRY_DELAYS = (0.3, 0.6, 1.2, 2.5, 5.0, 8.0, 12.0)
+# And after these, where it has refused logins: sshd (from OpenSSH 9.8 on) then drops
+# all connections from this address, 5 seconds for each login, from 15 seconds on
+PENALTY_DELAYS = (15.0, 15.0, 15.0, 15.0)
 
 # What a far-side script of ours writes to stderr: `bm-problem KIND what`
 PROBLEM = 'bm-problem'
@@ -81,9 +85,9 @@ class RemoteError(BuildmanError):
     Attributes:
         host: the machine
         kind: 'refused', 'unreachable', 'unknown-host', 'host-key', 'denied',
-            'turned-away', 'options', 'cut', 'no-python', 'old-python', 'no-git',
-            'no-make', 'no-space', 'not-writable', 'timeout', 'stopped',
-            'no-command' or 'failed'
+            'turned-away', 'penalized', 'options', 'cut', 'no-python', 'old-python', 'no-git',
+            'no-make', 'no-space', 'not-writable', 'no-exec', 'no-processes',
+            'timeout', 'stopped', 'no-command' or 'failed'
         stdout: what it printed
     """
 
@@ -179,6 +183,10 @@ def explain(host: str, answer: commands.Answer, doing: str = '') -> RemoteError:
     return RemoteError(host, 'failed', f'{what} failed: {said}', answer.stdout)
 
 
+# Host -> way to it by which a login was refused in this run -> what was said
+_REFUSED: Dict[str, Dict[Tuple[str, ...], RemoteError]] = {}
+
+
 class Transport:
     """The way to one machine. This base class is ssh.
 
@@ -231,6 +239,32 @@ class Transport:
         """Return the variables with which a push takes this way, whatever way the user has."""
         return {'GIT_SSH_COMMAND': self.git_ssh_command(), 'GIT_SSH_VARIANT': 'simple'}
 
+    @property
+    def _way(self) -> Tuple[str, ...]:
+        """What leads to the same place by the same key"""
+        return tuple(self.argv(''))
+
+    @property
+    def _bare(self) -> str:
+        """The machine, of `user@host`"""
+        return self.hostname.rpartition('@')[2]
+
+    def explain(self, answer: commands.Answer, doing: str = '') -> RemoteError:
+        """Return what explain() does, with what is known of that machine's sshd.
+
+        A login that it refused is not tried again in this run.
+        """
+        exc = explain(self.hostname, answer, doing)
+        if exc.kind == 'denied':
+            _REFUSED.setdefault(self._bare, {})[self._way] = exc
+        elif exc.kind == 'turned-away' and self._bare in _REFUSED:
+            hosts = sorted({other.host for other in _REFUSED[self._bare].values()})
+            return RemoteError(
+                self.hostname, 'penalized', 'its sshd turned the connection away, as it may do for '
+                'a while with all from this address (PerSourcePenalties) since it has refused the '
+                f"key for {', '.join(hosts)}")
+        return exc
+
     def run(self, remote_cmd: str, timeout: float, stdin: bytes = b'', doing: str = '',
             delays: Sequence[float] = RETRY_DELAYS) -> str:
         """Run a shell command on the machine and return what it prints.
@@ -245,6 +279,9 @@ class Transport:
             RemoteError: it failed
         """
         def attempt() -> str:
+            if self._way in _REFUSED.get(self._bare, {}):
+                # Each login with a key that it does not know counts against all from here
+                raise _REFUSED[self._bare][self._way]
             try:
                 answer = commands.run(self.argv(remote_cmd), timeout, stdin,
                                       account=commands.MACHINES)
@@ -259,7 +296,7 @@ class Transport:
             if commands.stopped():
                 raise RemoteError(self.hostname, 'stopped', 'stopped')
             if answer.returncode:
-                raise explain(self.hostname, answer, doing)
+                raise self.explain(answer, doing)
             return answer.stdout
         return with_retries(attempt, delays)
 
@@ -274,15 +311,32 @@ def with_retries(func: Callable[[], str], delays: Sequence[float] = RETRY_DELAYS
     Raises:
         RemoteError: as `func` does
     """
-    for delay in delays:
+    for tries in itertools.count():
         try:
             return func()
         except RemoteError as exc:
-            if exc.kind != 'turned-away':
+            delay = delay_before(exc.kind, tries, delays)
+            if delay is None:
                 raise
-        if commands.wait_stopped(delay * (.5 + random.random())):
+        if commands.wait_stopped(delay):
             break
     return func()
+
+
+def delay_before(kind: str, tries: int,
+                 delays: Sequence[float] = RETRY_DELAYS) -> Optional[float]:
+    """Return the seconds before the next try of a connection, None when there is to be none.
+
+    Args:
+        kind: of the error
+        tries: how many there were before the one that gave it
+        delays: before each try
+    """
+    if kind == 'penalized' and delays:
+        delays = (*delays, *PENALTY_DELAYS)
+    elif kind != 'turned-away':
+        return None
+    return delays[tries] * (.5 + random.random()) if tries < len(delays) else None
 
 
 class LocalTransport(Transport):
@@ -372,6 +426,11 @@ def transport_for(hostname: str, name: str = '') -> Transport:
     if found is None or found.hostname != hostname:
         found = _BY_NAME.get(hostname)
     return found or Transport(hostname)
+
+
+def forget_refused() -> None:
+    """Begin a run: logins that were refused may be tried again."""
+    _REFUSED.clear()
 
 
 def run_once(hostname: str, remote_cmd: str, timeout: float, stdin: bytes = b'',

@@ -23,7 +23,6 @@ from typing import Any, Callable, List, Optional, Tuple
 from buildman.wire import fields, messages
 
 READ_SIZE = 256 << 10           # bytes asked for at a time
-NOISE_LINES = 10_000            # noise lines that are handed on, then silence
 WRITE_DEADLINE = 60.0           # seconds without a byte going out
 MAX_PENDING = 32 << 20          # bytes to be sent that may pile up
 JOIN_TIME = 1.0                 # seconds that close() gives a thread
@@ -121,7 +120,6 @@ class Reader:
         self._on_part = on_part
         self._prefix = prefix
         self._splitter = Splitter(max_line)
-        self._noise_left = NOISE_LINES
         self._closed = False
         # Ends poll(): what is written to the second is read from the first
         self._wake: Tuple[int, ...] = () if self._fd is None else os.pipe()
@@ -230,8 +228,7 @@ class Reader:
         self._on_line(line[len(self._prefix):])
 
     def _noise(self, line: bytes) -> None:
-        if self._on_noise is not None and self._noise_left:
-            self._noise_left -= 1
+        if self._on_noise is not None:
             self._on_noise(fields.harmless(line))
 
 
@@ -249,6 +246,7 @@ class Writer:
         self._stream = stream
         self._fd = _descriptor(stream)
         self._deadline = deadline
+        self._clock = clock
         self._max_pending = max_pending
         self._name = name
         self._clock = clock
@@ -411,7 +409,7 @@ class Channel:
         self.reader = Reader(incoming, self._line, on_noise=on_noise, on_end=on_end,
                              on_too_long=self._too_long, on_part=self._heard, prefix=prefix,
                              max_line=max_line, name=name)
-        self.writer = Writer(outgoing, deadline=deadline, name=name)
+        self.writer = Writer(outgoing, deadline=deadline, name=name, clock=clock)
 
     def start(self) -> None:
         """Begin to read."""
@@ -448,8 +446,10 @@ class Channel:
 
     def _line(self, line: bytes) -> None:
         if line.strip():
-            self._heard()
-            self._on_message(self._decode(line))
+            message = self._decode(line)
+            if not isinstance(message, messages.Malformed):
+                self._heard()
+            self._on_message(message)
 
     def _heard(self) -> None:
         self.last_heard = self._clock()

@@ -543,6 +543,11 @@ def kind_of(message: Message) -> str:
     return _KIND[type(message)]
 
 
+def kind_of_class(kind: Type[Message]) -> str:
+    """Return the name on the wire of a kind of message that is sent."""
+    return _KIND[kind]
+
+
 def encode(message: Message, version: int = PROTOCOL_VERSION) -> bytes:
     """Return the line to send, with its newline; responses with their prefix.
 

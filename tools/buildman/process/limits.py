@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""How many processes this account may still start here.
+
+A limit on them (`ulimit -u`, TasksMax of systemd, a container's) makes any program of a
+build fail anywhere. What a shell function of a Makefile says then may be lost, and an
+empty answer taken for one. So where it is known to be too low, nothing is begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from typing import Iterator, Optional, Tuple
+
+# What buildman itself needs: its threads, git, the guard
+BASE = 12
+
+# A slot's thread, and the longest line of processes of a make: make, make, shell, make,
+# shell, compiler, linker's driver, linker
+PER_SLOT = 9
+
+# What one job more of the job server is: a shell, a compiler, its pass
+PER_JOB = 3
+
+# More than anybody needs
+PLENTY = 8192
+
+
+def _all_threads() -> int:
+    """Return how many threads there are on this machine"""
+    with open('/proc/loadavg', encoding='ascii') as inf:
+        return int(inf.read().split()[3].partition('/')[2])
+
+
+def _threads_of(user: int) -> int:
+    """Return how many threads a user has, as the kernel counts them for RLIMIT_NPROC"""
+    count = 0
+    for name in os.listdir('/proc'):
+        if name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                if os.stat(f'/proc/{name}').st_uid == user:
+                    with open(f'/proc/{name}/stat', 'rb') as inf:
+                        count += int(inf.read().rpartition(b')')[2].split()[17])
+    return count
+
+
+def _groups() -> Iterator[str]:
+    """Yield the folders of our control groups (cgroups(7)), from ours to the top"""
+    with contextlib.suppress(OSError), open('/proc/self/cgroup', encoding='utf-8') as inf:
+        for line in inf:
+            _, names, path = line.rstrip('\n').split(':', 2)
+            if names and 'pids' not in names.split(','):
+                continue
+            top = '/sys/fs/cgroup/pids' if names else '/sys/fs/cgroup'
+            while path != '/':
+                yield top + path
+                path = os.path.dirname(path)
+            yield top
+
+
+def _number(path: str) -> Optional[int]:
+    """Return the number in a file; None when there is none"""
+    with contextlib.suppress(OSError, ValueError), open(path, encoding='utf-8') as inf:
+        return int(inf.read())
+    return None
+
+
+def headroom() -> Optional[Tuple[int, str]]:
+    """Return how many processes may be started, and what limits them; None: no limit."""
+    found = []
+    soft = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if os.getuid() and soft != resource.RLIM_INFINITY:
+        with contextlib.suppress(OSError):
+            # What all have is quick to be had, and mostly enough to know
+            others = _all_threads()
+            if soft - others < PLENTY:
+                others = _threads_of(os.getuid())
+            found.append((soft - others, f'ulimit -u is {soft}'))
+    for folder in _groups():
+        most, now = (_number(os.path.join(folder, f'pids.{name}')) for name in ('max', 'current'))
+        if most is not None and now is not None:
+            found.append((most - now, f'TasksMax of its control group is {most}'))
+    return min(found) if found else None
+
+
+def fitting(slots: int, jobs: int) -> Tuple[int, int, str]:
+    """Return how much can be done at once, and why that is not more.
+
+    Args:
+        slots: boards to be built at once
+        jobs: compilers that may run at once, on all slots together
+
+    Returns:
+        (slots, jobs, why): 0 slots when there is no room for one; '' when there is
+        room for all
+    """
+    room = headroom()
+    if room is None or room[0] >= BASE + PER_SLOT * slots + PER_JOB * max(0, jobs - slots):
+        return slots, jobs, ''
+    left = room[0] - BASE
+    fit = max(0, min(slots, left // PER_SLOT))
+    more = (left - fit * PER_SLOT) // PER_JOB
+    why = f'{max(0, room[0])} more processes can be started, as {room[1]}'
+    return fit, max(1, min(jobs, fit + more)), why
