@@ -135,7 +135,8 @@ def write_result(folder: str, outcome: Outcome,
         folder: of this board at this commit
         outcome: what came out; its images are moved into the folder
         replaces: tells of a name whether it is of an earlier result, where there
-            are other files as well; None: all are
+            are other files as well; None: all are, and what is no folder where one
+            has to be is in the way
 
     Raises:
         SetupError: the disk is full or the folder cannot be written; `done` is
@@ -154,11 +155,13 @@ def _write(folder: str, outcome: Outcome, replaces: Optional[Callable[[str], boo
     try:
         os.mkdir(folder)
     except (FileNotFoundError, NotADirectoryError):
-        clear_non_folder(os.path.dirname(folder))
+        if not replaces:
+            clear_non_folder(os.path.dirname(folder))
         os.makedirs(folder)
     except FileExistsError:
-        clear_non_folder(folder)
-        os.makedirs(folder, exist_ok=True)
+        if not replaces:
+            clear_non_folder(folder)
+            os.makedirs(folder, exist_ok=True)
         _empty(folder, replaces)
     files = dict(outcome.files)
     files['log'] = outcome.stdout.encode('utf-8', 'surrogateescape')
