@@ -9,6 +9,7 @@ import tempfile
 import unittest
 
 from buildman.core.errors import SetupError
+from buildman.core.files import put_file
 from buildman.core.outcome import Outcome, without_compiler
 from buildman.core.plan import Commit
 from buildman.results.tree import (
@@ -18,7 +19,6 @@ from buildman.results.tree import (
     commit_dir_name,
     commit_folders,
     find_commit_dirs,
-    put_file,
 )
 
 A, B, C = (Commit(letter * 40, f'subject {letter}') for letter in 'abc')
