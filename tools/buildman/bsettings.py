@@ -15,6 +15,7 @@ import re
 from typing import Dict, FrozenSet, List, Optional, Tuple
 
 from buildman.core.errors import SetupError, UsageError
+from buildman.core.files import replace_text
 
 # What holds when there is no ~/.buildman: compilers of the system are found
 # without any set-up
@@ -315,17 +316,8 @@ def _write(path: str, text: str) -> None:
     """
     # A link stays a link: what it points to is replaced
     path = os.path.realpath(path)
-    folder, base = os.path.split(path)
-    tmp = ''
     try:
         mode = os.stat(path).st_mode & 0o7777 if os.path.exists(path) else 0o644
-        import tempfile
-        fd, tmp = tempfile.mkstemp(prefix=f'{base}.', dir=folder)
-        with os.fdopen(fd, 'w', encoding='utf-8') as outf:
-            outf.write(text)
-            os.fchmod(outf.fileno(), mode)
-        os.replace(tmp, path)
+        replace_text(path, text, mode)
     except OSError as exc:
-        if tmp and os.path.exists(tmp):
-            os.unlink(tmp)
         raise SetupError(f"cannot write configuration file '{path}': {exc.strerror}") from exc

@@ -9,6 +9,7 @@ import tempfile
 import unittest
 
 from buildman.core.errors import SetupError
+from buildman.core.files import put_file
 from buildman.core.outcome import Outcome, without_compiler
 from buildman.core.plan import Commit
 from buildman.results.tree import (
@@ -18,7 +19,6 @@ from buildman.results.tree import (
     commit_dir_name,
     commit_folders,
     find_commit_dirs,
-    put_file,
 )
 
 A, B, C = (Commit(letter * 40, f'subject {letter}') for letter in 'abc')
@@ -153,6 +153,20 @@ class TestResults(unittest.TestCase):
                        sizes='size' + tag, files={'.config': tag.encode(), tag: b''},
                        images={'u-boot.bin': os.path.join(stage, 'u-boot.bin'),
                                'spl/spl.bin': os.path.join(stage, 'spl.bin')})
+
+    def test_in_the_way(self):
+        """What lies where a folder of ours should be goes; other folders of a build stay"""
+        tree = ResultTree(self.base, (A,))
+        os.makedirs(self.base)
+        for path, target in ((tree.commit_dir(0), 'b'), (tree.board_dir(0, 'c'), 'c')):
+            put_file(path, b'')
+            tree.write(Outcome(target, 0, 0))
+            self.assertEqual(tree.read_done(0, target), (0, False))
+        flat = ResultTree(os.path.join(self.base, 'flat'), None, flat=True)
+        for name in ('done', 'lines'):
+            os.makedirs(os.path.join(flat.base_dir, name, 'x'))
+        flat.write(Outcome('b', 0, 0))
+        self.assertEqual(self.names('flat'), ['done', 'lines', 'log'])
 
     def test_cut_anywhere(self):
         """Wherever buildman is killed, a result with `done` is complete, the old or the new"""
@@ -400,7 +414,13 @@ class TestResults(unittest.TestCase):
             OutputLock(self.base)
         os.unlink(self.base)
         work = os.path.join(self.base, WORK_DIR)
-        os.makedirs(work)
+        os.mkdir(self.base)
+        put_file(work, b'')
+        OutputLock(self.base).close()
+        os.unlink(os.path.join(work, 'lock'))
+        os.makedirs(os.path.join(work, 'lock', 'x'))
+        OutputLock(self.base).close()
+        os.unlink(os.path.join(work, 'lock'))
         os.symlink('/dev/full', os.path.join(work, 'lock'))
         with self.assertRaisesRegex(SetupError, "cannot write .*/out'"):
             OutputLock(self.base)

@@ -706,6 +706,22 @@ class TestChannel(unittest.TestCase):
         chan.close()
         os.close(fd_r)
 
+    def test_life(self):
+        """Each message is a sign of life; blank lines and lines that are too long are none"""
+        fd_r, fd_w = os.pipe()
+        seen, times = queue.Queue(), iter(range(100))
+        chan = channel.Channel(fd_r, io.BytesIO(), from_worker=False, max_line=50,
+                               on_message=lambda msg: seen.put(chan.last_heard),
+                               clock=lambda: next(times))
+        self.assertEqual(chan.last_heard, 0)
+        chan.start()
+        self.assertEqual(chan.last_heard, 1)
+        os.write(fd_w, b'{"cmd": "ping"}\n \n' + b'x' * 60 + b'\n{"cmd": "ping"}\n')
+        self.assertEqual([seen.get(timeout=WAIT) for _ in range(3)], [2, 2, 3])
+        os.close(fd_w)
+        chan.close()
+        os.close(fd_r)
+
     def test_part_of_a_long_line_is_life(self):
         """A large result over a slow network is no silence."""
         fd_r, fd_w = os.pipe()

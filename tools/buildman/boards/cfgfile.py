@@ -15,6 +15,7 @@ import re
 from typing import Iterable, List, NamedTuple, Tuple
 
 from buildman.core.errors import BoardError, SetupError
+from buildman.core.files import replace_text
 from buildman.core.plan import Board
 
 _HEADER = '''#
@@ -130,26 +131,14 @@ def write_atomically(path: str, text: str) -> None:
     Raises:
         SetupError: it cannot be written
     """
-    folder, name = os.path.split(path)
-    temp = ''
     try:
         if os.path.exists(path) and not os.path.isfile(path):
             with open(path, 'w', encoding='utf-8') as outf:
                 outf.write(text)
             return
-        import tempfile
-        os.makedirs(folder or '.', exist_ok=True)
-        fdesc, temp = tempfile.mkstemp(prefix=f'.{name}.', dir=folder or '.')
-        with open(fdesc, 'w', encoding='utf-8') as outf:
-            outf.write(text)
-        # mkstemp() makes it private, which a list of boards is not
+        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temp, 0o666 & ~umask)
-        os.replace(temp, path)
-        temp = ''
+        replace_text(path, text, 0o666 & ~umask)
     except OSError as exc:
         raise SetupError(f'{path}: cannot be written: {exc.strerror}') from exc
-    finally:
-        if temp:
-            os.unlink(temp)

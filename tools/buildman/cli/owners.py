@@ -15,8 +15,8 @@ import os
 from typing import FrozenSet, List, Optional, Sequence, Tuple
 
 from buildman.core.errors import SetupError
-from buildman.core.files import clear_way
-from buildman.results.tree import WORK_DIR, commit_folders, put_file
+from buildman.core.files import clear_way, replace_file
+from buildman.results.tree import WORK_DIR, commit_folders
 from buildman.source import commits
 
 # Where the names are, in the folder of the results
@@ -93,8 +93,7 @@ def note(args: argparse.Namespace, base: str, series: commits.Series) -> None:
     try:
         if os.path.isdir(path):
             clear_way(path)
-        put_file(path + '.new', os.fsencode(text))
-        os.replace(path + '.new', path)
+        replace_file(path, os.fsencode(text))
     except OSError as exc:
         raise SetupError(f"cannot write '{path}': {exc.strerror}") from exc
 

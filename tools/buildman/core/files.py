@@ -25,6 +25,56 @@ def file_sha256(path: str) -> str:
             digest.update(data)
 
 
+def put_file(path: str, data: bytes) -> None:
+    """Write a whole file.
+
+    os.open rather than open: a result is some 16 files, and there is one thread
+    that all results pass through.
+    """
+    fdes = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fdes, view):]
+    finally:
+        os.close(fdes)
+
+
+def replace_file(path: str, data: bytes) -> None:
+    """Write a file that nobody else writes, by rename, so that nobody reads a part of it.
+
+    Raises:
+        OSError: it cannot be written
+    """
+    put_file(path + '.new', data)
+    os.replace(path + '.new', path)
+
+
+def replace_text(path: str, text: str, mode: int) -> None:
+    """Write a file that others may write, too, by rename: it is whole, theirs or ours.
+
+    Args:
+        path: of the file; a link is replaced
+        text: what it is to hold, in UTF-8
+        mode: its permissions
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind
+    """
+    # Seldom needed, and slow to load
+    import tempfile
+    folder, name = os.path.split(path)
+    fdesc, temp = tempfile.mkstemp(prefix=f'.{name}.', dir=folder or '.')
+    try:
+        with open(fdesc, 'w', encoding='utf-8') as outf:
+            outf.write(text)
+        os.chmod(temp, mode)
+        os.replace(temp, path)
+    except OSError:
+        os.unlink(temp)
+        raise
+
+
 def move_folder(old: str, new: str, temp: str) -> None:
     """Give a folder another name; there is a whole one at any time.
 

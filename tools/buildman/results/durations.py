@@ -28,6 +28,7 @@ import time
 from typing import BinaryIO, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from buildman.core.events import Built, Event
+from buildman.core.files import replace_file
 from buildman.core.plan import Commit
 from buildman.results.tree import WORK_DIR
 
@@ -197,10 +198,7 @@ class Recorder:
         keep = _newest(records)
         if size <= MAX_BYTES and len(records) < 1.5 * len(keep):
             return
-        temp = path + '.new'
-        with open(temp, 'wb') as outf:
-            outf.writelines(map(_format, keep))
-        os.replace(temp, path)
+        replace_file(path, b''.join(map(_format, keep)))
 
     def _put(self, data: bytes) -> None:
         """Write a line in one piece"""

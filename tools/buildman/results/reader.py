@@ -45,9 +45,6 @@ from typing import Container, Dict, Iterable, List, Optional, Sequence, Set, Tup
 OK, WARNING, ERROR, UNKNOWN = range(4)
 STATUS_NAMES = ('ok', 'warning', 'error', 'not-built')
 
-# Length that a subject has in a folder's name
-SUBJECT_LEN = 20
-
 # Files that hold a configuration, in the order in which changes are shown.
 # The first three are what a build was really made with.
 CONFIG_FILES = ('u-boot.cfg', 'u-boot-spl.cfg', 'u-boot-tpl.cfg')

@@ -20,7 +20,7 @@ import shutil
 from typing import Callable, Container, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from buildman.core.errors import SetupError
-from buildman.core.files import clear_non_folder, clear_way, move_folder
+from buildman.core.files import clear_non_folder, clear_way, move_folder, put_file
 from buildman.core.outcome import Outcome, lacks_compiler
 from buildman.core.plan import Commit
 
@@ -89,21 +89,6 @@ def find_commit_dirs(base_dir: str, commits: Sequence[Commit]) -> List[str]:
     wanted = [commit_dir_name(upto, commit) for upto, commit in enumerate(commits)]
     return [name if name in found else by_hash.get(commit.hash, name)
             for name, commit in zip(wanted, commits)]
-
-
-def put_file(path: str, data: bytes) -> None:
-    """Write a whole file.
-
-    os.open rather than open: a result is some 16 files, and there is one thread
-    that all results pass through.
-    """
-    fdes = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fdes, view):]
-    finally:
-        os.close(fdes)
 
 
 def put_done(folder: str, return_code: int, stamp: bool) -> None:

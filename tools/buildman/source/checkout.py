@@ -17,11 +17,11 @@ import re
 from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 from buildman.core.errors import GitError
-from buildman.core.files import clear_way
+from buildman.core.files import clear_way, replace_file
 from buildman.process.clock import newer_than_now
 from buildman.source import git
 from buildman.source.origin import ABBREV, Origin, make_standing
-from buildman.source.replay import Layout, Steps, folders_of, is_damaged, replace_file
+from buildman.source.replay import Layout, Steps, folders_of, is_damaged
 from buildman.source.shared import SHARED_MARK
 from buildman.source.writes import Watch, Watches
 

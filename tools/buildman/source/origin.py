@@ -20,8 +20,8 @@ import shutil
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from buildman.core.errors import GitError
+from buildman.core.files import replace_file
 from buildman.source import git
-from buildman.source.replay import replace_file
 
 # Part of the configuration of a slot: how many digits an abbreviated hash has
 ABBREV = 'buildman-abbrev'

@@ -23,6 +23,8 @@ import struct
 import threading
 from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
 
+from buildman.core.files import replace_file
+
 # A step that changes more than this is left to git
 MAX_FILES = 200
 MAX_BYTES = 4 << 20
@@ -375,14 +377,3 @@ def _stat_of(info: os.stat_result, mode: int) -> bytes:
     fields = (*ctime, *mtime, info.st_dev, info.st_ino, mode, info.st_uid, info.st_gid,
               info.st_size)
     return _STAT.pack(*(field & 0xffffffff for field in fields))
-
-
-def replace_file(path: str, data: bytes) -> None:
-    """Write a small file of a repository, by rename.
-
-    Raises:
-        OSError: it cannot be written
-    """
-    with open(path + '.new', 'wb') as outf:
-        outf.write(data)
-    os.replace(path + '.new', path)
