@@ -234,7 +234,8 @@ class AccountTest(HabitsCase):
             'BASH_ENV': self.put(f'echo bash >>{self.out("ran")}\n', '.bashenv'),
             'GNUMAKEFLAGS': f'--eval=$(shell\\ {self.folder}/fail)',
             'GIT_CONFIG_GLOBAL': self.put(self.habits, 'global'),
-            'GIT_TEMPLATE_DIR': self.folder}
+            'GIT_TEMPLATE_DIR': self.folder, 'GIT_DEFAULT_HASH': 'sha256',
+            'GIT_DEFAULT_REF_FORMAT': 'reftable'}
         seen = self.out('seen')
         self.wrap_make('alpha', f'[ "$1" = --version ] || env >>{seen}\n'
                        f'git config --list >>{seen}\npython3 -c 1\nbash -c :')
@@ -344,17 +345,20 @@ class SettingsTest(HabitsCase):
             outf.write('one\n')
         git(repo, 'add', 'größe')
         git(repo, 'mv', 'README', 'README.new')
+        git(repo, 'update-index', '--index-version', '4', '--split-index', '--untracked-cache')
         home = {'HOME': os.path.dirname(self.write('home', '.gitconfig'))}
         for name, env in (('plain', {}), ('other', home)):
             for where in ([], ['--dist', '--no-local']):
                 # A build in the user's own folder asks his own git
                 if os.path.exists(self.out('ran')):
                     os.remove(self.out('ran'))
+                files = sorted(os.listdir(os.path.join(repo, '.git')))
                 done = self.run_buildman(*where, '-o', self.out(f'{name}{len(where)}'), 'sandbox',
                                          cwd=repo, env=env)
                 self.assertEqual(0, done.returncode, done)
                 self.assertNotIn('git status is not', done.stdout + done.stderr)
         self.assertFalse(os.path.exists(self.out('ran')), 'git ran something')
+        self.assertEqual(files, sorted(os.listdir(os.path.join(repo, '.git'))))
         for number in (0, 2):
             support.assert_same_tree(self.out(f'plain{number}'), self.out(f'other{number}'),
                                      ignore=('host', 'joblog'))
