@@ -46,7 +46,7 @@ class TestFloods(StubCase):
             path = self.out(f'{name}.py')
             with open(path, 'w', encoding='utf-8') as outf:
                 # A board that goes down with three machines would be given up
-                outf.write(f'READY = {name in ("pieces", "nonsense")}' + FLOOD % code)
+                outf.write(f'READY = {name in ("errors", "nonsense")}' + FLOOD % code)
             self.misbehave(name, f'edit {path} match=--worker')
         self.hold('good', *FLOODS)
         ref, status = self.local('-k', '-r')

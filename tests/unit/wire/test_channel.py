@@ -328,10 +328,6 @@ class TestEnd(unittest.TestCase):
         self.read(b'BM> 67\n', b'BM> 678\n', max_line=6)
         self.assertEqual((self.got.lines, self.got.too_long), ([b'67'], [7]))
 
-    def test_noise_is_bounded(self):
-        self.read(*[b'n\n'] * (channel.NOISE_LINES + 1), b'BM> 1\n')
-        self.assertEqual((len(self.got.noise), self.got.lines), (channel.NOISE_LINES, [b'1']))
-
     def test_odd_streams(self):
         """What callers' tests use for streams: without newlines, or objects that are no streams"""
         self.assertEqual(self.read(b'BM> 1', b'BM> 2'), '')
