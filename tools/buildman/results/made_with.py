@@ -10,10 +10,11 @@ it was; so there is nothing in it that depends on the machine. It has the time o
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 
-from buildman.core.plan import BoardJob, Plan, Settings
+from buildman.core.plan import BoardJob, Plan, Settings, Toolchain
 from buildman.results.tree import ResultTree
 
 # With another value, something else comes out: field -> its flag
@@ -34,13 +35,18 @@ _SHOWN = 5
 
 def text(settings: Settings, job: BoardJob) -> str:
     """Return the content of the file for the results of a board."""
+    return _text(settings, job.toolchain, job.make_args)
+
+
+@functools.lru_cache(maxsize=64)
+def _text(settings: Settings, tool: Toolchain, words: Tuple[str, ...]) -> str:
+    """Return the same; most boards share it"""
     plain, default = settings.to_dict(), Settings().to_dict()
     out = {name: plain[name] for name in (*_DECIDES, *_RISKS, *_ADDS)
            if plain[name] != default[name]}
-    tool = job.toolchain
     compiler = ': '.join(filter(None, (tool.override, tool.version)))
     out.update({name: val for name, val in (('compiler', compiler),
-                                            ('make', list(job.make_args))) if val})
+                                            ('make', list(words))) if val})
     return json.dumps(out, sort_keys=True) + '\n'
 
 
