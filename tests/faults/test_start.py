@@ -143,6 +143,16 @@ class TestOdd(StubCase):
                 else:
                     self.assert_same(ref, os.path.join(out, 'feature'))
 
+    def test_killed_while_it_hangs(self) -> None:
+        """A connection that hangs does not outlive a boss that is killed"""
+        name = self.names[0]
+        self.misbehave(name, 'hang')
+        proc = self.start_dist('--no-local', '--use-machines', name)
+        support.wait_until(lambda: self.calls(''), name='the first connection')
+        proc.kill()
+        proc.wait()
+        self.assert_no_processes(10)
+
 
 class TestMaxStartups(SshdCase, FaultCase):
     """FAULT 13: machines behind one sshd that turns most connections away"""
