@@ -34,9 +34,6 @@ ANSWER_HEARTBEATS = 12
 # Seconds for each step of ending a process: ask, terminate, kill
 END_TIME = 2
 
-# The processes of all connections
-_LINKS = Account()
-
 
 class BossError(BuildmanError):
     """Something is wrong with a worker; the message names its machine."""
@@ -83,6 +80,8 @@ class Connection:
         self.on_deaf: Callable[[str], None] = lambda text: None
         self.budget = budget.Budget()
         self._timeout = timeout
+        # Of its own, so that all machines are started at the same time
+        self._account = Account()
         self._proc: Optional['subprocess.Popen[bytes]'] = None
         self._channel: Optional[Channel] = None
         self._stderr: Optional[Reader] = None
@@ -123,7 +122,7 @@ class Connection:
             if self.refusing:
                 raise BossError(f'{self.name}: stopped before its worker was started')
             try:
-                self._proc = _LINKS.start(
+                self._proc = self._account.start(
                     argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE, bufsize=0)
             except OSError as exc:
@@ -336,7 +335,7 @@ class Connection:
             if proc is not None:
                 # What it has started, a ProxyCommand say, is in the same group
                 if is_process(proc):
-                    _LINKS.finish(proc.pid, seconds)
+                    self._account.finish(proc.pid, seconds)
                 else:
                     _end_other(proc, seconds)
             if channel:
