@@ -34,6 +34,7 @@ import queue
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -411,6 +412,8 @@ def main() -> int:
     if args.only is not None:
         faults = {args.only: faults[args.only]}
     table: Dict[str, List[str]] = {}
+    # So that the folder goes
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix='buildman-mutate-') as folder:
         for number, word, seconds in run(faults, folder, args.jobs):
             fault = faults[number]

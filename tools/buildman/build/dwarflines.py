@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from typing import Dict, List, Optional, Set, Tuple
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 # Objects and sections that are larger than this are none of a boot loader's
 MAX_SECTION = 256 << 20
@@ -40,6 +40,7 @@ _STRING, _STRP, _LINE_STRP, _UDATA, _BLOCK = 0x08, 0x0e, 0x1f, 0x0f, 0x09
 
 # Opcodes of the standard that are more than a number of arguments to skip
 _COPY, _ADVANCE_LINE, _SET_FILE = 1, 3, 4
+_WITH_NUMBER = (_ADVANCE_LINE, _SET_FILE)
 
 # Lines of sources: name as in the table, with its folder -> numbers
 SourceLines = Dict[str, Set[int]]
@@ -345,11 +346,32 @@ def _read_table(elf: _Elf, num: int, data: bytes, start: int, found: SourceLines
         raise Damaged('a table without a range')
     names = head.new_tables() if version == 5 else head.old_tables()
     lines: List[Set[int]] = [set() for _ in names]
-    steps = [line_base + (code - opcode_base) % line_range for code in range(256)]
+    _run(data, pos, end, arguments[:opcode_base],
+         [line_base + (code - opcode_base) % line_range for code in range(256)], lines)
+    for name, numbers in zip(names, lines):
+        numbers.discard(0)
+        if numbers and name:
+            found.setdefault(os.fsdecode(name), set()).update(
+                numbers if max(numbers) <= MAX_LINE and min(numbers) > 0
+                else {val for val in numbers if 0 < val <= MAX_LINE})
+    return end
+
+
+def _run(data: bytes, pos: int, end: int, arguments: Sequence[int], steps: Sequence[int],
+         lines: Sequence[Set[int]]) -> None:
+    """Run a program; all is here, as this is done for each line of each object.
+
+    Args:
+        data: has it
+        pos, end: where it begins and ends
+        arguments: how many each of its standard codes has; those above are special
+        steps: by how many lines each special code moves on
+        lines: for each file, gets the numbers of the lines that gave code
+    """
+    opcode_base = len(arguments)
     nowhere: Set[int] = set()
     first = lines[1] if len(lines) > 1 else nowhere
     line, add = 1, first.add
-    # This runs for each line of each object: so all of it is here
     while pos < end:
         code = data[pos]
         pos += 1
@@ -371,7 +393,7 @@ def _read_table(elf: _Elf, num: int, data: bytes, start: int, found: SourceLines
             pos += size
         elif code == _COPY:
             add(line)
-        elif code == _ADVANCE_LINE:
+        elif code in _WITH_NUMBER:
             value = shift = 0
             while True:
                 byte = data[pos]
@@ -380,17 +402,10 @@ def _read_table(elf: _Elf, num: int, data: bytes, start: int, found: SourceLines
                 shift += 7
                 if byte < 0x80:
                     break
-            line += value - (1 << shift) if byte & 0x40 else value
-        elif code == _SET_FILE:
-            value = shift = 0
-            while True:
-                byte = data[pos]
-                pos += 1
-                value |= (byte & 0x7f) << shift
-                shift += 7
-                if byte < 0x80:
-                    break
-            add = lines[value].add if value < len(lines) else nowhere.add
+            if code == _ADVANCE_LINE:
+                line += value - (1 << shift) if byte & 0x40 else value
+            else:
+                add = lines[value].add if value < len(lines) else nowhere.add
         elif code == 9 and arguments[9] == 1:
             pos += 2
         else:
@@ -398,13 +413,6 @@ def _read_table(elf: _Elf, num: int, data: bytes, start: int, found: SourceLines
                 while data[pos] >= 0x80:
                     pos += 1
                 pos += 1
-    for name, numbers in zip(names, lines):
-        numbers.discard(0)
-        if numbers and name:
-            found.setdefault(os.fsdecode(name), set()).update(
-                numbers if max(numbers) <= MAX_LINE and min(numbers) > 0
-                else {val for val in numbers if 0 < val <= MAX_LINE})
-    return end
 
 
 def read_object(data: bytes) -> SourceLines:
