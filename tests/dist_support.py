@@ -336,8 +336,9 @@ class FaultCase(DistCase):
         done = self.dist('-o', self.out('third'), '--no-local', '--use-machines', first, 'sandbox')
         self.assertEqual(100, done.returncode, done)
         self.assertIn('Not built: sandbox', done.stdout)
-        self.assertRegex(done.stdout, rf'(?m)^\[{first}\] .*busy.*{getpass.getuser()}@.*, '
-                         rf'pid {proc.pid}, since ')
+        self.assertRegex(done.stdout, rf'(?m)^\[{first}\] takes no part: .*busy.*'
+                         rf'{getpass.getuser()}@.*, pid {proc.pid}, since ')
+        self.assertNotIn('lost', done.stdout)
         self.go()
         self.check(proc)
 

@@ -3,7 +3,7 @@
 
 from typing import Any, ClassVar, Dict
 
-from dist_support import DistCase
+from dist_support import DistCase, read
 
 
 class TestMach(DistCase):
@@ -47,7 +47,24 @@ class TestMach(DistCase):
         """Called from a git hook, or with another ssh for git, the push still arrives"""
         self.machines('alpha')
         env = {'GIT_DIR': '/nonexistent', 'GIT_INDEX_FILE': '/nonexistent/index',
-               'GIT_SSH_COMMAND': 'false', 'GIT_SSH': 'false'}
+               'GIT_QUARANTINE_PATH': '/nonexistent/objects', 'GIT_LITERAL_PATHSPECS': '1',
+               'GIT_SSH_COMMAND': 'false', 'GIT_SSH': 'false',
+               # And from a make
+               'KBUILD_SRC': '/nonexistent', 'KBUILD_OUTPUT': '/nonexistent'}
         done = self.dist('--no-local', '--boards', 'anvil', env=env)
         self.assertEqual(0, done.returncode, done)
         self.assertEqual({'alpha'}, set(self.hosts().values()))
+        ref, _ = self.local('--boards', 'anvil')
+        self.assert_same(ref)
+        here = self.run_buildman('-b', 'feature', '-o', self.out('here'), '--boards', 'anvil',
+                                 env=env)
+        self.assertEqual(0, here.returncode, here)
+        self.assert_same(ref, self.out('here/feature'))
+
+    def test_more_than_any_machine(self) -> None:
+        """A number without sense in the configuration is bounded before anything is made of it"""
+        self.machines('alpha', alpha='max_boards = 100000000')
+        done = self.dist('--no-local', '--boards', 'anvil', '-c', '1')
+        self.assertEqual(0, done.returncode, done)
+        self.assertRegex(done.stdout, r'(?m)^\[alpha\] builds \d+ boards at a time, not 100000000$')
+        self.assertIn('"num_threads": 1}', read(self.results(), 'worker-alpha.log'))

@@ -14,6 +14,7 @@ import support
 from buildman import bsettings, machine
 from buildman.agent import lock, survey
 from buildman.core.errors import UsageError
+from buildman.core.plan import bounded_boards
 from buildman.remote import facts, scripts, ssh
 from buildman.remote import report as remote_report
 from buildman.remote.facts import Gcc
@@ -269,6 +270,14 @@ class TestProbe(MachineCase):
                 facts.parse_probe(text)
         self.answer(mach, arch='\x1b[31mred\x07')
         self.assertEqual(mach.info.arch, 'red')
+
+    def test_many_threads(self):
+        """A machine that boasts gets no more boards than one that has as much as any"""
+        text = survey.MARK + json.dumps({'threads': 100000})
+        self.assertEqual(facts.parse_probe(text).threads, 1024)
+        for wanted, threads, want in ((8, 4, 8), (10**9, 4, 64), (10**9, 100, 400), (0, 0, 1),
+                                      (10**9, 10**9, 1024)):
+            self.assertEqual(bounded_boards(wanted, threads), want)
 
     def test_who_uses_it(self):
         """--mach tells who has a machine."""

@@ -28,6 +28,7 @@ from typing import (
 
 from buildman.agent import lock
 from buildman.core.errors import BuildmanError
+from buildman.core.plan import MAX_BOARDS
 from buildman.process import awake
 from buildman.remote import identity, scripts, ssh
 from buildman.remote.connection import END_TIME, BossError, Connection
@@ -240,7 +241,7 @@ class RemoteWorker(Connection):
             self.on_noise = self.on_stderr
         ready = self._launch(transport.argv(remote_cmd))
         self.nthreads, self.slots = ready.nthreads, ready.slots
-        self.max_boards = self.max_boards or ready.nthreads
+        self.max_boards = min(self.max_boards or ready.nthreads, MAX_BOARDS)
 
     # -- the protocol ------------------------------------------------------
 

@@ -93,9 +93,11 @@ print(sorted(n for n in env if 'MAKE' in n or n == 'MFLAGS'), env['MAKEFLAGS'])
     def test_what_the_user_sets_reaches_make(self) -> None:
         """BL31=… buildman … works as it does with make."""
         env = self.env(base={**BASE, 'BL31': '/a/bl31.bin', 'FOO': 'x', 'OLDPWD': '/', '_': 'z',
-                             'PWD': '/elsewhere', 'KBUILD_OUTPUT': '/o', 'KCONFIG_CONFIG': 'c'})
+                             'PWD': '/elsewhere', 'KBUILD_OUTPUT': '/o', 'KCONFIG_CONFIG': 'c',
+                             'KBUILD_SRC': '/s', 'KBUILD_EXTMOD': '/m', 'SUBDIRS': '/m'})
         self.assertEqual(('/a/bl31.bin', 'x'), (env['BL31'], env['FOO']))
-        self.assertFalse({'OLDPWD', '_', 'PWD', 'KBUILD_OUTPUT', 'KCONFIG_CONFIG'} & set(env))
+        self.assertFalse({'OLDPWD', '_', 'PWD', 'KBUILD_OUTPUT', 'KCONFIG_CONFIG', 'KBUILD_SRC',
+                          'KBUILD_EXTMOD', 'SUBDIRS'} & set(env))
 
     def test_another_compiler_of_the_same_name_is_passed_by(self) -> None:
         """What `toolchains.find` records must be what was run."""

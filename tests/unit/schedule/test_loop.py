@@ -500,6 +500,10 @@ class MachineTest(Case):
         report = self.build('cD', Made('one', archs=['arm']), away)
         self.assertEqual({'D': ((0,), 'no machine is left that can build it')}, report.missing)
         self.assertEqual((['[two] lost: busy'], []), (report.notes, away.boards))
+        away = Made('two', late=True)
+        away.first = [WorkerGone('two', 'used by others', busy=True)]
+        report = self.build('cD', Made('one', archs=['arm']), away)
+        self.assertEqual(['[two] takes no part: used by others'], report.notes)
 
 
 class TwiceTest(Case):

@@ -175,6 +175,24 @@ class TestCommits(unittest.TestCase):
         self.assertEqual(self.subjects('HEAD', 1), 'c4')
         self.assertEqual(self.subjects(self.git('rev-parse', 'topic~2'), 2), 'c1 c2')
 
+    def test_shallow_with_all_branches(self):
+        """As CI clones: it is told what is missing, and what gets it"""
+        shallow = os.path.join(self.temp.name, 'shallow-all')
+        self.git('clone', '-q', '--depth', '1', '--no-single-branch', '-b', 'topic',
+                 'file://' + self.repo, shallow)
+        self.git('branch', '-q', '--set-upstream-to=origin/master', cwd=shallow)
+        advice = r"shallow clone: 'git fetch --unshallow' .*'git fetch --deepen=N'.*: use -c COUNT"
+        with self.assertRaisesRegex(GitError, f'no commit in common.* {advice}'):
+            find_series(shallow, 'topic')
+        self.assertEqual(find_series(shallow, 'topic', 1).messages, ())
+        self.assertRegex('\n'.join(find_series(shallow, 'origin/master..topic').messages),
+                         "oldest commit that is there .*'git fetch --unshallow'")
+        self.git('branch', '--unset-upstream', cwd=shallow)
+        with self.assertRaisesRegex(GitError, 'Cannot find a suitable upstream.*--unshallow'):
+            find_series(shallow, 'topic')
+        self.git('fetch', '-q', '--unshallow', cwd=shallow)
+        self.assertEqual(self.subjects('origin/master..topic', repo=shallow), 'c1 c2 c3 c4')
+
     def test_detached_worktree_shallow_bare(self):
         """All kinds of repositories are read"""
         tree = os.path.join(self.temp.name, 'tree')
@@ -186,6 +204,9 @@ class TestCommits(unittest.TestCase):
         self.assertEqual(self.subjects('HEAD', 9, repo=shallow), 'c2 c3 c4')
         with self.assertRaisesRegex(GitError, 'No commits found.*-c COUNT'):
             find_series(shallow, 'HEAD')
+        [told] = find_series(shallow, 'HEAD', 9).messages
+        self.assertRegex(told, r"^[0-9a-f]{12} is the oldest commit that is there .*--unshallow")
+        self.assertEqual(find_series(shallow, 'HEAD', 3).messages, ())
         bare = os.path.join(self.temp.name, 'bare')
         self.git('clone', '-q', '--bare', self.repo, bare)
         self.assertEqual(self.subjects('topic', 1, repo=bare), 'c4')

@@ -31,7 +31,7 @@ from buildman.build import artifacts, env_files, environment, envscan
 from buildman.build.slots import Engine, EngineConfig, clean_env
 from buildman.core import events
 from buildman.core.errors import BuildmanError
-from buildman.core.plan import Board, BoardJob, Commit, Settings, Toolchain
+from buildman.core.plan import Board, BoardJob, Commit, Settings, Toolchain, bounded_boards
 from buildman.process import awake
 from buildman.process.processors import cpu_count
 from buildman.source import git, origin
@@ -324,7 +324,7 @@ class Worker:
         start = self._origin(msg.history)
         ends = [*hashes[:1], *hashes[-1:]]
         env, inputs = self._environment([commit for commit in ends if commit])
-        slots = msg.max_boards or cpu_count()
+        slots = bounded_boards(msg.max_boards or cpu_count(), cpu_count())
         self._slots_ready, self._prepared = 0, False
         self._open = 0
         self._be_strict(True)

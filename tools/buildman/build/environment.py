@@ -23,8 +23,9 @@ SANDBOX = 'sandbox'
 # What a make around us has set up for its own children, and what would move
 # the build elsewhere or give it another compiler than the one that was chosen
 _DROPPED = frozenset((
-    'CROSS_COMPILE', 'GNUMAKEFLAGS', 'KBUILD_OUTPUT', 'KCONFIG_CONFIG', 'MAKEFILES', 'MAKEFLAGS',
-    'MAKELEVEL', 'MAKEOVERRIDES', 'MAKE_RESTARTS', 'MAKE_TERMERR', 'MAKE_TERMOUT', 'MFLAGS'))
+    'CROSS_COMPILE', 'GNUMAKEFLAGS', 'KBUILD_EXTMOD', 'KBUILD_OUTPUT', 'KBUILD_SRC',
+    'KCONFIG_CONFIG', 'MAKEFILES', 'MAKEFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES', 'MAKE_RESTARTS',
+    'MAKE_TERMERR', 'MAKE_TERMOUT', 'MFLAGS', 'O', 'SUBDIRS'))
 
 # Variables in which make takes words as if they were on its command line
 _MAKE_WORDS = ('GNUMAKEFLAGS', 'MAKEFLAGS')
@@ -117,7 +118,7 @@ def make_definitions(env: Mapping[str, str]) -> Dict[str, str]:
     for name in _MAKE_WORDS:
         words = [word for word in _MAKE_WORD.findall(env.get(name, ''))
                  for match in [_DEFINITION.fullmatch(word)]
-                 if match and match.group(1) not in _DROPPED and match.group(1) != 'O']
+                 if match and match.group(1) not in _DROPPED]
         if words:
             found[name] = ' '.join(words)
     return found

@@ -370,5 +370,5 @@ def _one_line(exc: BaseException) -> str:
 def clean_env(env: Mapping[str, str]) -> Dict[str, str]:
     """Return an environment without what a surrounding make or git left in it."""
     drop = {'MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES', 'GNUMAKEFLAGS', 'MAKE_TERMOUT',
-            'MAKE_TERMERR', *git.VARIABLES}
-    return {key: val for key, val in env.items() if key not in drop}
+            'MAKE_TERMERR'}
+    return git.by_folder({key: val for key, val in env.items() if key not in drop})

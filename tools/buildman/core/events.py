@@ -113,11 +113,18 @@ class WorkerGone:
         reason: why, '' when it was told to end, which is no news
         archs: what it has compilers for, as far as it told before it was ready;
             None when that is not known
+        busy: it is at something else, and never took part
     """
 
     worker: str
     reason: str
     archs: Optional[Tuple[str, ...]] = None
+    busy: bool = False
+
+    @property
+    def told(self) -> str:
+        """Return what happened, for people."""
+        return f"{'takes no part' if self.busy else 'lost'}: {self.reason}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Dict, Mapping, Optional, Tuple
 
+# More threads than any machine has, and boards that one builds at a time
+MAX_BOARDS = 1024
+
+
+def bounded_boards(wanted: int, threads: int) -> int:
+    """Return how many boards a machine builds at a time.
+
+    Args:
+        wanted: what it is configured to build, or says that it can
+        threads: that it says it has
+    """
+    return max(1, min(wanted, MAX_BOARDS, max(64, 4 * threads)))
+
 
 @dataclasses.dataclass(frozen=True)
 class Board:

@@ -41,7 +41,7 @@ from buildman.build import artifacts
 from buildman.core import events
 from buildman.core.errors import SetupError
 from buildman.core.outcome import Outcome
-from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
+from buildman.core.plan import MAX_BOARDS, Board, BoardJob, Plan, Settings, Toolchain
 from buildman.core.text import reason
 from buildman.remote import budget
 from buildman.remote.logs import BossLog, WorkerLog, short
@@ -310,9 +310,9 @@ class CallerWorker:
         if isinstance(msg, messages.BuildPrepareDone):
             if not self.slots:
                 self.advanced = self.heard
-                self.slots = next((num for num in (
+                self.slots = min(MAX_BOARDS, next((num for num in (
                     getattr(self._worker, name, 0) for name in ('max_boards', 'nthreads'))
-                    if isinstance(num, int) and num > 0), 1)
+                    if isinstance(num, int) and num > 0), 1))
                 self._post(events.WorkerReady(self.name))
         elif isinstance(msg, messages.BuildDone):
             if self.slots:

@@ -9,6 +9,7 @@ import re
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from buildman.agent import survey
+from buildman.core.plan import MAX_BOARDS
 from buildman.wire import fields
 
 _GCC_DIR = re.compile(r'gcc-\d[^/]*\Z')
@@ -95,6 +96,7 @@ def parse_probe(text: str) -> MachineInfo:
         if type(val) is not kind:
             raise ValueError(f"'{field.name}' has a wrong type")
         values[field.name] = _plain(val) if isinstance(val, str) else val
+    values['threads'] = min(values.get('threads', 0), MAX_BOARDS)
     values['tools'] = {_plain(key): _plain(val) for key, val in _mapping(data, 'tools').items()}
     gccs = {}
     for arch, found in _mapping(data, 'gccs').items():

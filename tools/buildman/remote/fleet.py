@@ -228,7 +228,7 @@ class Fleet:
         elif isinstance(event, events.WorkerReady):
             log.say(f'[{event.worker}] ready')
         elif isinstance(event, events.WorkerGone):
-            log.say(f'[{event.worker}] lost: {event.reason}')
+            log.say(f'[{event.worker}] {event.told}')
         elif isinstance(event, events.Said):
             log.say(f"[{event.worker or 'local'}] {event.text}")
         elif isinstance(event, events.BoardDone):

@@ -25,7 +25,7 @@ from buildman.boss import BossError, RemoteWorker, WorkerBusy
 from buildman.build import ccache
 from buildman.core import events
 from buildman.core.errors import BuildmanError
-from buildman.core.plan import BoardJob, Toolchain
+from buildman.core.plan import BoardJob, Toolchain, bounded_boards
 from buildman.process import awake, commands
 from buildman.remote import payload, scripts, ssh
 from buildman.remote.connection import MISSED_HEARTBEATS
@@ -119,7 +119,7 @@ class RemoteMachine:
         try:
             self._start_up()
         except (BuildmanError, OSError, ValueError) as exc:
-            self._lost(str(exc))
+            self._lost(str(exc), isinstance(exc, WorkerBusy))
             return
         except Exception as exc:
             # The loop waits to hear of this machine: a defect costs it, not the run
@@ -156,10 +156,13 @@ class RemoteMachine:
         worker.divert(self._take)
         push.result()
         self._step('prepare')
-        slots = worker.max_boards or worker.nthreads or 1
+        wanted = self._machine.max_boards or worker.nthreads
+        slots = bounded_boards(wanted, worker.nthreads)
+        if slots < wanted:
+            self._receiver.tell(f'builds {slots} boards at a time, not {wanted}')
         worker.send(messages.BuildPrepare(
-            ship.commits, slots, source=ship.commits[-1], history=part.past.to_dict(),
-            version=messages.PROTOCOL_VERSION))
+            ship.commits, min(slots, len(ship.plan.jobs)), source=ship.commits[-1],
+            history=part.past.to_dict(), version=messages.PROTOCOL_VERSION))
         self._log.sent(f'build_prepare, {len(ship.commits)} commits')
         for text in mach.differences(ship.tools()):
             self._receiver.tell(text)
@@ -216,7 +219,8 @@ class RemoteMachine:
         self._receiver.load = mach.info.load
         self.worker.bogomips = mach.info.bogomips
         self.worker.toolchains = {arch: tool.gcc for arch, tool in self._toolchains.items()}
-        self._post(events.WorkerComing(self.name, mach.max_boards or max(1, mach.info.threads),
+        self._post(events.WorkerComing(self.name, bounded_boards(
+            mach.max_boards or mach.info.threads, mach.info.threads),
                                        tuple(self.archs), self.speed))
 
     def _known_archs(self) -> Optional[Tuple[str, ...]]:
@@ -260,7 +264,8 @@ class RemoteMachine:
             self._claimed = False
         self._has_told = mach.info.threads > 0
         if not mach.avail:
-            raise BossError(f'not used: {mach.reason}')
+            kind = WorkerBusy if mach.reason.startswith('busy:') else BossError
+            raise kind(f'not used: {mach.reason}')
         if not failure:
             try:
                 worker.take_init(text)
@@ -324,8 +329,8 @@ class RemoteMachine:
                 self._lost(silent)
                 return
 
-    def _lost(self, reason: str) -> None:
-        """Give the machine up, once"""
+    def _lost(self, reason: str, busy: bool = False) -> None:
+        """Give the machine up, once; busy: it is at something else"""
         if self.worker.refusing:
             # Everything is being stopped: stop() frees the machine, when the
             # commands that do so are not ended themselves any more
@@ -338,7 +343,7 @@ class RemoteMachine:
         reason = one_line(reason)
         self._log.error(reason)
         if not closing:
-            self._post(events.WorkerGone(self.name, reason, self._known_archs()))
+            self._post(events.WorkerGone(self.name, reason, self._known_archs(), busy))
         self._free()
         self._receiver.drop_images()
 

@@ -528,7 +528,7 @@ class Builder:
         back = self.ledger.lost(event.worker)
         self.aftermath.note(event.worker, time.monotonic() - self._began,
                             f"{'was lost' if was_ready else 'took no part'}: {event.reason}", back)
-        text = f'lost: {event.reason}'
+        text = event.told
         if back:
             text += f"; given away again: {', '.join(back)}"
         if event.reason:

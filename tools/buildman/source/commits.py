@@ -218,9 +218,8 @@ def _upstream(git_dir: str, branch: str, tip: str) -> Tuple[str, List[str]]:
             if exc.cause != 'exit status 1':
                 raise
             raise GitError(
-                f"branch '{branch}' and its upstream have no commit in common in '{git_dir}' "
-                "(in a shallow clone, 'git fetch --unshallow' may help): use -c COUNT or a "
-                'range') from exc
+                f"branch '{branch}' and its upstream have no commit in common in '{git_dir}'"
+                f'{_if_shallow(git_dir)}: use -c COUNT or a range') from exc
     is_local = bool(git.ask(git_dir, 'rev-parse', '--verify', '--quiet', f'refs/heads/{local}'))
     gone = ''
     if is_local:
@@ -232,11 +231,34 @@ def _upstream(git_dir: str, branch: str, tip: str) -> Tuple[str, List[str]]:
     if not guess:
         advice = (f"set one with 'git branch --set-upstream-to=NAME {local}', or " if is_local
                   else '')
-        raise GitError(f"Cannot find a suitable upstream for branch '{branch}': {gone}{advice}"
-                       'use -c COUNT or a range')
+        raise GitError(f"Cannot find a suitable upstream for branch '{branch}'"
+                       f'{_if_shallow(git_dir)}: {gone}{advice}use -c COUNT or a range')
     commit, name = guess
     told = [f"Guessing upstream as '{name}'"]
     return commit, [f"Branch '{local}': {gone}guessing another", *told] if gone else told
+
+
+def _if_shallow(git_dir: str) -> str:
+    """Return what to do about a history that ends early, '' where it does not"""
+    if git.ask(git_dir, 'rev-parse', '--is-shallow-repository') != 'true':
+        return ''
+    return (" (the history ends early, as this is a shallow clone: 'git fetch --unshallow' gets "
+            "the rest, 'git fetch --deepen=N' some of it)")
+
+
+def _short(git_dir: str, commits: Sequence[Commit], wanted: int) -> List[str]:
+    """Return a message if commits are missing, as a history ends early.
+
+    Args:
+        git_dir: repository
+        commits: those that are there, oldest first
+        wanted: how many were asked for; 0: all
+    """
+    if 0 < wanted <= len(commits) or not _if_shallow(git_dir) or not git.ask(
+            git_dir, 'rev-list', '--no-walk', '--max-parents=0',
+            *(commit.hash for commit in commits[:1])):
+        return []
+    return [f"{commits[0].hash[:12]} is the oldest commit that is there{_if_shallow(git_dir)}"]
 
 
 def _log(git_dir: str, *args: str) -> List[Commit]:
@@ -273,6 +295,7 @@ def find_series(git_dir: str, branch: str, count: int = -1, step: int = 1) -> Se
     if '..' in branch:
         whole, messages = _range(git_dir, branch)
         commits = whole
+        messages += _short(git_dir, commits, max(count, 0))
     else:
         name, told = _find_ref(git_dir, branch)
         tip = _require(git_dir, branch, name)
@@ -281,6 +304,7 @@ def find_series(git_dir: str, branch: str, count: int = -1, step: int = 1) -> Se
             name = git.ask(git_dir, 'symbolic-ref', '-q', 'HEAD') or branch
         if count > 0:
             commits = _log(git_dir, '-n', str(count), tip)
+            messages = _short(git_dir, commits, count)
             whole = _whole(git_dir, branch, tip)
         else:
             base, messages = _upstream(git_dir, branch, tip)

@@ -32,7 +32,8 @@ GIT_TIMEOUT = 600
 # What would lead git to another repository than that of its folder
 VARIABLES = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE', 'GIT_OBJECT_DIRECTORY',
              'GIT_ALTERNATE_OBJECT_DIRECTORIES', 'GIT_PREFIX', 'GIT_COMMON_DIR',
-             'GIT_NAMESPACE', 'GIT_SHALLOW_FILE', 'GIT_GRAFT_FILE', 'GIT_CEILING_DIRECTORIES')
+             'GIT_NAMESPACE', 'GIT_SHALLOW_FILE', 'GIT_GRAFT_FILE', 'GIT_CEILING_DIRECTORIES',
+             'GIT_QUARANTINE_PATH')
 
 # Beginnings of the variables that git gets in the user's repository: where its
 # programs are, what he has set in place of a file, how it gets to a server, and what
@@ -89,14 +90,21 @@ def environment() -> Dict[str, str]:
     """Return the environment for a git that is to work in the folder it is run in.
 
     It does not write to a repository that it only looks at, and its messages
-    are in English, as they are searched. An object is what its name says, whatever
-    refs/replace or grafts put in its place: results are known by the names of commits,
-    and machines get the objects themselves.
+    are in English, as they are searched.
     """
-    env = {key: val for key, val in os.environ.items()
-           if not key.startswith('GIT_') or key.startswith(_OF_USER)}
-    return {**env, 'LC_ALL': 'C', 'GIT_OPTIONAL_LOCKS': '0', 'GIT_NO_REPLACE_OBJECTS': '1',
-            'GIT_GRAFT_FILE': os.devnull}
+    return {**by_folder(os.environ), 'LC_ALL': 'C', 'GIT_OPTIONAL_LOCKS': '0'}
+
+
+def by_folder(env: Mapping[str, str]) -> Dict[str, str]:
+    """Return an environment in which any git works in the folder that it is run in.
+
+    Without what a hook or an alias leads git by. An object is what its name says,
+    whatever refs/replace or grafts put in its place: results are known by the names of
+    commits, and machines get the objects themselves.
+    """
+    return {**{key: val for key, val in env.items()
+               if not key.startswith('GIT_') or key.startswith(_OF_USER)},
+            'GIT_NO_REPLACE_OBJECTS': '1', 'GIT_GRAFT_FILE': os.devnull}
 
 
 def apart(env: Mapping[str, str]) -> Dict[str, str]:
