@@ -236,7 +236,7 @@ class TestMake(FlagCase):
         folder = self.newest('--config-only', target='anvil')
         self.assertEqual(set(os.listdir(folder)), {
             '.config', 'autoconf-spl.mk', 'autoconf.h', 'autoconf.mk', 'done', 'log', 'out-cmd',
-            'out-env', 'toolchain', 'u-boot-spl.cfg', 'u-boot.cfg'})
+            'out-env', 'settings', 'toolchain', 'u-boot-spl.cfg', 'u-boot.cfg'})
         self.assertTrue(self.cmds(folder)[-1].endswith(' cfg'))
 
     def test_target(self) -> None:
