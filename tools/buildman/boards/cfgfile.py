@@ -106,6 +106,21 @@ def parse_entries(text: str, name: str) -> List[Entry]:
     return entries
 
 
+def read_text(path: str, name: str = '') -> str:
+    """Return what is in a file of the tree, for errors called `name`.
+
+    Raises:
+        BoardError: it cannot be read, or is no text
+    """
+    try:
+        with open(path, encoding='utf-8') as inf:
+            return inf.read()
+    except UnicodeDecodeError as exc:
+        raise BoardError(f'{name or path}: not a text file: {exc}') from exc
+    except OSError as exc:
+        raise BoardError(f'{name or path}: cannot be read: {exc.strerror}') from exc
+
+
 def read_entries(path: str) -> List[Entry]:
     """Return the boards in a boards.cfg file.
 

@@ -38,7 +38,7 @@ from typing import (
     Tuple,
 )
 
-from buildman.boards.cfgfile import Entry
+from buildman.boards.cfgfile import Entry, read_text
 from buildman.core.errors import BoardError
 
 _SUFFIX = '.buildman'
@@ -232,13 +232,7 @@ def read_extensions(source_dir: str) -> Extensions:
         return Extensions((), ())
     for name in names:
         path = f'{_CONFIGS}/{name}'
-        try:
-            with open(os.path.join(source_dir, path), encoding='utf-8') as inf:
-                text = inf.read()
-        except UnicodeDecodeError as exc:
-            raise BoardError(f'{path}: not a text file: {exc}') from exc
-        except OSError as exc:
-            raise BoardError(f'{path}: cannot be read: {exc.strerror}') from exc
+        text = read_text(os.path.join(source_dir, path), path)
         entries += parse(text, path, lambda name: os.path.isfile(os.path.join(top, name)))
     if not entries:
         return Extensions((), ())

@@ -30,7 +30,7 @@ from typing import (
 )
 
 from buildman.boards import cache
-from buildman.boards.cfgfile import Entry, sort_entries
+from buildman.boards.cfgfile import Entry, read_text, sort_entries
 from buildman.boards.evaluate import Evaluator
 from buildman.boards.kconfig import KCONFIGLIB_PATH, parse
 from buildman.boards.maintainers import Owners, decode
@@ -94,13 +94,7 @@ def read_defconfig(path: str, seen: Optional[Set[str]] = None,
         BoardError: the file, or one that it includes, cannot be read or has
             a line that is no setting
     """
-    try:
-        with open(path, encoding='utf-8') as inf:
-            text = inf.read()
-    except UnicodeDecodeError as exc:
-        raise BoardError(f'{path}: not a text file: {exc}') from exc
-    except OSError as exc:
-        raise BoardError(f'{path}: cannot be read: {exc.strerror}') from exc
+    text = read_text(path)
     if 'include' not in text:
         return settings_in(path, text, 0)
     settings: Settings = []
