@@ -180,7 +180,7 @@ class Endless:
 
 def descriptors():
     """Return the descriptors that this process has"""
-    return sorted(os.listdir('/proc/self/fd'))
+    return set(os.listdir('/proc/self/fd'))
 
 
 class TestEnd(unittest.TestCase):
@@ -234,11 +234,11 @@ class TestEnd(unittest.TestCase):
         before = descriptors()
         for start in (True, False):
             reader = channel.Reader(fd_r, print)
-            self.assertEqual(len(descriptors()), len(before) + 2)
+            self.assertEqual(len(descriptors() - before), 2)
             if start:
                 reader.start()
             self.assertTrue(reader.close())
-            self.assertEqual(descriptors(), before)
+            self.assertLessEqual(descriptors(), before)
         # The second time it is somebody else's
         other = self.pipe()
         self.assertTrue(reader.close())
@@ -246,7 +246,7 @@ class TestEnd(unittest.TestCase):
             os.fstat(fd)
         before = descriptors()
         channel.Reader(StandIn([]), print)
-        self.assertEqual(descriptors(), before)
+        self.assertLessEqual(descriptors(), before)
 
     def test_wait_end(self):
         """It waits, and not longer than told"""
