@@ -392,7 +392,7 @@ def read_tree(out_dir: str) -> Dict[str, bytes]:
     for folder, dirs, names in os.walk(out_dir):
         dirs[:] = sorted(name for name in dirs if name not in ('.bm-work', 'build'))
         for name in names:
-            if name in ('boards.cfg', '.buildman.log', '.buildman.lock') or (
+            if name in ('boards.cfg', '.boards.cfg.stamp', '.buildman.log', '.buildman.lock') or (
                     name.startswith('worker-') and name.endswith('.log')):
                 continue
             path = os.path.join(folder, name)
