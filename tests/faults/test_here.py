@@ -62,7 +62,8 @@ class TestDisk(FaultCase):
         done = self.dist('--no-local', env={'LD_PRELOAD': disk})
         self.assertEqual(2, done.returncode, done)
         self.assertRegex(done.stderr, rf"(?m)^buildman: .*'{re.escape(self.out())}.*': "
-                         rf"Read-only file system: '{re.escape(self.out())}' \(choose another.*-o\)$")
+                         rf"Read-only file system: '{re.escape(self.out())}' "
+                         r"\(choose another.*-o\)$")
         self.assertFalse(os.path.exists(self.out()))
 
 
