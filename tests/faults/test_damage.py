@@ -6,9 +6,11 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import subprocess
 from typing import Any, Callable, ClassVar, Dict, List
 
 import support
+from dist_support import DistCase
 
 
 def zeros(path: str) -> None:
@@ -88,6 +90,23 @@ class TestDamage(support.SampleCase):
                           for num, (_, _, told) in enumerate(SLOTS) if told])
         self.assertEqual(self.check(lambda: None), [])
 
+    def test_inside_the_repository(self) -> None:
+        """With the output below the source, git takes no slot for the user's own tree"""
+        repo = self.out('repo')
+        subprocess.run(['git', 'clone', '-q', '-b', 'feature', self.tree.path, repo], check=True)
+        args = ('-b', 'feature~1', '-c', '1', '-o', os.path.join(repo, 'out'), '-f', 'hammock')
+        self.assertEqual(self.run_buildman(*args, cwd=repo).returncode, 0)
+        emptied(os.path.join(repo, 'out/feature~1/.bm-work/00/.git/HEAD'))
+        for name in ('README', 'other'):
+            with open(os.path.join(repo, name), 'a', encoding='utf-8') as outf:
+                outf.write('precious\n')
+        done = self.run_buildman(*args, cwd=repo)
+        self.assertEqual(done.returncode, 0, done)
+        self.assertIn('was damaged', done.stdout)
+        self.assertEqual(subprocess.run(
+            ['git', 'status', '--short', '--branch'], cwd=repo, check=True, capture_output=True,
+            text=True).stdout, '## feature...origin/feature\n M README\n?? other\n?? out/\n')
+
     def test_in_the_way(self) -> None:
         """A file where a folder has to be, or the reverse"""
         self.build('-b', 'feature', '-c', '1')
@@ -111,3 +130,23 @@ class TestDamage(support.SampleCase):
             path = self.out(f'out/.bm-work/{name}')
             as_folder(path) if name.endswith('log') else as_file(path)
         self.assertEqual(self.build('hammock').returncode, 0)
+
+
+class TestMachine(DistCase):
+    """The same in the work folder of a machine"""
+
+    names = ('alpha',)
+
+    def test_all(self) -> None:
+        """It takes part, and tells of the slot"""
+        args = ('--no-local', '-c', '1', '-f', 'hammock')
+        self.dist(*args)
+        work = os.path.join(self.work_dir('alpha'), '.bm-work')
+        emptied(os.path.join(work, '00', '.git'))
+        done = self.dist(*args)
+        self.assertEqual(done.returncode, 0, done)
+        self.assertRegex(done.stdout + done.stderr,
+                         r"(?m)^\[alpha\] .*'.*/00' was damaged, and is made anew: ")
+        as_file(work)
+        done = self.dist(*args)
+        self.assertEqual(done.returncode, 0, done)

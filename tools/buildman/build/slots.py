@@ -127,6 +127,7 @@ class Engine:
             raise SetupError(f'this machine cannot start what a build needs: {self._short}')
         if self._short:
             config.complain(f'boards are built {self._slots} at a time: {self._short}')
+        clear_non_folder(config.work_dir)
         os.makedirs(config.work_dir, exist_ok=True)
         refused = trial.why_no_program(config.work_dir)
         if refused:

@@ -88,6 +88,9 @@ class SlotSource:
         self.path = path
         self.commit = ''
         self._git_dir = os.path.join(path, '.git')
+        # Where it is damaged, git must not look for another repository further up: that
+        # could be the user's, or that of the work folder of a machine
+        self._env = {**git.ALONE, 'GIT_DIR': self._git_dir, 'GIT_WORK_TREE': path}
         self._origin = origin
         self._keep = keep
         self._intact = False
@@ -269,7 +272,7 @@ class SlotSource:
         if not self.shared:
             return False
         alarms = self._watch.alarms() if self._watch else 0
-        self._intact = not git.run(self.path, 'diff-files', '--name-only', env=git.ALONE)
+        self._intact = not git.run(self.path, 'diff-files', '--name-only', env=self._env)
         if self._watch and self._intact:
             self._watch.settle(alarms)
         return not self._intact
@@ -288,7 +291,7 @@ class SlotSource:
             GitError: git refused
             OSError: the disk is full
         """
-        names = git.run(self.path, 'ls-files', '-z', env=git.ALONE).split(b'\0')
+        names = git.run(self.path, 'ls-files', '-z', env=self._env).split(b'\0')
         self._write_anew([os.path.join(os.fsencode(self.path), name)
                           for name in names if name and self._links(name) > 1])
         os.unlink(os.path.join(self._git_dir, SHARED_MARK))
@@ -312,7 +315,7 @@ class SlotSource:
         with self._moving():
             for name in names:
                 os.unlink(name)
-            git.run(self.path, 'checkout', '-q', '-f', 'HEAD', '--', env=git.ALONE)
+            git.run(self.path, 'checkout', '-q', '-f', 'HEAD', '--', env=self._env)
 
     # -- moving ------------------------------------------------------------
 
@@ -359,7 +362,7 @@ class SlotSource:
             # look at files cost more than they save
             git.run(self.path, '-c', f'checkout.workers={CHECKOUT_WORKERS}', '-c',
                     f"core.preloadIndex={'false' if old else 'true'}", 'checkout', '-q',
-                    '-f', '--detach', commit, '--', env=git.ALONE)
+                    '-f', '--detach', commit, '--', env=self._env)
             if self._watch:
                 # It looks at all files, which a merge does not
                 self._watch.settle(alarms)
@@ -385,7 +388,7 @@ class SlotSource:
             False when it cannot be done so
         """
         try:
-            git.run(self.path, 'read-tree', '-u', '-m', commit, env=git.ALONE)
+            git.run(self.path, 'read-tree', '-u', '-m', commit, env=self._env)
         except GitError:
             return False
         replace_file(os.path.join(self.path, '.git', 'HEAD'), commit.encode() + b'\n')
@@ -393,7 +396,7 @@ class SlotSource:
 
     def clean(self) -> None:
         """Remove all that is not part of the commit, as before an in-tree build."""
-        git.run(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}', env=git.ALONE)
+        git.run(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}', env=self._env)
 
 
 def _added(files: Mapping[str, str]) -> Sequence[str]:
