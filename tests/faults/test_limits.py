@@ -64,7 +64,7 @@ class TestProcesses(DistCase):
 
     def test_few(self) -> None:
         """Where only some can run, no more do, and what comes out is right"""
-        self.limit('beta', 34)
+        self.limit('beta', 29)
         self.machines('beta', beta='max_boards = 4')
         ref, status = self.local()
         done = self.dist('--no-local')
