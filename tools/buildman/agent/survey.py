@@ -157,6 +157,8 @@ def python_modules() -> Dict[str, str]:
 def at_once(asks: Mapping[str, Callable[[], _Said]]) -> Dict[str, _Said]:
     """Call functions that wait for other programs, all at the same time.
 
+    Where no more threads can be had, the rest is called one after the other.
+
     Returns:
         what each returned, in the order of the names
     """
@@ -165,9 +167,15 @@ def at_once(asks: Mapping[str, Callable[[], _Said]]) -> Dict[str, _Said]:
     def ask(name: str) -> None:
         said[name] = asks[name]()
 
-    threads = [threading.Thread(target=ask, args=(name,), daemon=True) for name in asks]
-    for thread in threads:
-        thread.start()
+    threads = []
+    for name in asks:
+        thread = threading.Thread(target=ask, args=(name,), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            ask(name)
+        else:
+            threads.append(thread)
     for thread in threads:
         thread.join()
     return {name: said[name] for name in asks}
