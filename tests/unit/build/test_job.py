@@ -346,8 +346,12 @@ class TestCollect(FolderCase):
         source += ('static int a; int b[9] = {1}; const int c = 3; int *d = &a;\n'
                    '__attribute__((weak)) int e = 2;\n'
                    'int main(void) { static int a; return a + e; }\n')
-        subprocess.run(['gcc', '-O0', '-x', 'c', '-', '-o', 'u-boot'], input=source.encode(),
-                       cwd=self.dir, check=True)
+        # Two of one name and size, of which the later one has the lower address
+        source += 'static int same; int *first = &same;\n'
+        with open(os.path.join(self.dir, 'second.c'), 'w', encoding='ascii') as outf:
+            outf.write('static int same = 1; int *second = &same;\n')
+        subprocess.run(['gcc', '-O0', '-x', 'c', '-', 'second.c', '-o', 'u-boot'], cwd=self.dir,
+                       input=source.encode(), check=True)
         said = subprocess.run(['nm', '--size-sort', 'u-boot'], cwd=self.dir, check=True,
                               capture_output=True, text=True).stdout
         table = subprocess.run(['readelf', '-sW', 'u-boot'], cwd=self.dir, check=True,

@@ -59,8 +59,8 @@ TOOL_TIME = 300
 # The format in what `objdump -h` prints
 _FORMAT = re.compile(rb'file format ([\w.-]+)')
 
-# A symbol that has a size in what `nm --print-size` prints: size; kind and name
-_SYMBOL = re.compile(rb'^[0-9a-f]+ ([0-9a-f]+) (\S \S.*)$', re.MULTILINE)
+# A symbol that has a size in what `nm --print-size` prints: address, size, kind, name
+_SYMBOL = re.compile(rb'^([0-9a-f]+) ([0-9a-f]+) (\S) (\S.*)$', re.MULTILINE)
 
 # One section in what `objdump -h` prints: number, name, size; flags below
 _SECTION = re.compile(
@@ -230,8 +230,14 @@ def _by_size(names: bytes) -> bytes:
     Args:
         names: what nm --print-size prints
     """
-    found = sorted(_SYMBOL.findall(names), key=lambda fields: int(fields[0], 16))
-    return b''.join(b'%s %s\n' % fields for fields in found)
+    found = _SYMBOL.findall(names)
+    # Symbols of one size are in the order of their names, those of one name in the
+    # order of their addresses
+    place: Dict[bytes, int] = {}
+    for num, (_, _, _, name) in enumerate(found):
+        place.setdefault(name, num)
+    found.sort(key=lambda fields: (int(fields[1], 16), place[fields[3]], int(fields[0], 16)))
+    return b''.join(b'%s %s %s\n' % fields[1:] for fields in found)
 
 
 def sizes_line(dump: bytes, image: str) -> str:
