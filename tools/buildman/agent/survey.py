@@ -182,9 +182,9 @@ def at_once(asks: Mapping[str, Callable[[], _Said]]) -> Dict[str, _Said]:
 
 
 def _version_of(name: str) -> Dict[str, str]:
-    """Return the version of one of TOOLS."""
+    """Return the version of one of TOOLS, '?' for one that is there and tells none."""
     argv = TOOLS[name]
-    return {name: version_in(say(argv)) if shutil.which(argv[0]) else ''}
+    return {name: (version_in(say(argv)) or '?') if shutil.which(argv[0]) else ''}
 
 
 def tool_versions(names: Optional[Collection[str]] = None) -> Dict[str, str]:
