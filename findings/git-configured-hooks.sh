@@ -25,9 +25,10 @@ cd "$dir"
 cannot() { cat err >&2; echo "cannot get git $version" >&2; exit 2; }
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' |
     head -n 1)
+[ -n "$mirror" ] || { echo "apt has no mirror of Debian here (apt-get update?)" >&2; exit 2; }
 mkdir -p apt/lists/partial apt/archives/partial
 : > apt/status
-echo "deb ${mirror:-http://deb.debian.org/debian} sid main" > apt/sources
+echo "deb $mirror sid main" > apt/sources
 cat > apt/config <<END
 Dir::Etc::SourceList "$dir/apt/sources";
 Dir::Etc::SourceParts "/dev/null";
