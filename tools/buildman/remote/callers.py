@@ -44,6 +44,7 @@ from buildman.core.outcome import Outcome
 from buildman.core.plan import MAX_BOARDS, Board, BoardJob, Plan, Settings, Toolchain
 from buildman.core.text import reason
 from buildman.remote import budget
+from buildman.remote.connection import MISSED_HEARTBEATS
 from buildman.remote.logs import BossLog, WorkerLog, short
 from buildman.remote.receiver import Receiver, one_line
 from buildman.results import tree
@@ -59,9 +60,6 @@ DONE_TIME = 3.0
 # A worker that tells of life but of no result is given up after so many
 # times BUILD_TIMEOUT: an old one may forget a board
 IDLE_FACTOR = 12
-
-# Heartbeats that may fail to come before a worker counts as lost
-MISSED_HEARTBEATS = 3
 
 # The architecture that any machine can build for
 SANDBOX = 'sandbox'
