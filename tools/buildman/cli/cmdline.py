@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from typing import List, NoReturn, Optional, Sequence
+from typing import Dict, List, NoReturn, Optional, Sequence
 
 from buildman import __version__
 from buildman.core.errors import UsageError
@@ -14,8 +14,8 @@ from buildman.core.errors import UsageError
 # Long flags and spellings that upstream does not have. They must not make a prefix
 # ambiguous that scripts use with upstream.
 _ONLY_OURS = frozenset((
-    '--clean-workers', '--demo', '--json', '--junit', '--show-errors', '--show-unknown',
-    '--timeout', '--version'))
+    '--clean-workers', '--completion', '--demo', '--json', '--junit', '--man', '--show-errors',
+    '--show-unknown', '--timeout', '--version'))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,6 +58,14 @@ class _Parser(argparse.ArgumentParser):
                     if not action or action.nargs != 0:
                         break
         return False
+
+    def by_group(self) -> Dict[str, List[argparse.Action]]:
+        """Return the title of each group of flags, and what is in it."""
+        out: Dict[str, List[argparse.Action]] = {}
+        for action in self._actions:
+            group = action.container  # type: ignore[attr-defined]
+            out.setdefault(group.title, []).append(action)
+        return out
 
     def _names(self, word: str) -> Sequence[str]:
         """Return the spellings of the flag that a word is, none when it is none"""
@@ -334,6 +342,10 @@ def make_parser() -> _Parser:
     group.add_argument('-G', '--config-file', default='', metavar='FILE',
                        help='configuration (default: ~/.buildman)')
     group.add_argument('-H', '--full-help', action='store_true', help='show the README')
+    group.add_argument('--man', action='store_true', help='print the manual page (| man -l -)')
+    group.add_argument('--completion', choices=('bash', 'zsh', 'fish'),
+                       help='print what lets a shell complete the command line, boards and '
+                            'branches as well')
     group.add_argument('--version', action='version', version=f'buildman {__version__}',
                        help='show the version and end')
     group.add_argument('-t', '--test', action='store_true',

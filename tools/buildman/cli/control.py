@@ -235,6 +235,10 @@ def run(args: argparse.Namespace) -> int:
     out, err = sys.stdout, sys.stderr
     if args.full_help:
         return lists.full_help(out)
+    if args.man or args.completion:
+        from buildman.cli import completion, manual
+        out.write(manual.page() if args.man else completion.SHELLS[args.completion]())
+        return EXIT_OK
     if args.test or args.coverage:
         from buildman.cli import selftest
         return selftest.run(args.terms, args.coverage, args.verbose)
