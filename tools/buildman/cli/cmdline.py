@@ -14,6 +14,7 @@ from buildman.core.errors import UsageError
 # Long flags and spellings that upstream does not have. They must not make a prefix
 # ambiguous that scripts use with upstream.
 _ONLY_OURS = frozenset((
+    '--annotate', '--budget', '--budget-update', '--codequality', '--known', '--new-only',
     '--clean-workers', '--completion', '--demo', '--json', '--junit', '--man', '--show-errors',
     '--show-unknown', '--timeout', '--version'))
 
@@ -299,6 +300,27 @@ def _add_summary(parser: argparse.ArgumentParser) -> None:
                        help='exit with 0 although there are warnings')
 
 
+def _add_gate(parser: argparse.ArgumentParser) -> None:
+    """Flags for CI: what counts, and where it is told"""
+    group = parser.add_argument_group('in CI, after a build (-b) or with -s')
+    group.add_argument('--new-only', action='store_true',
+                       help='let the exit status count only what is worse than at the first '
+                            'commit, which is the upstream one')
+    group.add_argument('--known', type=_named, metavar='FILE',
+                       help='do not count what the lines of FILE know, each until a date: '
+                            "'BOARD | TEXT | until YYYY-MM-DD | WHY'")
+    group.add_argument('--annotate', choices=('github',), metavar='github',
+                       help='tell what is new against the commit before as annotations for '
+                            'GitHub, and in its summary')
+    group.add_argument('--codequality', type=_named, metavar='FILE',
+                       help="write all complaints at the last commit as GitLab's code quality")
+    group.add_argument('--budget', type=_named, metavar='FILE',
+                       help='fail if a board is larger than FILE says: lines of '
+                            "'BOARD IMAGE REGION LIMIT'")
+    group.add_argument('--budget-update', action='store_true',
+                       help='write the sizes that there are into the file of --budget')
+
+
 def _add_dist(parser: argparse.ArgumentParser) -> None:
     """Flags of the distributed mode"""
     group = parser.add_argument_group('several machines')
@@ -333,6 +355,7 @@ def make_parser() -> _Parser:
     _add_where(parser)
     _add_toolchain(parser)
     _add_summary(parser)
+    _add_gate(parser)
     _add_dist(parser)
     group = parser.add_argument_group('the program itself')
     group.add_argument('-n', '--dry-run', action='store_true',
@@ -382,6 +405,11 @@ def parse(argv: Sequence[str], args: Optional[argparse.Namespace] = None) -> arg
     args.debug = parser.has_flag(words[:end], '-D')
     parser.parse_intermixed_args(parser.full_words(words[:end]), args)
     args.terms += words[end + 1:]
+    if args.budget_update and not args.budget:
+        raise UsageError('--budget-update needs --budget FILE, the file to write')
+    if args.new_only and not args.branch:
+        raise UsageError('--new-only needs -b: the source as it is in the folder has no commit '
+                         'to compare with')
     if args.use_machines:
         args.dist = True
     if args.lines_debug or args.lines_code:

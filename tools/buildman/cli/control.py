@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import functools
 import os
 import re
@@ -12,6 +13,7 @@ import shutil
 import sys
 from typing import (
     TYPE_CHECKING,
+    Any,
     Callable,
     Collection,
     Dict,
@@ -288,21 +290,52 @@ def run(args: argparse.Namespace) -> int:
             for line in describe_shares(args, selection.boards, threads, local):
                 print(line, file=out)
         return EXIT_OK
+    judge = make_judge(args, series, selection.boards)
     if args.summary:
-        return show_summary(args, places, series, selection.boards)
+        return show_summary(args, places, series, selection.boards, judge)
     status, missing = build(args, places, series, selection.boards, settings, fleet)
-    if args.build_summary:
-        show_summary(args, places, series, selection.boards, missing)
+    if args.build_summary or judge or args.json or args.junit:
+        status = show_summary(args, places, series, selection.boards, judge, missing, status)
     return status
+
+
+def make_judge(args: argparse.Namespace, series: Optional[commits.Series],
+               selected: Sequence[Board]) -> Dict[str, Any]:
+    """Return the fields of a SummaryRequest that decide the exit status or speak to a CI server.
+
+    Raises:
+        UsageError: a file cannot be understood, or there is nothing to compare with
+    """
+    out: Dict[str, Any] = {}
+    alone = not series or len(series.selected) == 1
+    if args.new_only and alone:
+        raise UsageError('--new-only needs a commit to compare with: build two at least (-c 2)')
+    if args.new_only or args.known:
+        from buildman.results.gate import Gate, Known
+        known = Known(args.known, datetime.date.today()) if args.known else None
+        out['gate'] = Gate(selected, args.new_only, known, args.ignore_warnings)
+    if args.budget:
+        from buildman.results.budget import Budget
+        budget = out['budget'] = Budget(args.budget, selected, args.budget_update, args.new_only)
+        budget.check(alone)
+        out['budget_update'] = args.budget_update
+    if args.annotate:
+        out.update(annotate=True, step_summary=os.environ.get('GITHUB_STEP_SUMMARY', ''))
+    if args.codequality:
+        out['codequality'] = args.codequality
+    return out
 
 
 def show_summary(args: argparse.Namespace, places: Places,
                  series: Optional[commits.Series], selected: Sequence[Board],
-                 missing: Optional[Missing] = None) -> int:
+                 judge: Mapping[str, Any], missing: Optional[Missing] = None,
+                 status: int = EXIT_OK) -> int:
     """Show what changed from commit to commit (-s), from the results that are there.
 
     Args:
+        judge: see make_judge()
         missing: what could not be built in this run
+        status: exit status of the build
 
     Returns:
         exit status
@@ -312,6 +345,7 @@ def show_summary(args: argparse.Namespace, places: Places,
     tree = ResultTree(places.base, series.commits if series else None, args.work_in_output,
                       not args.no_subdirs)
     threads, jobs = thread_counts(args, len(selected))
+    text = args.summary or args.build_summary
     return show.show_summary(show.SummaryRequest(
         folder=places.base if series else tree.commit_dir(0),
         commits=series.commits if series else None, boards=tuple(selected),
@@ -325,8 +359,9 @@ def show_summary(args: argparse.Namespace, places: Places,
         filter_dtb_warnings=args.filter_dtb_warnings,
         filter_migration_warnings=args.filter_migration_warnings,
         preserve_config_y=args.preserve_config_y, show_not_built=args.show_not_built,
-        ide=args.ide, step=args.step, json=args.json, junit=args.junit,
-        colour=sys.stdout.isatty(), times_folder=places.base, missing=missing or {}), sys.stdout)
+        ide=args.ide and text, step=args.step, json=args.json, junit=args.junit,
+        colour=sys.stdout.isatty(), times_folder=places.base, missing=missing or {},
+        text=text, status=status, **judge), sys.stdout)
 
 
 def _known_commits(args: argparse.Namespace, series: Optional[commits.Series],

@@ -60,6 +60,7 @@ class `buildman.ARCH`. A board that failed is a failure with its stderr, of type
 'build' or, if it lacks binaries only, 'missing-blobs', or 'no-toolchain'. One
 that the run which wrote this (-z) could not build is an error of type
 'not-built'; another one without a result is skipped. Warnings are in system-err.
+What does not count (--new-only, --known) is skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -268,9 +269,11 @@ class JunitReport(Report):
         name = 'current source'
         if summary.commit:
             name = f'{summary.upto + 1:02d}: {summary.commit.subject}'
+        passed_over = sum(now[num] == ERROR for num in summary.tolerated)
+        skipped = now.count(UNKNOWN) - len(summary.failures) + len(summary.tolerated)
         self._write(f'<testsuite name={_attr(name)} tests="{len(now)}" '
-                    f'failures="{now.count(ERROR)}" errors="{len(summary.failures)}" '
-                    f'skipped="{now.count(UNKNOWN) - len(summary.failures)}">\n')
+                    f'failures="{now.count(ERROR) - passed_over}" '
+                    f'errors="{len(summary.failures)}" skipped="{skipped}">\n')
         if summary.commit:
             self._write(f'<properties><property name="commit" value={_attr(summary.commit.hash)}/>'
                         '</properties>\n')
@@ -295,6 +298,9 @@ class JunitReport(Report):
                     '</testcase>\n')
         if status == UNKNOWN:
             return f'{head}><skipped message="not built"/></testcase>\n'
+        if num in summary.tolerated:
+            return (f'{head}><skipped message={_attr(summary.tolerated[num])}/>'
+                    f'<system-err>{text}</system-err></testcase>\n')
         if status == ERROR:
             lines, blobs = summary.messages[num][0], _blob_lines(summary.messages[num])
             errors = [line for line in lines if line not in blobs] or lines

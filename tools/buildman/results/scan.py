@@ -83,6 +83,7 @@ class Wanted:
         stderr: all of stderr as it is
         sizes: sizes of images, and their changes
         all_sizes: sizes of boards that did not change, too
+        files: lengths of these files
         functions: changes of functions, where sizes changed
         config: names of the configuration files to compare
         config_as_is: see config_item()
@@ -97,6 +98,7 @@ class Wanted:
     stderr: bool = False
     sizes: bool = False
     all_sizes: bool = False
+    files: Tuple[str, ...] = ()
     functions: bool = False
     config: Tuple[str, ...] = ()
     config_as_is: bool = False
@@ -169,6 +171,9 @@ class SliceReader:
             statuses.append(self._read_err(commit, num, target, code, facts))
             if self._wanted.sizes:
                 self._read_sizes(commit, num, target, facts)
+            lengths = {name: commit.size(f'{target}/{name}') for name in self._wanted.files}
+            if any(lengths.values()):
+                facts.files[num] = {name: size for name, size in lengths.items() if size}
             if self._wanted.config:
                 self._read_config(commit, num, target, facts)
             if self._wanted.env:

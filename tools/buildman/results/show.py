@@ -22,6 +22,7 @@ from typing import (
     Tuple,
 )
 
+from buildman.core.errors import EXIT_ERRORS, EXIT_OK
 from buildman.core.outcome import Outcome
 from buildman.core.plan import Board, Commit
 from buildman.results import durations
@@ -43,6 +44,9 @@ from buildman.results.text import TextOptions, TextPrinter
 from buildman.results.tree import commit_dir_name, find_commit_dirs
 
 if TYPE_CHECKING:
+    from buildman.results.annotate import Collector
+    from buildman.results.budget import Budget
+    from buildman.results.gate import Gate
     from buildman.results.report import Report
 
 # Paths that are named for one kind of problem
@@ -82,6 +86,14 @@ class SummaryRequest:
         step: --step: each n-th commit, 0 for the first and the last
         json: --json: file to write, or None
         junit: --junit: file to write, or None
+        text: print the summary; else the reports are written only
+        gate: finds out what counts, None if all does
+        annotate: --annotate github
+        step_summary: file to which that adds a table, '' for none
+        codequality: --codequality: file to write, or None
+        budget: compares sizes, or None
+        budget_update: --budget-update
+        status: exit status that the build before this has
         colour: print in colour
         processes: most processes to read with, 0 for one per processor
         times_folder: folder that has how long builds took; '' for `folder`
@@ -114,6 +126,14 @@ class SummaryRequest:
     step: int = 1
     json: Optional[str] = None
     junit: Optional[str] = None
+    text: bool = True
+    gate: Optional[Gate] = None
+    annotate: bool = False
+    step_summary: str = ''
+    codequality: Optional[str] = None
+    budget: Optional[Budget] = None
+    budget_update: bool = False
+    status: int = EXIT_OK
     colour: bool = False
     processes: int = 0
     times_folder: str = ''
@@ -157,9 +177,10 @@ class SummaryRequest:
             config = CONFIG_FILES + (KCONFIG_FILES if self.preserve_config_y else ())
         return Wanted(
             messages=report or (self.show_errors and not self.ide),
-            stderr=bool(self.junit) or self.ide,
-            sizes=bool(self.json) or self.show_sizes,
-            all_sizes=bool(self.json),
+            stderr=bool(self.junit or self.gate or self.annotate or self.codequality) or self.ide,
+            sizes=bool(self.json or self.budget) or self.show_sizes,
+            all_sizes=bool(self.json or self.budget),
+            files=self.budget.files if self.budget else (),
             functions=self.bloat and self.show_sizes,
             config=config, config_as_is=self.preserve_config_y,
             env=self.show_environment,
@@ -178,14 +199,17 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
             the compiler said; sys.stderr if None
 
     Returns:
-        exit status: 0, since a summary of boards that fail is a good summary
+        exit status: that of the request, since a summary of boards that fail is a good
+        summary; unless something else is asked for that decides
 
     Raises:
         SetupError: a report cannot be written, or memory ran out
     """
     err = err or sys.stderr
     commits = request.selected()
-    printer = TextPrinter(request.boards, _text_options(request), out, err)
+    printer = TextPrinter(request.boards, _text_options(request),
+                          out if request.text else io.StringIO(), err)
+    collector = _collector(request, len(commits))
     reports: List[Report] = []
     problems: List[Problem] = []
     if request.commits is not None and os.path.isdir(request.folder):
@@ -198,7 +222,7 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
     # Nothing that is read here forms cycles
     gc.disable()
     try:
-        _make_reports(request, reports)
+        _make_reports(request, collector, reports)
         printer.begin(None if request.commits is None else len(commits),
                       request.threads, request.jobs_per_thread)
         differ = Differ(request.boards)
@@ -209,6 +233,12 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
             found = found or len(summary.not_built) < len(request.boards)
             incomplete = incomplete or bool(summary.not_built)
             summary.failures = request.why_not_built(summary.upto, summary.not_built)
+            if request.gate:
+                request.gate.judge(summary)
+            if collector:
+                collector.commit(summary)
+            if request.budget:
+                request.budget.commit(summary)
             printer.commit(summary)
             for report in reports:
                 report.commit(summary)
@@ -225,10 +255,44 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
     if not found:
         err.write(f"buildman: there is no result in '{request.folder}': build first (leave out"
                   ' -s), or name the output folder of that build with -o\n')
-    elif incomplete and not printer.told_boards:
+    elif incomplete and not printer.told_boards and request.text:
         err.write('buildman: not every board has a result: --show-not-built shows which\n')
     _tell_problems(problems, err)
-    return 0
+    return _verdict(request, collector, out)
+
+
+def _collector(request: SummaryRequest, count: int) -> Optional[Collector]:
+    """Return what collects complaints, None if nobody asked for them"""
+    if not (request.annotate or request.codequality):
+        return None
+    from buildman.results.annotate import Collector
+    gate = request.gate
+    return Collector(request.boards, request.repo, count == 1,
+                     gate.tolerates if gate else lambda target, item: False)
+
+
+def _verdict(request: SummaryRequest, collector: Optional[Collector], out: TextIO) -> int:
+    """Tell what a CI server is to know, and return the exit status"""
+    status = request.status
+    if collector and request.annotate:
+        from buildman.results import annotate
+        annotate.github(collector, out, request.step_summary,
+                        f'buildman: {os.path.basename(request.folder)}')
+    lines: List[str] = []
+    if request.budget:
+        if request.budget_update:
+            lines.append(request.budget.update())
+        else:
+            lines += request.budget.lines()
+    if request.gate:
+        lines += request.gate.lines()
+        status = EXIT_ERRORS if request.missing else request.gate.status()
+    if request.budget and request.budget.passed and not request.budget_update:
+        status = EXIT_ERRORS
+    for line in lines:
+        out.write(line + '\n')
+    out.flush()
+    return status
 
 
 class ResultTeller:
@@ -269,8 +333,12 @@ class ResultTeller:
         return out.getvalue()
 
 
-def _make_reports(request: SummaryRequest, reports: List[Report]) -> None:
+def _make_reports(request: SummaryRequest, collector: Optional[Collector],
+                  reports: List[Report]) -> None:
     """Add the reports that are asked for, each as soon as it is open."""
+    if request.codequality and collector:
+        from buildman.results.annotate import CodeQuality
+        reports.append(CodeQuality(request.codequality, collector))
     if request.json or request.junit:
         # XML and JSON take as long to load as a small tree to read
         from buildman.results.report import JsonReport, JunitReport

@@ -44,6 +44,7 @@ class BoardFacts:
         stderr: what make wrote to stderr, when asked for
         sized: boards that have sizes
         sizes: their sizes, when asked for
+        files: lengths of files that were kept, when asked for
         size_deltas: see diff_sizes()
         functions: image to its symbols, see diff_functions()
         config, env: see diff_config() and diff_env()
@@ -58,6 +59,7 @@ class BoardFacts:
     stderr: Dict[int, str] = dataclasses.field(default_factory=dict)
     sized: List[int] = dataclasses.field(default_factory=list)
     sizes: Dict[int, ImageSizes] = dataclasses.field(default_factory=dict)
+    files: Dict[int, Dict[str, int]] = dataclasses.field(default_factory=dict)
     size_deltas: Dict[int, Dict[str, int]] = dataclasses.field(default_factory=dict)
     functions: Dict[int, Dict[str, List[Symbol]]] = dataclasses.field(default_factory=dict)
     config: Dict[int, ConfigChanges] = dataclasses.field(default_factory=dict)
@@ -70,8 +72,8 @@ class BoardFacts:
         self.statuses += other.statuses
         self.blob_only += other.blob_only
         self.sized += other.sized
-        for field in ('messages', 'theirs', 'stderr', 'sizes', 'size_deltas', 'functions', 'config',
-                      'env', 'host', 'lines'):
+        for field in ('messages', 'theirs', 'stderr', 'sizes', 'files', 'size_deltas', 'functions',
+                      'config', 'env', 'host', 'lines'):
             getattr(self, field).update(getattr(other, field))
 
 
@@ -124,6 +126,7 @@ class CommitSummary:
         seconds: target to how long it took to build, where that is known
         failures: of the boards without a result, those that could not be built,
             and why, as far as this run knows
+        tolerated: boards that fail or warn and do not count, and why
     """
 
     upto: int
@@ -141,6 +144,7 @@ class CommitSummary:
     not_built: List[int]
     seconds: Dict[str, float] = dataclasses.field(default_factory=dict)
     failures: Dict[int, str] = dataclasses.field(default_factory=dict)
+    tolerated: Dict[int, str] = dataclasses.field(default_factory=dict)
 
 
 # Line to the boards that have it, in the order of first appearance
