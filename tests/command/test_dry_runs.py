@@ -12,7 +12,7 @@ from unittest import mock
 
 import support
 
-from buildman.boards import keep, select
+from buildman.boards import cache, select
 from tests.unit.boards import test_scan
 
 WARNING = test_scan.WARNINGS[0]
@@ -115,7 +115,7 @@ class PlaceTest(unittest.TestCase):
 
     def folder(self, **env: str) -> str:
         with mock.patch.dict(os.environ, {'HOME': self.tmp, 'XDG_CACHE_HOME': '', **env}):
-            return keep.lists_folder()
+            return cache.lists_folder()
 
     def test_where(self) -> None:
         mine = os.path.join(self.tmp, '.cache', 'buildman', 'boards')
@@ -139,14 +139,14 @@ class PlaceTest(unittest.TestCase):
         """The lists that were not used for longest go"""
         paths = []
         with mock.patch.dict(os.environ, {'XDG_CACHE_HOME': self.tmp}):
-            for num in range(keep.KEEP + 3):
-                path = keep.list_path(os.path.join(self.tmp, str(num)))
+            for num in range(cache.KEEP + 3):
+                path = cache.list_path(os.path.join(self.tmp, str(num)))
                 select.write_atomically(path, '# boards\n')
                 os.utime(path, (num, num))
                 paths.append(path)
-        keep.note_use(paths[0])
-        keep.remove_old(paths[2])
+        cache.note_use(paths[0])
+        cache.remove_old(paths[2])
         left = [num for num, path in enumerate(paths) if os.path.exists(path)]
-        self.assertEqual(left, [0, 2, *range(5, keep.KEEP + 3)])
+        self.assertEqual(left, [0, 2, *range(5, cache.KEEP + 3)])
         self.assertEqual(len(os.listdir(os.path.dirname(os.path.dirname(paths[0])))),
-                         keep.KEEP)
+                         cache.KEEP)

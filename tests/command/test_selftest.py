@@ -50,7 +50,7 @@ class SelfTest(unittest.TestCase):
                 (['test_mixed'], '1'), (['-v', 'test_cli.TestParse.test_mix*'], '1'),
                 (['TestParse.test_mixed', 'TestParse.test_implied'], '2'),
                 (['tests.command.test_cli.TestParse.test_mixed', '--skip-net-tests'], '1'),
-                (['tests/unit/process/test_tempdirs.py'], r'\d+'),
+                (['tests/unit/schedule/test_progress.py'], r'\d+'),
                 (['test_boss.HostsTest'], r'\d+')):
             with self.subTest(names=names):
                 got = self.run_tests('--te', *names)

@@ -16,7 +16,6 @@ from buildman.agent import lock, survey
 from buildman.core.errors import UsageError
 from buildman.core.plan import bounded_boards
 from buildman.remote import facts, scripts, ssh
-from buildman.remote import report as remote_report
 from buildman.remote.facts import Gcc
 
 STUB = os.path.join(support.TESTS, 'stub_ssh')
@@ -392,7 +391,7 @@ class TestToolchains(MachineCase):
 
 def report(pool, tools=None):
     """Return what --mach prints."""
-    return '\n'.join(remote_report.lines(pool, tools or {}))
+    return '\n'.join(facts.report_lines(pool, tools or {}))
 
 
 class TestReport(MachineCase):

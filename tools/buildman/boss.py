@@ -30,7 +30,7 @@ from buildman.agent import lock
 from buildman.core.errors import BuildmanError
 from buildman.core.plan import MAX_BOARDS
 from buildman.process import awake
-from buildman.remote import identity, scripts, ssh
+from buildman.remote import scripts, ssh
 from buildman.remote.connection import END_TIME, BossError, Connection
 from buildman.source import git
 from buildman.wire import messages
@@ -173,7 +173,7 @@ class RemoteWorker(Connection):
         Raises:
             BossError: what it left cannot be ended
         """
-        if owner is None or not identity.is_dead(owner):
+        if owner is None or not scripts.is_dead(owner):
             return False
         _run_ssh(self.address, scripts.kill_script(work_dir, owner.run), COMMAND_TIME)
         return True

@@ -18,7 +18,7 @@ from buildman import bsettings
 from buildman.agent import survey
 from buildman.core.errors import UsageError
 from buildman.process import commands
-from buildman.remote import report, scripts, ssh
+from buildman.remote import facts, scripts, ssh
 from buildman.remote.facts import Gcc, MachineInfo, gcc_version, parse_probe
 
 PROBE_TIMEOUT = 60.0        # seconds for one machine to describe itself
@@ -396,7 +396,7 @@ class MachinePool:
                 find them out
         """
         here = survey.tool_versions() if tools is None and self.machines else tools or {}
-        for line in report.lines(self, here):
+        for line in facts.report_lines(self, here):
             print(line)
 
 

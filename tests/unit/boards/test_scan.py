@@ -24,7 +24,7 @@ from typing import List, Optional
 import support
 from support import TOOLS
 
-from buildman.boards import kconfig
+from buildman.boards import scan
 from buildman.boards import select as boards
 from buildman.boards.cfgfile import format_entries
 from buildman.core.errors import BoardError
@@ -158,7 +158,7 @@ class KconfigCase(TreeCase):
     def setUp(self) -> None:
         lib = kconfiglib_path()
         super().setUp()
-        self.lib = os.path.join(self.src, kconfig.KCONFIGLIB_PATH)
+        self.lib = os.path.join(self.src, scan.KCONFIGLIB_PATH)
         os.makedirs(os.path.dirname(self.lib))
         shutil.copy(lib, self.lib)
 
@@ -431,9 +431,9 @@ class LibraryTest(TreeCase):
 
     def test_broken_library(self) -> None:
         """A kconfiglib that does not work is the reason that is given."""
-        self.write(kconfig.KCONFIGLIB_PATH, 'import nothing_like_it\n')
+        self.write(scan.KCONFIGLIB_PATH, 'import nothing_like_it\n')
         self.assertRegex(self.load(), 'error: .*kconfiglib.py cannot be loaded: No module')
-        self.write(kconfig.KCONFIGLIB_PATH, 'class Config: pass\n')
+        self.write(scan.KCONFIGLIB_PATH, 'class Config: pass\n')
         self.assertRegex(self.load(), 'error: .*kconfiglib.py is too old')
         self.write('boards.cfg', self.CFG)
         self.assertEqual(self.load(), "['old1', 'old2'] []")

@@ -27,7 +27,7 @@ from buildman.build.output import (
 from buildman.core.outcome import FailureKind
 from buildman.core.plan import Board, BoardJob, Commit, Settings, Toolchain
 from buildman.process.clock import Clock, newer_than_now
-from buildman.process.groups import ProcessGroups
+from buildman.process.registry import ProcessGroups
 from buildman.source import git
 from buildman.source.checkout import ChangedFiles, Origin, SlotSource
 

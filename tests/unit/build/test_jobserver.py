@@ -16,7 +16,7 @@ from support import needs, wait_until
 from buildman.build.jobserver import JobServer, Stopped
 from buildman.build.make import MakeRunner
 from buildman.core.plan import Board, Settings
-from buildman.process.groups import OutOfTime, ProcessGroups
+from buildman.process.registry import OutOfTime, ProcessGroups
 
 # Each target notes when it starts and waits until as many run as it was told
 MAKEFILE = '''

@@ -14,7 +14,7 @@ from typing import List, Optional
 
 from support import TOOLS, wait_until
 
-from buildman.process.groups import OutOfTime, ProcessGroups
+from buildman.process.registry import OutOfTime, ProcessGroups
 
 
 def alive(pid: int) -> bool:
@@ -133,7 +133,7 @@ class TestProcess(unittest.TestCase):
 import os, signal, sys, threading
 sys.path.insert(0, {TOOLS!r})
 from buildman.process import registry
-from buildman.process.groups import ProcessGroups
+from buildman.process.registry import ProcessGroups
 groups = ProcessGroups()
 {before}
 def run(num):
@@ -176,7 +176,7 @@ registry.Guard.tell = tell
 import os, signal, sys
 sys.path.insert(0, {TOOLS!r})
 from buildman.process import registry
-from buildman.process.groups import ProcessGroups
+from buildman.process.registry import ProcessGroups
 def tell(self, what, group):
     with open({self.path('pids')!r}, 'w') as outf:
         print(self.process.pid, group, file=outf)

@@ -24,7 +24,7 @@ import support
 
 from buildman import bsettings
 from buildman.core.errors import BuildmanError, SetupError, ToolchainError, UsageError
-from buildman.toolchains import download, find, unpack
+from buildman.toolchains import download, find
 
 SCRIPT = b'#!/bin/sh\necho gcc\n'
 
@@ -458,7 +458,7 @@ class UnpackTest(unittest.TestCase):
                 fields = dict(fields)
                 add(tar, str(fields.pop('name')), fields.pop('data', b''),  # type: ignore[arg-type]
                     **fields)
-        unpack.unpack(self.archive, self.folder)
+        download.unpack(self.archive, self.folder)
 
     def test_refused(self) -> None:
         """Names and links that lead out, on their own or together."""

@@ -67,7 +67,7 @@ class Owner:
         expiry: until when the claim holds without a worker; 0 with a worker
         worker_host, worker_pid, worker_start: the worker process; its start
             time tells it from a later process of the same number
-        boss_home, boss_start: the boss's process, see `remote.identity`
+        boss_home, boss_start: the boss's process, see `remote.scripts`
     """
 
     user: str = ''

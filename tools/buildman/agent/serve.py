@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import os
 import queue
 import shutil
@@ -24,16 +25,29 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NoReturn, Optional, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    FrozenSet,
+    Iterable,
+    List,
+    Mapping,
+    NoReturn,
+    Optional,
+    Tuple,
+    Union,
+)
 
-from buildman.agent import account, lock, sender
-from buildman.build import artifacts, env_files, environment, envscan
+from buildman.agent import account, lock
+from buildman.build import artifacts, environment, outside
 from buildman.build.slots import Engine, EngineConfig, clean_env
 from buildman.core import events
 from buildman.core.errors import BuildmanError
+from buildman.core.outcome import Failure, FailureKind, Outcome
 from buildman.core.plan import Board, BoardJob, Commit, Settings, Toolchain, bounded_boards
 from buildman.process import awake
-from buildman.process.processors import cpu_count
+from buildman.process.limits import cpu_count
 from buildman.source import git, origin
 from buildman.wire import messages
 from buildman.wire.channel import Channel, ChannelError
@@ -50,6 +64,11 @@ FLUSH_TIME = 5.0
 # What an older boss gets as exit status of a board that this machine could not build
 NOT_BUILT = 10
 
+
+# Bytes of an image that travel in one message
+PIECE_SIZE = 1 << 20
+
+Send = Callable[[messages.Message], None]
 
 class _End(Exception):
     """The worker has to end; the message says why."""
@@ -111,7 +130,7 @@ class Worker:
         self._open = 0
         self._finishing = False
         self._exceptions = 0
-        self._blobs = env_files.BlobStore(os.path.join(work_dir, 'blobs') if work_dir else '')
+        self._blobs = outside.BlobStore(os.path.join(work_dir, 'blobs') if work_dir else '')
         self._done = threading.Event()
         self._commits: Optional[Tuple[Commit, ...]] = None
 
@@ -279,7 +298,7 @@ class Worker:
         if not os.path.isdir(git_dir):
             git.run(path, 'init', '-q', '--template=', env=git.ALONE)
         self._work_dir = path
-        self._blobs = env_files.BlobStore(os.path.join(path, 'blobs'))
+        self._blobs = outside.BlobStore(os.path.join(path, 'blobs'))
         if msg.run and not self._held:
             self._run = msg.run
             self._hold()
@@ -308,7 +327,7 @@ class Worker:
             (self._blobs.resolve(str(marked)), str(word)) for marked, word in words.items()]
         if isinstance(shown, Mapping):
             pairs += [(env.get(str(name), ''), str(value)) for name, value in shown.items()]
-        self._elsewhere = env_files.pair_paths(pairs)
+        self._elsewhere = outside.pair_paths(pairs)
         self._shown_env = ({str(key): str(val) for key, val in shown.items()}
                            if isinstance(shown, Mapping) else {})
         self._send(messages.ConfigureDone())
@@ -344,9 +363,9 @@ class Worker:
     def _environment(self, commits: List[str]) -> Tuple[Mapping[str, str], FrozenSet[str]]:
         """Return the environment of builds, and which variables of it the tree reads"""
         if self._inputs is None:
-            return self._env, envscan.search(self._work_dir, commits, self._env)
+            return self._env, outside.search(self._work_dir, commits, self._env)
         # Here, too, somebody may have set for other builds what the boss has not set
-        stray = envscan.search(self._work_dir, commits, self._own)
+        stray = outside.search(self._work_dir, commits, self._own)
         return ({name: value for name, value in self._env.items() if name not in stray},
                 self._inputs)
 
@@ -443,7 +462,7 @@ class Worker:
         elif isinstance(event, events.Started):
             self._send(messages.Started(event.target, event.commit_upto, event.attempt))
         elif isinstance(event, events.Built):
-            sender.send_result(self._send, event.outcome, event.attempt,
+            send_result(self._send, event.outcome, event.attempt,
                                bool(self._channel.version))
         elif isinstance(event, events.BoardDone):
             self._board_done(event)
@@ -462,6 +481,63 @@ class Worker:
         else:
             self._send(messages.BoardDone(event.target, event.attempt))
         self._maybe_done()
+
+
+def send_result(send: Send, outcome: Outcome, attempt: int, with_images: bool) -> None:
+    """Send a result, its images first; they are removed here.
+
+    Args:
+        send: sends a message
+        outcome: what came out
+        attempt: see `BoardJob`
+        with_images: the boss knows what a piece of an image is
+    """
+    infra = outcome.infra
+    if with_images:
+        try:
+            for name, path in outcome.images.items():
+                _send_image(send, outcome, attempt, name, path)
+        except OSError as exc:
+            infra = infra or Failure(FailureKind.NO_RESULT,
+                                     f'an image cannot be read: {exc.strerror}')
+    outcome.drop_images()
+    result = messages.BuildResult(
+        board=outcome.target, commit_upto=outcome.commit_upto,
+        return_code=outcome.return_code, stdout=outcome.stdout,
+        stderr=outcome.stderr, sizes=outcome.sizes, load_avg=os.getloadavg()[0],
+        files=outcome.files, seconds=outcome.seconds,
+        infra=infra.text if infra else '', infra_kind=infra.kind.value if infra else '',
+        scan_seconds=outcome.scan_seconds,
+        reconfigured=outcome.reconfigured, skipped=outcome.skipped, attempt=attempt)
+    try:
+        send(result)
+    except ValueError as exc:
+        # Files without bound, of a build that has gone mad
+        send(dataclasses.replace(result, files={}, infra=str(exc),
+                                 infra_kind=FailureKind.NO_RESULT.value))
+
+
+def _send_image(send: Send, outcome: Outcome, attempt: int, name: str, path: str) -> None:
+    """Send one image in pieces; of one that nobody takes, how large it is"""
+    stat = os.stat(path)
+    if stat.st_size > artifacts.MAX_IMAGE:
+        send(messages.FilePiece(outcome.target, outcome.commit_upto, name, 0, b'', True,
+                             stat.st_size, attempt=attempt))
+        return
+    digest = hashlib.sha256()
+    offset = 0
+    with open(path, 'rb') as inf:
+        while True:
+            data = inf.read(PIECE_SIZE)
+            digest.update(data)
+            last = offset + len(data) >= stat.st_size or not data
+            send(messages.FilePiece(
+                outcome.target, outcome.commit_upto, name, offset, data, last,
+                stat.st_size, digest.hexdigest() if last else '', stat.st_mode & 0o777,
+                attempt))
+            offset += len(data)
+            if last:
+                return
 
 
 def _complain(text: str) -> None:

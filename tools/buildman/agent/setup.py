@@ -26,7 +26,7 @@ from typing import Dict, List, NoReturn, Optional, Sequence
 
 from buildman.agent import account, lock
 from buildman.core.files import clear_way
-from buildman.process import limits, trial
+from buildman.process import limits
 
 COMMIT_REFS = 'refs/buildman/c'     # one ref for each commit that is complete here
 MAX_COMMIT_REFS = 4000              # from here on the repository is begun anew
@@ -108,7 +108,7 @@ def make_folder(work_dir: str, min_disk: int) -> None:
         with open(probe, 'wb') as outf:
             outf.write(b'x' * 4096)
         os.remove(probe)
-        refused = trial.why_no_program(work_dir)
+        refused = limits.why_no_program(work_dir)
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Problem('no-space', f"no space left for '{work_dir}'") from exc

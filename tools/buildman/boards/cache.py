@@ -10,6 +10,15 @@ programs, so an edit that restores size and mtime is seen as well.
 What stat() cannot tell: two changes within one tick of the file system's
 clock. Files that were new when the stamp was made are therefore read again,
 as git does with its index.
+
+A dry run makes no output folder to keep boards.cfg in: who calls `buildman -n -o OUT`
+may be about to make it. Scripts do dry runs in a row (U-Boot's CI does a dozen, to see
+that its jobs build all boards), and each would have to read all of Kconfig. So there is
+one in the user's own cache as well, as the XDG Base Directory Specification has it:
+`$XDG_CACHE_HOME/buildman/boards/TREE/boards.cfg`, TREE being a digest of the path of
+the tree. What is there may be removed at any time. Only the last few trees have one.
+Two runs at once do no harm: files are replaced by rename, and a stamp knows a list that
+is not its own.
 """
 
 from __future__ import annotations
@@ -18,6 +27,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
@@ -32,6 +42,9 @@ _NEW = 2_000_000_000
 
 # Lists of other branches that are looked at: each takes some 20 ms
 _OTHERS = 2
+
+# Trees that have a list in the cache of the user; each takes some 700 kB for 1500 boards
+KEEP = 8
 
 _SUFFIX = '_defconfig'
 
@@ -360,3 +373,72 @@ def write_cache(source_dir: str, cache_file: str, text: str, stamp: Stamp) -> No
     # In this order: a stamp without its boards.cfg is of no use, but harmless
     write_atomically(cache_file, text)
     stamp.write(cache_file)
+
+
+def lists_folder() -> str:
+    """Return the folder of all these lists, '' if there can be none.
+
+    A folder of somebody else's is not used: neither are their lists to be
+    trusted, nor do they want ours (sudo with the HOME of the user).
+    """
+    cache = os.environ.get('XDG_CACHE_HOME', '')
+    if not os.path.isabs(cache):
+        # The specification says to ignore such a one
+        cache = os.path.join(os.path.expanduser('~'), '.cache')
+    folder = os.path.join(cache, 'buildman', 'boards')
+    there = folder
+    if not os.path.isabs(folder):
+        return ''
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    try:
+        info = os.stat(there)
+    except OSError:
+        return ''
+    return folder if stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() else ''
+
+
+def list_path(source_dir: str) -> str:
+    """Return the path of the list of a tree, '' if there can be none."""
+    folder = lists_folder()
+    if not folder:
+        return ''
+    name = hashlib.blake2b(os.fsencode(os.path.realpath(source_dir)), digest_size=8).hexdigest()
+    return os.path.join(folder, name, 'boards.cfg')
+
+
+def remove_old(kept: str) -> None:
+    """Remove the lists that were not used for longest, if there are too many.
+
+    Args:
+        kept: path of the list that was just written
+    """
+    mine = os.path.dirname(kept)
+    found: List[Tuple[int, str]] = []
+    # Another run may do the same just now
+    with contextlib.suppress(OSError), os.scandir(os.path.dirname(mine)) as entries:
+        for entry in entries:
+            if entry.path != mine and entry.is_dir(follow_symlinks=False):
+                found.append((_last_use(entry.path), entry.path))
+    for _, folder in sorted(found, reverse=True)[KEEP - 1:]:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder):
+                os.unlink(os.path.join(folder, name))
+            os.rmdir(folder)
+
+
+def _last_use(folder: str) -> int:
+    """Return when the list in a folder was written or read last, in nanoseconds"""
+    try:
+        return os.stat(os.path.join(folder, 'boards.cfg')).st_mtime_ns
+    except OSError:
+        # No list (yet): another run may be about to put it there
+        with contextlib.suppress(OSError):
+            return os.stat(folder).st_mtime_ns
+        return 0
+
+
+def note_use(path: str) -> None:
+    """Note that a list was of use."""
+    with contextlib.suppress(OSError):
+        os.utime(path)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+import re
+from typing import Dict, Iterable, List, NamedTuple, Optional, Pattern, Sequence, Tuple, Union
 
-from buildman.boards import cache, keep
+from buildman.boards import cache
 from buildman.boards.cfgfile import (
     Entry,
     format_entries,
@@ -18,15 +19,76 @@ from buildman.boards.cfgfile import (
     write_atomically,
 )
 from buildman.boards.extend import Extensions
-from buildman.boards.kconfig import KCONFIGLIB_PATH, KconfigMissing, find_kconfiglib
 from buildman.boards.maintainers import compile_regex
-from buildman.boards.terms import Chooser, PlainWord, Term, is_plain, matches
+from buildman.boards.scan import KCONFIGLIB_PATH, KconfigMissing, find_kconfiglib
 from buildman.core.errors import BoardError, SetupError, UsageError
 from buildman.core.plan import Board
 from buildman.source import git
 
 # Where old U-Boot trees keep the list themselves
 TRACKED = 'boards.cfg'
+
+# A word that means itself as a regular expression
+_PLAIN = re.compile(r'[A-Za-z0-9_,-]+\Z')
+
+
+class PlainWord:
+    """A regular expression that is a word: it matches what begins with it."""
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+
+    def match(self, text: str) -> bool:
+        """Return whether a text begins with the word."""
+        return text.startswith(self.pattern)
+
+
+Term = Union[PlainWord, Pattern[str]]
+
+
+def is_plain(word: str) -> bool:
+    """Return whether a regular expression is a word without special characters."""
+    return bool(_PLAIN.match(word))
+
+
+def matches(term: Term, fields: Sequence[str]) -> bool:
+    """Return whether one of a board's fields begins with what a term describes."""
+    return any(term.match(field) for field in fields)
+
+
+class Chooser:
+    """Finds the first of the alternatives that matches a board.
+
+    U-Boot's CI asks with a thousand terms at once, the names of all boards, so most
+    terms are plain words. They are looked up instead of being tried one by one.
+    """
+
+    def __init__(self, groups: Sequence[Tuple[str, List[Term]]]) -> None:
+        """Take the alternatives: the name of each and its terms, which must all match."""
+        self._groups = groups
+        self._words: Dict[str, int] = {}
+        self._others: List[int] = []
+        for num, (_, terms) in enumerate(groups):
+            if len(terms) == 1 and isinstance(terms[0], PlainWord):
+                self._words.setdefault(terms[0].pattern, num)
+            else:
+                self._others.append(num)
+        self._longest = max(map(len, self._words), default=0)
+
+    def first(self, fields: Sequence[str]) -> Optional[str]:
+        """Return the name of the first alternative that matches, None if none does."""
+        best = len(self._groups)
+        if self._words:
+            for field in fields:
+                for end in range(1, min(len(field), self._longest) + 1):
+                    best = min(best, self._words.get(field[:end], best))
+        for num in self._others:
+            if num > best:
+                break
+            if all(matches(term, fields) for term in self._groups[num][1]):
+                best = num
+                break
+        return self._groups[best][0] if best < len(self._groups) else None
 
 
 class Selection(NamedTuple):
@@ -333,7 +395,7 @@ def load(source_dir: str, cache_file: Optional[str] = None,
         jobs: number of processes to use, 0 for one a processor
         around: folder with the output folders of other branches; one of their
             lists may be right for this tree
-        private: a further boards.cfg to use and to write, see `boards.keep`;
+        private: a further boards.cfg to use and to write, see `boards.cache`;
             one of those beside it may be right, too. '': none
         keep_all: though only some are wanted, look for all, so that the list
             in `private` can be kept for later runs
@@ -391,7 +453,7 @@ def load(source_dir: str, cache_file: Optional[str] = None,
         with contextlib.suppress(SetupError):
             cache.write_cache(source_dir, private,
                                      format_entries(found.entries), found.stamp)
-            keep.remove_old(private)
+            cache.remove_old(private)
     return _only(BoardList(found.entries, settings=found.stamp.settings), wanted), warnings
 
 
@@ -402,7 +464,7 @@ def _kept(source_dir: str, tree: cache.Tree, cache_file: Optional[str],
     if kept is None and private:
         kept = cache.read_cache(source_dir, private, tree, cache_file)
         if kept is not None:
-            keep.note_use(private)
+            cache.note_use(private)
     if kept is None and around:
         kept = cache.read_others(source_dir, around, tree, cache_file)
     if kept is None and private:
@@ -410,7 +472,7 @@ def _kept(source_dir: str, tree: cache.Tree, cache_file: Optional[str],
         lists = os.path.dirname(os.path.dirname(private))
         kept = cache.read_others(source_dir, lists, tree, private)
         if kept is not None:
-            keep.remove_old(private)
+            cache.remove_old(private)
             if cache_file:
                 cache.read_cache(source_dir, private, tree, cache_file)
     return kept

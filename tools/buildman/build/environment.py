@@ -40,7 +40,7 @@ _MAKE_WORD = re.compile(r'(?:\\.|[^\s\\])+', re.DOTALL)
 _STALE = frozenset(('OLDPWD', 'PWD', '_'))
 
 # Variables that compilers, and what stands before them, read by themselves; what the
-# tree reads is found out from the tree, see `build.envscan`
+# tree reads is found out from the tree, see `build.outside`
 _BUILD_INPUTS = re.compile(
     r'CCACHE_(?!BASEDIR$|DIR$|CONFIGPATH$|TEMPDIR$)\w+|DISTCC_\w+|SOURCE_DATE_EPOCH')
 

@@ -42,7 +42,7 @@ from buildman.build.shared_dtc import DtcStore, SharedDtc
 from buildman.core.outcome import Outcome
 from buildman.core.plan import BoardJob, Commit, Settings
 from buildman.process.clock import Clock, outdate
-from buildman.process.groups import OutOfTime, ProcessGroups
+from buildman.process.registry import OutOfTime, ProcessGroups
 from buildman.source.checkout import ChangedFiles, SlotSource
 from buildman.source.localversion import VersionTexts
 

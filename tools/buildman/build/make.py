@@ -18,7 +18,7 @@ from buildman.build.output import MAX_SAID, starved
 from buildman.build.shared_dtc import SharedDtc
 from buildman.core.outcome import Failure
 from buildman.core.plan import Board, Settings
-from buildman.process.groups import ProcessGroups
+from buildman.process.registry import ProcessGroups
 
 # Of a log or error text longer than this many bytes the middle is not read. Much more
 # than a result keeps, which is cut when the names of folders are out of it

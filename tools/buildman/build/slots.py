@@ -24,9 +24,9 @@ from buildman.core.errors import BuildmanError, SetupError
 from buildman.core.events import BoardDone, Built, Crashed, Event, SlotReady, Started, WorkerGone
 from buildman.core.files import clear_non_folder, clear_way
 from buildman.core.plan import BoardJob, Commit, Settings
-from buildman.process import limits, trial
-from buildman.process.groups import ProcessGroups
-from buildman.process.processors import cpu_count
+from buildman.process import limits
+from buildman.process.limits import cpu_count
+from buildman.process.registry import ProcessGroups
 from buildman.source import git
 from buildman.source.checkout import ChangedFiles, SlotSource
 from buildman.source.localversion import VersionTexts
@@ -129,7 +129,7 @@ class Engine:
             config.complain(f'boards are built {self._slots} at a time: {self._short}')
         clear_non_folder(config.work_dir)
         os.makedirs(config.work_dir, exist_ok=True)
-        refused = trial.why_no_program(config.work_dir)
+        refused = limits.why_no_program(config.work_dir)
         if refused:
             raise SetupError(f"programs in '{config.work_dir}', where builds put theirs, cannot be "
                              f'run: {refused}; choose another output folder with -o')

@@ -27,11 +27,21 @@ from typing import (
 )
 
 from buildman import bsettings
-from buildman.boards import keep, select
+from buildman.boards import select
+from buildman.boards.cache import list_path
 from buildman.boards.extend import read_extensions
 from buildman.build import environment
-from buildman.cli import configcheck, lists, owners, signals
-from buildman.cli.places import Places, check_disk, find_places, output_folder, work_area
+from buildman.cli import lists, signals
+from buildman.cli.folders import (
+    Folders,
+    check_disk,
+    check_owner,
+    find_folders,
+    kept_results,
+    note_owner,
+    output_folder,
+    work_area,
+)
 from buildman.core.errors import (
     EXIT_OK,
     BoardError,
@@ -40,7 +50,7 @@ from buildman.core.errors import (
     UsageError,
 )
 from buildman.core.plan import Board, Commit, Plan, Settings
-from buildman.process.processors import cpu_count
+from buildman.process.limits import cpu_count
 from buildman.source import commits
 
 # The rest is loaded by the functions that need it: lists, dry runs and summaries,
@@ -55,7 +65,7 @@ if TYPE_CHECKING:
     from buildman.schedule.local import LocalWorker, Worker
     from buildman.schedule.loop import Builder, Report
     from buildman.schedule.progress import Status
-    from buildman.toolchains.choose import Choice
+    from buildman.toolchains.find import Choice
 
 # Board -> commits (indexes) that could not be built, and why
 Missing = Mapping[str, Tuple[Tuple[int, ...], str]]
@@ -132,7 +142,7 @@ def may_lack_blobs(args: argparse.Namespace, count: int) -> bool:
         'branch' in words and bool(args.branch))
 
 
-def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> select.Selection:
+def load_boards(args: argparse.Namespace, folders: Folders, err: TextIO) -> select.Selection:
     """Find the boards and select those that are asked for.
 
     Raises:
@@ -147,17 +157,17 @@ def load_boards(args: argparse.Namespace, places: Places, err: TextIO) -> select
     select.parse_terms(args.terms)
     for name in exclude:
         select.compile_term(name)
-    cache: Optional[str] = os.path.join(places.base, 'boards.cfg')
+    cache: Optional[str] = os.path.join(folders.base, 'boards.cfg')
     # Runs that build nothing come in rows: each but the first is to be quick
     builds_nothing = args.dry_run or args.print_arch or args.print_prefix
-    if builds_nothing and not os.path.isdir(places.base):
+    if builds_nothing and not os.path.isdir(folders.base):
         cache = None
-    extensions = read_extensions(places.source) if args.extend else None
+    extensions = read_extensions(folders.source) if args.extend else None
     wanted = select.exact_names(args.terms, names, extensions)
     try:
         found, warnings = select.load(
-            places.source, cache, wanted, around=output_folder(args),
-            private=keep.list_path(places.source), keep_all=builds_nothing,
+            folders.source, cache, wanted, around=output_folder(args),
+            private=list_path(folders.source), keep_all=builds_nothing,
             symbols=extensions.symbols if extensions else ())
     except OSError as exc:
         raise SetupError(f"cannot make the list of boards '{cache}': {exc.strerror} "
@@ -248,7 +258,7 @@ def run(args: argparse.Namespace) -> int:
         print('--machines-buildman-path has no effect: machines run the buildman that is '
               'sent to them', file=err)
     bsettings.setup(args.config_file)
-    for text in configcheck.problems(folders=not args.fetch_arch):
+    for text in lists.config_problems(folders=not args.fetch_arch):
         print(text, file=err)
     if args.fetch_arch:
         return lists.fetch(split_names(args.fetch_arch), out)
@@ -257,21 +267,21 @@ def run(args: argparse.Namespace) -> int:
     if args.kill_workers or args.clean_workers or args.machines:
         signals.watch()
         return fleet_command(args, out)
-    places = find_places(args)
+    folders = find_folders(args)
     if args.regen_board_list or args.maintainer_check or args.full_check:
-        return lists.board_list(args, places.source, places.base, err)
+        return lists.board_list(args, folders.source, folders.base, err)
     series = None
     if args.branch:
         series = commits.find_series(args.git, args.branch, args.count, args.step)
         for text in series.messages:
             print(text, file=err)
-        owners.check(args, places.base, series)
+        check_owner(args, folders.base, series)
         if args.work_in_output and len(series.selected) != 1:
             raise UsageError('-w can only be used with a single commit (-c 1)')
     settings = make_settings(args)
     # What is wrong with the machines is told before anything is begun
     fleet = make_fleet(args)
-    selection = load_boards(args, places, err)
+    selection = load_boards(args, folders, err)
     settings = dataclasses.replace(
         settings, allow_missing=may_lack_blobs(args, len(selection.boards)))
     if args.print_arch or args.print_prefix:
@@ -280,22 +290,22 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError('-w can only be used with a single board: '
                          f'{len(selection.boards)} match')
     if args.dry_run:
-        lists.dry_run(describe(args, series, selection.boards), places.shown, series,
+        lists.dry_run(describe(args, series, selection.boards), folders.shown, series,
                         selection, args.verbose, out)
         if args.dist:
             from buildman.remote.fleet import describe_shares
-            from buildman.toolchains import choose
-            local = choose.local_toolchains(args.override_toolchain or '', selection.boards)
+            from buildman.toolchains import find
+            local = find.local_toolchains(args.override_toolchain or '', selection.boards)
             threads, _ = thread_counts(args, len(selection.boards))
             for line in describe_shares(args, selection.boards, threads, local):
                 print(line, file=out)
         return EXIT_OK
     judge = make_judge(args, series, selection.boards)
     if args.summary:
-        return show_summary(args, places, series, selection.boards, judge)
-    status, missing = build(args, places, series, selection.boards, settings, fleet)
+        return show_summary(args, folders, series, selection.boards, judge)
+    status, missing = build(args, folders, series, selection.boards, settings, fleet)
     if args.build_summary or judge or args.json or args.junit:
-        status = show_summary(args, places, series, selection.boards, judge, missing, status)
+        status = show_summary(args, folders, series, selection.boards, judge, missing, status)
     return status
 
 
@@ -326,7 +336,7 @@ def make_judge(args: argparse.Namespace, series: Optional[commits.Series],
     return out
 
 
-def show_summary(args: argparse.Namespace, places: Places,
+def show_summary(args: argparse.Namespace, folders: Folders,
                  series: Optional[commits.Series], selected: Sequence[Board],
                  judge: Mapping[str, Any], missing: Optional[Missing] = None,
                  status: int = EXIT_OK) -> int:
@@ -342,25 +352,25 @@ def show_summary(args: argparse.Namespace, places: Places,
     """
     from buildman.results import show
     from buildman.results.tree import ResultTree
-    tree = ResultTree(places.base, series.commits if series else None, args.work_in_output,
+    tree = ResultTree(folders.base, series.commits if series else None, args.work_in_output,
                       not args.no_subdirs)
     threads, jobs = thread_counts(args, len(selected))
     text = args.summary or args.build_summary
     return show.show_summary(show.SummaryRequest(
-        folder=places.base if series else tree.commit_dir(0),
+        folder=folders.base if series else tree.commit_dir(0),
         commits=series.commits if series else None, boards=tuple(selected),
         known=_known_commits(args, series, tree), threads=threads,
         jobs_per_thread=jobs, show_errors=args.show_errors,
         list_error_boards=args.list_error_boards, show_sizes=args.show_sizes,
         detail=args.detail, bloat=args.bloat, show_config=args.show_config,
         show_environment=args.show_environment, show_lines=args.lines,
-        lines_code=args.lines_code, repo=places.source,
+        lines_code=args.lines_code, repo=folders.source,
         show_unknown=args.show_unknown,
         filter_dtb_warnings=args.filter_dtb_warnings,
         filter_migration_warnings=args.filter_migration_warnings,
         preserve_config_y=args.preserve_config_y, show_not_built=args.show_not_built,
         ide=args.ide and text, step=args.step, json=args.json, junit=args.junit,
-        colour=sys.stdout.isatty(), times_folder=places.base, missing=missing or {},
+        colour=sys.stdout.isatty(), times_folder=folders.base, missing=missing or {},
         text=text, status=status, **judge), sys.stdout)
 
 
@@ -371,7 +381,7 @@ def _known_commits(args: argparse.Namespace, series: Optional[commits.Series],
         return frozenset()
     hashes = [commit for _, commit in tree.built_commits()]
     return series.alive.union(commits.in_history(args.git, series, hashes),
-                              owners.kept(args, tree.base_dir, series))
+                              kept_results(args, tree.base_dir, series))
 
 
 def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
@@ -381,13 +391,13 @@ def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
         exit status
     """
     from buildman.remote.fleet import clean_workers, kill_workers, show_machines
-    from buildman.toolchains import choose
+    from buildman.toolchains import find
     if args.kill_workers:
         return kill_workers(args)
     if args.clean_workers:
         return clean_workers(args)
     return show_machines(
-        args, choose.local_toolchains(args.override_toolchain or '', None), out)
+        args, find.local_toolchains(args.override_toolchain or '', None), out)
 
 
 def make_fleet(args: argparse.Namespace) -> Optional[Fleet]:
@@ -403,7 +413,7 @@ def make_fleet(args: argparse.Namespace) -> Optional[Fleet]:
     return Fleet(args)
 
 
-def build(args: argparse.Namespace, places: Places, series: Optional[commits.Series],
+def build(args: argparse.Namespace, folders: Folders, series: Optional[commits.Series],
           selected: Sequence[Board], settings: Settings,
           fleet: Optional[Fleet] = None) -> Tuple[int, Missing]:
     """Build the boards.
@@ -417,34 +427,34 @@ def build(args: argparse.Namespace, places: Places, series: Optional[commits.Ser
     from buildman.cli import limit
     from buildman.results.tree import OutputLock, ResultTree
     from buildman.schedule.loop import exit_status
-    from buildman.toolchains import choose, find
+    from buildman.toolchains import find
     if not args.no_local:
         check_programs(settings)
     chains = find.Toolchains(args.override_toolchain or '')
     chains.scan()
     commit_list: Optional[Tuple[Commit, ...]] = series.commits if series else None
     indexes = series.selected if series else (0,)
-    choice = choose.choose_toolchains(selected, chains, indexes)
+    choice = find.choose_toolchains(selected, chains, indexes)
     plan = Plan(tuple(choice.jobs), commit_list, settings, indexes)
-    tree = ResultTree(places.base, commit_list, args.work_in_output, not args.no_subdirs)
+    tree = ResultTree(folders.base, commit_list, args.work_in_output, not args.no_subdirs)
     status = make_status(args, selected, commit_list)
     with limit.process_limit(args.process_limit, status.say):
-        lock = OutputLock(places.base)
+        lock = OutputLock(folders.base)
         try:
-            check_disk(places.base)
+            check_disk(folders.base)
             if not args.ide:
                 status.say(describe(args, series, selected))
             alive: FrozenSet[str] = frozenset()
             if series and not args.work_in_output:
                 alive = commits.to_keep(args.git, series, tree.built_commits()).union(
-                    owners.kept(args, places.base, series))
-                owners.note(args, places.base, series)
+                    kept_results(args, folders.base, series))
+                note_owner(args, folders.base, series)
             stale = tree.stale(alive)
             if stale and not args.ide:
                 status.say(f'Removing {len(stale)} old build directories...')
             tree.remove_stale(alive)
             # Another machine may have the compiler that this one lacks
-            report = run_builds(args, places, plan, tree, status, fleet,
+            report = run_builds(args, folders, plan, tree, status, fleet,
                                 set() if fleet else choice.unbuildable())
         finally:
             lock.close()
@@ -471,7 +481,7 @@ def make_status(args: argparse.Namespace, selected: Sequence[Board],
     return Status(sys.stdout, describe=teller, ide=sys.stderr if args.ide else None)
 
 
-def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,
+def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: ResultTree,
                status: Status, fleet: Optional[Fleet] = None,
                unbuildable: Collection[str] = ()) -> Report:
     """Build what is missing in the tree.
@@ -485,11 +495,10 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
     """
     import queue
 
-    from buildman.build import envscan
+    from buildman.build import outside
     from buildman.results import durations
     from buildman.results.made_with import Earlier
     from buildman.schedule.loop import Builder
-    from buildman.source import partial
     signals.watch()
     events: 'queue.Queue[Event]' = queue.Queue()
     status.start(len(plan.jobs) * plan.commit_count)
@@ -510,17 +519,17 @@ def run_builds(args: argparse.Namespace, places: Places, plan: Plan, tree: Resul
             builder.add_listener(recorder)
             local = {job.board.arch: job.toolchain for job in plan.jobs if job.toolchain.gcc}
             workers: List[Worker] = []
-            partial.fetch_missing(places.source, [commit.hash for commit in plan.commits]
+            commits.fetch_missing(folders.source, [commit.hash for commit in plan.commits]
                                   if plan.commits else ['HEAD'] if fleet else [], status.say)
             ends = [plan.commits[upto].hash for upto in
                     (plan.selected[0], plan.selected[-1])] if plan.commits else []
-            inputs = envscan.search(places.source, ends, os.environ)
+            inputs = outside.search(folders.source, ends, os.environ)
             if not fleet or fleet.use_local:
-                here = make_local_worker(args, places, plan, tree, builder, events.put,
+                here = make_local_worker(args, folders, plan, tree, builder, events.put,
                                          sorted(local), inputs, fleet)
                 workers.append(here)
             if fleet:
-                workers += fleet.make_workers(plan, tree, places.source, local, inputs, events.put)
+                workers += fleet.make_workers(plan, tree, folders.source, local, inputs, events.put)
                 for text in fleet.warnings:
                     status.say(text)
                 fleet.attach(builder, tree.base_dir)
@@ -569,7 +578,7 @@ def weigh_boards(base: str, around: str, plan: Plan,
             for target, count in todo.items() if target in costs}
 
 
-def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree: ResultTree,
+def make_local_worker(args: argparse.Namespace, folders: Folders, plan: Plan, tree: ResultTree,
                       builder: Builder, post: Callable[[Event], None],
                       archs: Sequence[str], inputs: FrozenSet[str],
                       fleet: Optional[Fleet]) -> LocalWorker:
@@ -584,7 +593,7 @@ def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree
     # jobs of another board. How many run at once is for the job server.
     spare = (args.threads is None and not args.jobs and not fleet and threads == cpus > 1)
     config = slots.EngineConfig(
-        work_dir=work_area(tree.base_dir), source_dir=places.source, commits=plan.commits,
+        work_dir=work_area(tree.base_dir), source_dir=folders.source, commits=plan.commits,
         settings=plan.settings, slots=min(threads + spare, builder.pending()),
         tokens=max(threads, cpus),
         env={**slots.clean_env(os.environ), **environment.make_definitions(os.environ),
@@ -597,9 +606,9 @@ def make_local_worker(args: argparse.Namespace, places: Places, plan: Plan, tree
 def tell_unbuilt(report: Report, choice: Choice, plan: Plan, status: Status,
                  is_distributed: bool) -> None:
     """Name the boards that were not built, and why."""
-    from buildman.toolchains import choose
+    from buildman.toolchains import find
     reasons = [(job.board.target, report.lacking[job.board.target],
-                choose.why_nobody(choice, job.board.arch, is_distributed))
+                find.why_nobody(choice, job.board.arch, is_distributed))
                for job in plan.jobs if job.board.target in report.lacking]
     reasons += [(target, missing, why) for target, (missing, why) in report.missing.items()]
     by_reason: Dict[str, List[str]] = {}

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0+
-"""How many processes this account may still start here.
+"""What this machine lets a build do: on how many processors, with how many processes, where.
 
-A limit on them (`ulimit -u`, TasksMax of systemd, a container's) makes any program of a
-build fail anywhere. What a shell function of a Makefile says then may be lost, and an
-empty answer taken for one. So where it is known to be too low, nothing is begun.
+A limit on processes (`ulimit -u`, TasksMax of systemd, a container's) makes any program
+of a build fail anywhere. What a shell function of a Makefile says then may be lost, and
+an empty answer taken for one. So where it is known to be too low, nothing is begun. A
+mount option (noexec) may forbid to run what a build makes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
+import subprocess
+import time
 from typing import Iterator, Optional, Tuple
 
 # What buildman itself needs: its threads, git, the guard
@@ -25,6 +29,47 @@ PER_JOB = 3
 
 # More than anybody needs
 PLENTY = 8192
+
+# To run a program: another thread that starts something has our file open for a moment, too
+TRIES = 50
+
+
+def cpu_count() -> int:
+    """Return the number of processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+def why_no_program(folder: str) -> str:
+    """Return why a program in a folder cannot be run, '' when it can.
+
+    Raises:
+        OSError: nothing can be written there
+    """
+    path = os.path.join(folder, f'.try-{os.getpid()}')
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(path)
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700), 'wb') as outf:
+            outf.write(b'#!/bin/sh\nexit 0\n')
+        for _ in range(TRIES):
+            try:
+                subprocess.run([path], check=True, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            except subprocess.CalledProcessError as exc:
+                return str(exc)
+            except OSError as exc:
+                if exc.errno != errno.ETXTBSY:
+                    return exc.strerror or str(exc)
+                time.sleep(.01)
+            else:
+                break
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+    return ''
 
 
 def _all_threads() -> int:

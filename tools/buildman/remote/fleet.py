@@ -21,7 +21,7 @@ from typing import Callable, Collection, Dict, List, Mapping, Optional, Sequence
 
 from buildman import boss, bsettings, machine
 from buildman.agent import survey
-from buildman.build import ccache, env_files, environment
+from buildman.build import ccache, environment, outside
 from buildman.core import events
 from buildman.core.errors import EXIT_OK, BuildmanError, SetupError, UsageError
 from buildman.core.plan import Board, Plan, Toolchain
@@ -29,8 +29,7 @@ from buildman.core.text import size
 from buildman.process import commands
 from buildman.process.registry import STARTED
 from buildman.remote import hosts, logs, push, scripts, ssh
-from buildman.remote.payload import Shipment
-from buildman.remote.session import RemoteMachine
+from buildman.remote.session import RemoteMachine, Shipment
 from buildman.results.tree import ResultTree
 from buildman.schedule.loop import Builder
 from buildman.wire import messages
@@ -164,8 +163,8 @@ class Fleet:
         # What a user names goes as it is
         asked = {name for name, _ in bsettings.get_items('worker-env')}
         base = '' if hashes else source_dir
-        found = env_files.collect(env, set(inputs) - asked, base)
-        words = env_files.collect_words(
+        found = outside.collect(env, set(inputs) - asked, base)
+        words = outside.collect_words(
             {word for job in plan.jobs for word in job.make_args}, found, base)
         self.warnings = found.warnings
         shipment = Shipment(

@@ -25,20 +25,25 @@ Formats: gitrepository-layout(5), shallow.txt and the objects of git.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import math
 import os
 import re
 import shutil
+import stat
 import subprocess
+import tempfile
 import threading
+import time
 import zlib
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from buildman.agent import lock
 from buildman.core.errors import GitError
-from buildman.process import commands, tempdirs
+from buildman.process import commands
 from buildman.process.registry import Stopped
 from buildman.remote import ssh
 from buildman.source import git, history
@@ -48,6 +53,16 @@ PUSH_REF = 'refs/buildman/push'
 
 # Seconds in which the other end may unpack and check what came, and tell nothing
 STALL_TIME = 120.0
+
+# Temporary folders, each with a file that its maker has locked
+TEMP_PREFIX = 'buildman-push-'
+_IN_USE = 'in-use'
+
+# Seconds after which a folder without a lock was not just being made
+_OLD = 3600.0
+
+# Folder -> descriptor of its lock
+_HELD: Dict[str, int] = {}
 
 # Fixed, so that the same content has the same hash
 _PERSON = 'buildman <buildman> 0 +0000'
@@ -177,7 +192,7 @@ class PushPlan:
 
     def close(self) -> None:
         """Remove the temporary folder; harmless the second time."""
-        tempdirs.remove(self.folder)
+        remove_temp(self.folder)
 
     @property
     def refspec(self) -> str:
@@ -295,7 +310,7 @@ def prepare_push(folder: str, commits: Optional[Sequence[str]], run: str,
     Raises:
         GitError: a commit is not there, or git cannot read the folder
     """
-    tmp = tempdirs.make()
+    tmp = make_temp()
     try:
         objects = os.path.join(tmp, 'objects')
         for name in ('info', 'pack'):
@@ -320,7 +335,7 @@ def prepare_push(folder: str, commits: Optional[Sequence[str]], run: str,
         return PushPlan(tuple(commits), tuple(more), folder, standing, run, tmp, tuple(borrowed),
                         carrier)
     except BaseException:
-        tempdirs.remove(tmp)
+        remove_temp(tmp)
         raise
 
 
@@ -400,3 +415,58 @@ def push(plan: PushPlan, name: str, transport: ssh.Transport, git_dir: str,
         return ''
 
     ssh.with_retries(attempt, delays)
+
+
+def make_temp() -> str:
+    """Return a new temporary folder, to be removed with remove_temp().
+
+    It does not outlive its maker for long, even if that is killed: whoever makes the next
+    one removes those that nobody has locked.
+
+    Raises:
+        OSError: it cannot be made
+    """
+    _remove_stale(tempfile.gettempdir())
+    path = tempfile.mkdtemp(prefix=TEMP_PREFIX)
+    # Under its name it is locked from the first moment on
+    name = os.path.join(path, _IN_USE)
+    fdes = os.open(name + '.new', os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    _HELD[path] = fdes
+    fcntl.flock(fdes, fcntl.LOCK_EX)
+    os.rename(name + '.new', name)
+    return path
+
+
+def remove_temp(path: str) -> None:
+    """Remove a folder of make_temp(); harmless the second time."""
+    shutil.rmtree(path, ignore_errors=True)
+    fdes = _HELD.pop(path, None)
+    if fdes is not None:
+        os.close(fdes)
+
+
+def _remove_stale(folder: str) -> None:
+    """Remove what dead ones of this user's have left"""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            if entry.name.startswith(TEMP_PREFIX):
+                with contextlib.suppress(OSError):
+                    info = entry.stat(follow_symlinks=False)
+                    if (stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid()
+                            and _is_stale(entry.path, info.st_mtime)):
+                        shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _is_stale(path: str, changed: float) -> bool:
+    """Return whether nobody uses a folder any more"""
+    try:
+        fdes = os.open(os.path.join(path, _IN_USE), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return time.time() - changed > _OLD
+    try:
+        fcntl.flock(fdes, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fdes)
+    return True

@@ -23,7 +23,7 @@ import uuid
 from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 from buildman.agent import lock, procfs, setup, survey
-from buildman.remote import identity, ssh
+from buildman.remote import ssh
 
 DEFAULT_WORK_DIR = '~/dev/.bm-worker'
 
@@ -138,7 +138,7 @@ def new_owner(run: str = '') -> lock.Owner:
         user = str(os.getuid())
     return lock.Owner(user=user, host=socket.gethostname(), pid=os.getpid(),
                       run=run or uuid.uuid4().hex, since=time.time(),
-                      boss_home=identity.identity(), boss_start=procfs.start_time(os.getpid()))
+                      boss_home=identity(), boss_start=procfs.start_time(os.getpid()))
 
 
 def init_script(work_dir: str, owner: lock.Owner, min_disk: int = setup.MIN_DISK,
@@ -269,3 +269,41 @@ def parse_init(text: str) -> InitAnswer:
             if line.startswith('have ') and len(line) in (45, 69)
             and not set(line[5:]) - set('0123456789abcdef')]
     return InitAnswer(work_dir=lines[-1], have=tuple(have))
+
+
+def identity() -> str:
+    """Return where this process, the boss of a run, lives: boot of the kernel, space of numbers.
+
+    A boss that was killed may leave a machine claimed, or a worker that cannot end by
+    itself since it was stopped. The machine cannot know; a boss on the same computer can.
+
+    Host names are not unique, and a number means nothing in another container.
+    '' where the system does not tell.
+    """
+    try:
+        with open('/proc/sys/kernel/random/boot_id', encoding='ascii') as inf:
+            return f"{inf.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ''
+
+
+def is_dead(owner: Optional[lock.Owner]) -> bool:
+    """Tell whether the boss that holds a machine has died for sure.
+
+    Args:
+        owner: what the machine says of it; None: nothing
+    """
+    if owner is None or not owner.run or owner.pid <= 0 or not owner.boss_start:
+        return False
+    if not owner.boss_home or owner.boss_home != identity():
+        return False
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        # It is another user's, so it is there
+        pass
+    # '' also for one that may not be looked at
+    start = procfs.start_time(owner.pid)
+    return bool(start) and (start != owner.boss_start or owner.pid not in procfs.parents())

@@ -12,28 +12,32 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import io
 import itertools
 import os
 import threading
 import time
 import uuid
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import BinaryIO, Callable, Collection, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from buildman import boss, machine
-from buildman.agent import survey
+from buildman.agent import lock, survey
 from buildman.boss import BossError, RemoteWorker, WorkerBusy
 from buildman.build import ccache
 from buildman.core import events
 from buildman.core.errors import BuildmanError
-from buildman.core.plan import BoardJob, Toolchain, bounded_boards
+from buildman.core.plan import BoardJob, Plan, Toolchain, bounded_boards
 from buildman.process import awake, commands
-from buildman.remote import payload, scripts, ssh
+from buildman.remote import facts, scripts, ssh
 from buildman.remote.connection import MISSED_HEARTBEATS
 from buildman.remote.logs import WorkerLog
 from buildman.remote.receiver import Receiver, one_line
 from buildman.source.history import Part
 from buildman.source.origin import Past
 from buildman.wire import messages
+
+# Bytes of a file from outside the tree that travel in one message
+BLOB_PIECE = 1 << 20
 
 # Seconds for a machine to describe itself and get its repository ready
 SURVEY_TIME = machine.PROBE_TIMEOUT + boss.COMMAND_TIME
@@ -54,6 +58,90 @@ STOP_STEP = 0.4
 ANSWER_TIME = 600.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Shipment:
+    """What every machine of a run gets.
+
+    Attributes:
+        plan: what to build
+        candidates, wanted: compilers to look for, see machine.compiler_spec()
+        local: arch -> compiler of this machine
+        tools: returns the versions of the tools here
+        owner: of the locks of all machines, but for the run
+        push: pushes the source to a machine that init was done on
+        commits: hashes to be built there, oldest first
+        part: returns what of the history goes along
+        env: environment of the build, files as marks (see blobs)
+        shown_env: values that results show instead of the paths there
+        inputs: variables that the tree reads
+        words: words for make that name files, each with what is sent instead
+        files: SHA-256 -> file here
+        texts: SHA-256 -> content of what is no file here
+        log_dir: folder for logs
+        stage_dir: folder for images that are under way
+        heartbeat: seconds between the heartbeats of workers
+    """
+
+    plan: Plan
+    candidates: Mapping[str, List[str]]
+    wanted: Mapping[str, facts.Gcc]
+    local: Mapping[str, Toolchain]
+    tools: Callable[[], Mapping[str, str]]
+    owner: lock.Owner
+    push: Callable[[RemoteWorker], None]
+    commits: Tuple[str, ...]
+    part: Callable[[], Part]
+    env: Mapping[str, str]
+    shown_env: Mapping[str, str]
+    inputs: Collection[str]
+    words: Mapping[str, str]
+    files: Mapping[str, str]
+    texts: Mapping[str, bytes]
+    log_dir: str
+    stage_dir: str
+    heartbeat: float = messages.HEARTBEAT_INTERVAL
+
+
+def send_files(worker: RemoteWorker, files: Mapping[str, str], texts: Mapping[str, bytes]) -> None:
+    """Send the files from outside the tree that a machine does not have yet.
+
+    Args:
+        worker: runs there, and has not been configured
+        files: SHA-256 -> file here
+        texts: SHA-256 -> content, of those that are no files
+
+    Raises:
+        BossError: the connection has ended, or it answers something else
+        OSError: a file cannot be read
+    """
+    if not files and not texts:
+        return
+    worker.send(messages.Setup(worker.work_dir, messages.PROTOCOL_VERSION))
+    worker.expect(messages.SetupDone)
+    worker.send(messages.NeedBlobs((*files, *texts)))
+    missing = worker.expect(messages.BlobsMissing)
+    assert isinstance(missing, messages.BlobsMissing)
+    for sha in missing.sha256s:
+        if sha in texts:
+            _send(worker, sha, io.BytesIO(texts[sha]), len(texts[sha]))
+        elif sha in files:
+            with open(files[sha], 'rb') as inf:
+                _send(worker, sha, inf, os.path.getsize(files[sha]))
+
+
+def _send(worker: RemoteWorker, sha: str, inf: BinaryIO, size: int) -> None:
+    """Send a file in pieces, and wait until it is there"""
+    offset = 0
+    while True:
+        data = inf.read(BLOB_PIECE)
+        last = offset + len(data) >= size or not data
+        worker.send(messages.PutBlob(sha, offset, data, last))
+        offset += len(data)
+        if last:
+            break
+    worker.expect(messages.BlobDone)
+
+
 class RemoteMachine:
     """One machine, as a `local.Worker`.
 
@@ -64,7 +152,7 @@ class RemoteMachine:
 
     ahead = 1
 
-    def __init__(self, mach: machine.Machine, ship: payload.Shipment,
+    def __init__(self, mach: machine.Machine, ship: Shipment,
                  post: Callable[[events.Event], None]) -> None:
         """Set up; nothing is started.
 
@@ -146,7 +234,7 @@ class RemoteMachine:
             self._receiver.tell(text)
         if worker.version:
             packs = {part.past.pack: part.pack} if part.pack else {}
-            payload.send_files(worker, {**ship.files, **packs}, ship.texts)
+            send_files(worker, {**ship.files, **packs}, ship.texts)
         self._log.sent(messages.Configure(settings, worker.toolchains))
         worker.configure(settings, {'settings': settings, 'env': dict(ship.env),
                                     'shown_env': dict(ship.shown_env),

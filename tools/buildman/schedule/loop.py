@@ -45,11 +45,10 @@ from buildman.core.events import (
 from buildman.core.outcome import Outcome, without_compiler
 from buildman.core.plan import BoardJob, Plan
 from buildman.results.made_with import Earlier
-from buildman.schedule.aftermath import Aftermath
 from buildman.schedule.ledger import Task
 from buildman.schedule.local import Worker
 from buildman.schedule.policy import Scheduler
-from buildman.schedule.progress import Counts, Status
+from buildman.schedule.progress import Aftermath, Counts, Status
 
 # Boards that fail in a row because of the machine, not of the source, until it
 # gets no more of them, if there is another machine

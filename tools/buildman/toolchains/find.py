@@ -2,7 +2,8 @@
 """Finds compilers and chooses one for each arch.
 
 Looking for compilers only reads folders. Whether one runs is tried when it is
-about to be chosen, or for the list of all.
+about to be chosen, or for the list of all. What is said of boards without a compiler
+is here, too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ from buildman.process import commands
 
 if TYPE_CHECKING:
     from u_boot_pylib import terminal
+
+import contextlib
+from typing import Set
+
+from buildman.build import environment
+from buildman.core.plan import Board, BoardJob
 
 # Lower is better. First those that [toolchain-prefix] names: by the path of the
 # compiler, by a prefix with its folder, by a prefix on PATH
@@ -501,3 +508,75 @@ class CallersToolchain(Toolchain):
             full_path: name its folder in CROSS_COMPILE instead of PATH
         """
         return make_environment(self, Settings(full_path=full_path), os.environ)
+
+
+@dataclasses.dataclass
+class Choice:
+    """The boards with their compilers.
+
+    Attributes:
+        jobs: all boards; the compiler of those that have none here is one
+            without a path
+        lacking: arch that this machine has no compiler for -> why, and what to do
+    """
+
+    jobs: List[BoardJob]
+    lacking: Dict[str, str]
+
+    def unbuildable(self) -> Set[str]:
+        """Return the boards that this machine has no compiler for."""
+        return {job.board.target for job in self.jobs if job.board.arch in self.lacking}
+
+
+def choose_toolchains(selected: Sequence[Board], chains: Toolchains,
+                      indexes: Tuple[int, ...]) -> Choice:
+    """Find the compiler of each board."""
+    known: Dict[str, Toolchain] = {}
+    choice = Choice([], {})
+    for board in selected:
+        if board.arch not in known:
+            try:
+                known[board.arch] = chains.select(board.arch)
+            except ToolchainError as exc:
+                known[board.arch] = Toolchain(board.arch, '', '', '')
+                choice.lacking[board.arch] = str(exc)
+        choice.jobs.append(BoardJob(
+            board, indexes, known[board.arch],
+            environment.make_flags(board.target, bsettings.settings)))
+    return choice
+
+
+def why_nobody(choice: Choice, arch: str, is_distributed: bool) -> str:
+    """Return why no board of an arch is built, and what to do, for people.
+
+    Args:
+        choice: the compilers of this machine
+        arch: one that nobody has a compiler for who takes part
+        is_distributed: other machines take part
+    """
+    here = choice.lacking.get(arch, '')
+    if not is_distributed:
+        return here
+    if here:
+        return f'{here}; no machine has one either (see --machines-fetch-arch)'
+    return (f"no machine has a tool chain that may be used for arch '{arch}' (see --mach and "
+            '--machines-fetch-arch); this one has, but takes no part')
+
+
+def local_toolchains(override: str,
+                     selected: Optional[Sequence[Board]]) -> Dict[str, Toolchain]:
+    """Return the compilers of this machine by arch, those that are missing left out.
+
+    Args:
+        override: compiler for sandbox, '' for the usual
+        selected: boards that need them; None for all that there are
+    """
+    chains = Toolchains(override)
+    chains.scan()
+    archs = (sorted(chains.available()) if selected is None
+             else sorted({board.arch for board in selected}))
+    found: Dict[str, Toolchain] = {}
+    for arch in archs:
+        with contextlib.suppress(ToolchainError):
+            found[arch] = chains.select(arch)
+    return found

@@ -11,7 +11,7 @@ import unittest
 
 from support import needs
 
-from buildman.build import env_files, envscan
+from buildman.build import outside
 
 # Shaped like U-Boot's
 MAKEFILE = """\
@@ -59,22 +59,22 @@ class ScanTest(unittest.TestCase):
     def test_folder_and_commit(self) -> None:
         """The same names, whether git knows the files or not"""
         names = READ | NOT_READ
-        self.assertEqual(READ, envscan.search(self.dir, [], names))
+        self.assertEqual(READ, outside.search(self.dir, [], names))
         for args in (['init', '-q'], ['add', '-A'],
                      ['-c', 'user.name=a', '-c', 'user.email=a@a', 'commit', '-qm', 'x']):
             subprocess.run(['git', *args], cwd=self.dir, check=True)
-        self.assertEqual(READ, envscan.search(self.dir, ['HEAD'], names))
-        self.assertEqual(frozenset(), envscan.search(self.dir, ['HEAD'], ['OTHER']))
+        self.assertEqual(READ, outside.search(self.dir, ['HEAD'], names))
+        self.assertEqual(frozenset(), outside.search(self.dir, ['HEAD'], ['OTHER']))
 
     def test_private(self) -> None:
         """What says who and where somebody is, or opens doors, whatever a tree reads"""
         for name in ('HOME', 'PATH', 'USER', 'SSH_AUTH_SOCK', 'LC_ALL', 'PYTHONPATH', 'MY_PASSWORD',
                      'GITHUB_TOKEN', 'CI_JOB_TOKEN', 'AWS_SECRET_ACCESS_KEY', 'TWINE_PASSWORD',
                      'DB_PASS', 'HTTPS_PROXY', 'TMPDIR', 'lower'):
-            self.assertFalse(envscan.is_candidate(name), name)
+            self.assertFalse(outside.is_candidate(name), name)
         for name in ('BL31', 'PRE_LOAD_KEY_PATH', 'BINMAN_INDIRS', 'NO_PYTHON', 'KEYDIR', 'PASSIVE',
                      'BUILD_TAG', 'LOCALVERSION', 'NO_LTO', 'COREBOOT_ROM', 'BINMAN_TOOLPATHS'):
-            self.assertTrue(envscan.is_candidate(name), name)
+            self.assertTrue(outside.is_candidate(name), name)
 
 
 class ValuesTest(unittest.TestCase):
@@ -95,9 +95,9 @@ class ValuesTest(unittest.TestCase):
 
     def there(self, value: str, base: str = '') -> str:
         """Return what a value becomes on a machine"""
-        found = env_files.collect({'X': value}, {'X'}, base)
+        found = outside.collect({'X': value}, {'X'}, base)
         self.assertEqual([], found.warnings)
-        store = env_files.BlobStore(os.path.join(self.dir, 'store'))
+        store = outside.BlobStore(os.path.join(self.dir, 'store'))
         for sha, path in found.files.items():
             with open(path, 'rb') as inf:
                 store.put(sha, 0, inf.read(), True)
@@ -132,7 +132,7 @@ class ValuesTest(unittest.TestCase):
 
     def test_refused(self) -> None:
         """A list that leads out of its folder"""
-        store = env_files.BlobStore(os.path.join(self.dir, 'store'))
+        store = outside.BlobStore(os.path.join(self.dir, 'store'))
         for path in ('../x', '/x', 'a/../../x'):
             data = f"{'0' * 64} - {path}\n".encode()
             sha = hashlib.sha256(data).hexdigest()
@@ -142,13 +142,13 @@ class ValuesTest(unittest.TestCase):
 
     def test_tidy(self) -> None:
         """What nobody has used for a month goes; what is used now stays"""
-        store = env_files.BlobStore(os.path.join(self.dir, 'store'))
+        store = outside.BlobStore(os.path.join(self.dir, 'store'))
         paths = {}
         for text in (b'a', b'b'):
             sha = hashlib.sha256(text).hexdigest()
             store.put(sha, 0, text, True)
             paths[text] = sha
-        later = os.stat(self.dir).st_mtime + env_files.KEEP_UNUSED + 100
+        later = os.stat(self.dir).st_mtime + outside.KEEP_UNUSED + 100
         store.tidy([paths[b'a']], later)
         self.assertEqual((True, False), (store.has(paths[b'a']), store.has(paths[b'b'])))
         store.tidy([], later + 100)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Dict, List
 import support
 
 from buildman import bsettings
-from buildman.cli import configcheck
+from buildman.cli import lists
 
 
 class ConfigCheckTest(unittest.TestCase):
@@ -34,7 +34,7 @@ class ConfigCheckTest(unittest.TestCase):
             outf.write(text.replace('TMP', self.tmp))
         bsettings.setup(self.path)
         start = f"configuration file '{self.path}', "
-        lines = configcheck.problems(folders)
+        lines = lists.config_problems(folders)
         for line in lines:
             self.assertTrue(line.startswith(start), line)
             self.assertNotIn('\n', line)
@@ -55,7 +55,7 @@ class ConfigCheckTest(unittest.TestCase):
         bsettings.setup(None)
         bsettings.is_default = True
         bsettings.add_file('[toolchain]\nother = /nowhere\n')
-        self.assertEqual([], configcheck.problems())
+        self.assertEqual([], lists.config_problems())
 
     def test_sections(self) -> None:
         """A section of another name has no effect."""
