@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from typing import Container, Dict, List, Mapping, Sequence, Tuple
 
+from buildman.core.outcome import TRIES
 from buildman.process import commands
 
 # Phases of U-Boot that have a folder and an ELF image of their own
@@ -71,7 +72,7 @@ _SECTION = re.compile(
 MAX_IMAGE = 2 << 30
 
 # Files of a result that are neither text of ours nor images, as patterns
-_RESULT_FILES = ('toolchain', 'out-cmd', 'out-env', 'uboot.env', 'lines',
+_RESULT_FILES = ('toolchain', 'out-cmd', 'out-env', 'uboot.env', 'lines', TRIES,
                  *(name for _, name in CONFIG_FILES),
                  *(f'{stem}.{end}' for stem in ('u-boot', *(f'{p}-u-boot-{p}' for p in PHASES))
                    for end in ('sizes', 'objdump')))

@@ -39,7 +39,7 @@ from buildman.build.jobserver import JobServer
 from buildman.build.make import MakeRunner
 from buildman.build.output import Tidier, bounded, by_path, lacks_blobs_only, machine_failure
 from buildman.build.shared_dtc import DtcStore, SharedDtc
-from buildman.core.outcome import Outcome
+from buildman.core.outcome import TRIES, Outcome, write_tries
 from buildman.core.plan import BoardJob, Commit, Settings
 from buildman.process.clock import Clock, outdate
 from buildman.process.registry import OutOfTime, ProcessGroups
@@ -142,6 +142,8 @@ class MakeJob:
         self._complaints = 0
         self._found: Mapping[str, artifacts.Stamp] = {}
         self._cut_short = False
+        # A failure that was none with one job
+        self._chance: List[Tuple[int, str]] = []
         self._last: Optional[Outcome] = None
         self._notes: Optional[unaffected.Notes] = None
 
@@ -258,7 +260,28 @@ class MakeJob:
         if spoiled or went_back:
             outcome.drop_images()
             outcome = dataclasses.replace(self._build(upto), reconfigured=outcome.reconfigured)
+        outcome = self._retry(outcome)
         outcome.seconds = time.monotonic() - started
+        return outcome
+
+    def _retry(self, outcome: Outcome) -> Outcome:
+        """Return what comes out of a failed build when it is tried again (--retry)
+
+        Each try begins anew, with an empty folder. What the machine is to blame for is
+        tried again elsewhere.
+        """
+        failed = list(self._chance)
+        for _ in range(self._settings.retry):
+            if not outcome.return_code or outcome.infra:
+                break
+            failed.append((outcome.return_code, outcome.stderr))
+            outcome.drop_images()
+            self._forget()
+            outcome = dataclasses.replace(self._build(outcome.commit_upto),
+                                          reconfigured=outcome.reconfigured)
+            failed += self._chance
+        if failed and self._settings.retry:
+            outcome.files[TRIES] = write_tries(failed)
         return outcome
 
     def _build(self, upto: int) -> Outcome:
@@ -279,6 +302,7 @@ class MakeJob:
         self._folder.remove_diagnosed()
         self._make.dtc = self._find_dtc(upto)
         had_objects = not first or self._folder.used
+        self._chance = []
         self._found, self._cut_short = artifacts.stamps(self._folder.path), False
         self._make.start_build()
         try:
@@ -391,7 +415,8 @@ class MakeJob:
     def _carry(self, last: Outcome, upto: int) -> Outcome:
         """Return the last result for a commit that cannot have changed it"""
         outcome = dataclasses.replace(
-            last, commit_upto=upto, files=dict(last.files), images={}, seconds=0.0,
+            last, commit_upto=upto, files={name: data for name, data in last.files.items()
+                                           if name != TRIES}, images={}, seconds=0.0,
             scan_seconds=0.0, reconfigured=False, skipped=True)
         self._stage(outcome)
         return outcome
@@ -452,7 +477,9 @@ class MakeJob:
             # Which images the other jobs got done is chance as well
             folder.remove_images(False)
             folder.remove_diagnosed()
-            got = self._attempt(False, True)
+            first, got = got, self._attempt(False, True)
+            if got[0] == 0:
+                self._chance = [(first[0], self._tidier.complaints(first[2]))]
         if 0 < got[0] < 126 and not self._make.starved:
             self._finish()
         return configure, got

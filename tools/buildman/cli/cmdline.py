@@ -15,7 +15,8 @@ from buildman.core.errors import UsageError
 # ambiguous that scripts use with upstream.
 _ONLY_OURS = frozenset((
     '--annotate', '--budget', '--budget-update', '--codequality', '--known', '--new-only',
-    '--clean-workers', '--completion', '--demo', '--json', '--junit', '--man', '--show-errors',
+    '--clean-workers', '--completion', '--demo', '--json', '--junit', '--man', '--retry',
+    '--show-errors',
     '--show-unknown', '--timeout', '--version'))
 
 
@@ -182,6 +183,9 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--timeout', type=_count, default=0, metavar='SECONDS',
                        help='end the build of a board at a commit that takes longer; it has '
                             'failed then (0: no limit, the default)')
+    group.add_argument('--retry', type=_count, default=0, metavar='N',
+                       help='build what fails up to N times more, from nothing; what is good '
+                            'then is told')
     group.add_argument('-Q', '--quick', action='store_true',
                        help='rough build: believe the first failure, try nothing again')
     group.add_argument('--config-only', action='store_true',

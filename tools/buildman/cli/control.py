@@ -112,6 +112,7 @@ def make_settings(args: argparse.Namespace) -> Settings:
         fragments=tuple(split_names([args.fragments] if args.fragments else [])),
         jobs=args.jobs or 0,
         timeout=args.timeout,
+        retry=args.retry,
         variables=tuple(name for name, _ in bsettings.get_items('worker-env')),
         lines=args.lines)
 

@@ -8,11 +8,15 @@ import enum
 import os
 import re
 import shutil
-from typing import Dict, Optional
+from typing import Dict, List, Optional, Sequence, Tuple
 
 # All of the `err` of a board that nobody has a compiler for. make has a line of its
 # own in what it says of a failure, so nothing that was built has this text alone.
 _NO_COMPILER = re.compile(r'Tool chain error for [^\s:]+: [^\n]+\n?')
+
+# File of a result with the tries that failed before it (--retry), and a heading in it
+TRIES = 'tries'
+_TRY = re.compile(r'^--- try \d+: exit status (\d+)\n', re.MULTILINE)
 
 # make's exit status for errors
 _MAKE_FAILED = 2
@@ -119,6 +123,18 @@ class Outcome:
         for folder in {os.path.dirname(path) for path in self.images.values()}:
             shutil.rmtree(folder, ignore_errors=True)
         self.images = {}
+
+
+def write_tries(failed: Sequence[Tuple[int, str]]) -> bytes:
+    """Return the content of TRIES: for each try its exit status and what it said."""
+    return ''.join(f'--- try {num}: exit status {code}\n{text.rstrip()}\n'
+                   for num, (code, text) in enumerate(failed, 1)).encode('utf-8', 'replace')
+
+
+def read_tries(text: str) -> List[Tuple[int, str]]:
+    """Return what write_tries() was given."""
+    words = _TRY.split(text)
+    return list(zip(map(int, words[1::2]), words[2::2]))
 
 
 def without_compiler(target: str, arch: str, commit_upto: int) -> Outcome:

@@ -131,6 +131,7 @@ class Settings:
     skip_unaffected: bool = True        # off with --no-skip-unaffected
     jobs: int = 0                       # -j of each make; 0: shared job server
     timeout: int = 0                    # --timeout, seconds for one build; 0: none
+    retry: int = 0                      # --retry: more tries for what fails
     variables: Tuple[str, ...] = ()     # names in [worker-env]: shown in out-env
     lines: bool = False                 # --lines: tell which lines were compiled
 

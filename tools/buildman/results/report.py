@@ -60,7 +60,9 @@ class `buildman.ARCH`. A board that failed is a failure with its stderr, of type
 'build' or, if it lacks binaries only, 'missing-blobs', or 'no-toolchain'. One
 that the run which wrote this (-z) could not build is an error of type
 'not-built'; another one without a result is skipped. Warnings are in system-err.
-What does not count (--new-only, --known) is skipped, with the reason.
+What does not count (--new-only, --known) is skipped, with the reason. Tries that failed
+before (--retry) are in a flakyFailure each if the board was good then, else in a
+rerunFailure, as Maven's Surefire has it; a property `tries` tells how many there were.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Sequence, Tex
 from xml.sax.saxutils import escape, quoteattr
 
 from buildman.core.errors import SetupError
-from buildman.core.outcome import is_no_compiler
+from buildman.core.outcome import is_no_compiler, read_tries
 from buildman.core.plan import Board
 from buildman.results.compare import Changes, Messages, about_blobs, is_blob
 from buildman.results.reader import ERROR, STATUS_NAMES, UNKNOWN, WARNING, Problem
@@ -291,7 +293,15 @@ class JunitReport(Report):
         text = _xml(summary.facts.stderr.get(num, ''))
         seconds = summary.seconds.get(brd.target)
         time = '' if seconds is None else f' time="{seconds:.3f}"'
+        tries = read_tries(summary.facts.tries.get(num, ''))
         head = f'<testcase classname={_attr("buildman." + brd.arch)} name={_attr(brd.target)}{time}'
+        tail = '</testcase>\n'
+        if tries:
+            head += f'><properties><property name="tries" value="{len(tries) + 1}"/></properties'
+            kind = 'rerunFailure' if status == ERROR else 'flakyFailure'
+            tail = ''.join(
+                f'<{kind} type="build" message="exit status {code}"><stackTrace>{_xml(said)}'
+                f'</stackTrace></{kind}>' for code, said in tries) + tail
         if num in summary.failures:
             why = summary.failures[num]
             return (f'{head}><error type="not-built" message={_attr("not built: " + why)}/>'
@@ -300,7 +310,7 @@ class JunitReport(Report):
             return f'{head}><skipped message="not built"/></testcase>\n'
         if num in summary.tolerated:
             return (f'{head}><skipped message={_attr(summary.tolerated[num])}/>'
-                    f'<system-err>{text}</system-err></testcase>\n')
+                    f'<system-err>{text}</system-err>{tail}')
         if status == ERROR:
             lines, blobs = summary.messages[num][0], _blob_lines(summary.messages[num])
             errors = [line for line in lines if line not in blobs] or lines
@@ -310,10 +320,10 @@ class JunitReport(Report):
                     'no-toolchain' if is_no_compiler(summary.facts.stderr.get(num, '')) else
                     'build')
             return (f'{head}><failure type="{kind}" message={_attr(first)}>{text}</failure>'
-                    '</testcase>\n')
+                    f'{tail}')
         if status == WARNING:
-            return f'{head}><system-err>{text}</system-err></testcase>\n'
-        return f'{head}/>\n'
+            return f'{head}><system-err>{text}</system-err>{tail}'
+        return f'{head}>{tail}' if tries else f'{head}/>\n'
 
 
 def _xml(text: str) -> str:

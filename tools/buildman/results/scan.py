@@ -22,6 +22,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from buildman.build.output import as_ours
 from buildman.core.errors import GitError
+from buildman.core.outcome import TRIES
 from buildman.process.fork import Child
 from buildman.results import reader
 from buildman.results.compare import (
@@ -91,6 +92,7 @@ class Wanted:
         lines: changes of which lines are compiled
         lines_code: … with their text
         host: who built it
+        tries: what failed before it was tried again
         no_dtb, no_migration: see err_lines()
     """
 
@@ -106,6 +108,7 @@ class Wanted:
     lines: bool = False
     lines_code: bool = False
     host: bool = False
+    tries: bool = False
     no_dtb: bool = False
     no_migration: bool = False
 
@@ -186,6 +189,10 @@ class SliceReader:
                 raw = commit.read(f'{target}/host')
                 if raw:
                     facts.host[num] = reader.parse_host(raw)
+            if self._wanted.tries:
+                raw = commit.read(f'{target}/{TRIES}')
+                if raw:
+                    facts.tries[num] = reader.decode(raw)[0]
         facts.statuses = bytes(statuses)
         if lines:
             self._compare_lines(commit, lines, facts)

@@ -185,7 +185,7 @@ class SummaryRequest:
             config=config, config_as_is=self.preserve_config_y,
             env=self.show_environment,
             lines=self.show_lines, lines_code=self.lines_code,
-            host=report,
+            host=report, tries=report,
             no_dtb=self.filter_dtb_warnings, no_migration=self.filter_migration_warnings)
 
 

@@ -49,6 +49,7 @@ class BoardFacts:
         functions: image to its symbols, see diff_functions()
         config, env: see diff_config() and diff_env()
         host: machine that built it, when asked for and known
+        tries: what failed before it was tried again, when asked for
         lines: sources of which other lines are compiled, when asked for
     """
 
@@ -65,6 +66,7 @@ class BoardFacts:
     config: Dict[int, ConfigChanges] = dataclasses.field(default_factory=dict)
     env: Dict[int, Changes] = dataclasses.field(default_factory=dict)
     host: Dict[int, str] = dataclasses.field(default_factory=dict)
+    tries: Dict[int, str] = dataclasses.field(default_factory=dict)
     lines: Dict[int, List[FileLines]] = dataclasses.field(default_factory=dict)
 
     def add(self, other: 'BoardFacts') -> None:
@@ -73,7 +75,7 @@ class BoardFacts:
         self.blob_only += other.blob_only
         self.sized += other.sized
         for field in ('messages', 'theirs', 'stderr', 'sizes', 'files', 'size_deltas', 'functions',
-                      'config', 'env', 'host', 'lines'):
+                      'config', 'env', 'host', 'tries', 'lines'):
             getattr(self, field).update(getattr(other, field))
 
 

@@ -42,7 +42,7 @@ from buildman.core.events import (
     WorkerGone,
     WorkerReady,
 )
-from buildman.core.outcome import Outcome, without_compiler
+from buildman.core.outcome import TRIES, Outcome, without_compiler
 from buildman.core.plan import BoardJob, Plan
 from buildman.results.made_with import Earlier
 from buildman.schedule.ledger import Task
@@ -482,6 +482,12 @@ class Builder:
         counts.skipped += outcome.skipped
         counts.reconfigured += outcome.reconfigured
         counts.scanned += 'lines' in outcome.files
+        if TRIES in outcome.files and not outcome.return_code:
+            counts.flaky += 1
+            commits = self.plan.commits
+            self._status.say(f'{outcome.target} failed and was good when it was tried again'
+                             + (f', at {commits[outcome.commit_upto].hash[:12]}' if commits else '')
+                             )
         counts.scan_seconds += outcome.scan_seconds
         for rival in self.ledger.rivals(event.worker, outcome.target):
             self._workers[rival].cancel(outcome.target)

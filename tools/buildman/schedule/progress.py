@@ -35,6 +35,7 @@ class Counts:
         previous: of these, how many were there before this run
         skipped: of the new ones, how many were carried forward unbuilt
         reconfigured: of the new ones, how many were configured again
+        flaky: of the new ones, how many were good when they were tried again
         refused: of the new ones, how many took no time, as nobody has a compiler
         scanned: of the new ones, of how many it was found out which lines were
             compiled (--lines)
@@ -48,6 +49,7 @@ class Counts:
     previous: int = 0
     skipped: int = 0
     reconfigured: int = 0
+    flaky: int = 0
     refused: int = 0
     scanned: int = 0
     scan_seconds: float = 0.0
@@ -233,6 +235,8 @@ class Status:
             parts.append(f'{counts.skipped} skipped as unaffected')
         if counts.reconfigured:
             parts.append(f'{counts.reconfigured} reconfig')
+        if counts.flaky:
+            parts.append(f'{counts.flaky} flaky')
         text = f'Completed: {counts.done} total built'
         if parts:
             text += f" ({', '.join(parts)})"
