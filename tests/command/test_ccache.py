@@ -18,7 +18,7 @@ from dist_support import LOGS, DistCase, read
 from buildman.build import ccache
 from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
 from buildman.results.tree import ResultTree
-from buildman.schedule.loop import Builder
+from buildman.schedule.loop import Loop
 from buildman.schedule.progress import Status
 from buildman.wire import messages
 
@@ -164,10 +164,10 @@ class TestParts(unittest.TestCase):
             settings = Settings(ccache=wanted, force_build=True)
             with tempfile.TemporaryDirectory() as top, open(os.devnull, 'w',
                                                             encoding='utf-8') as null:
-                builder = Builder(Plan(jobs, None, settings), ResultTree(top, None), Status(null),
+                loop = Loop(Plan(jobs, None, settings), ResultTree(top, None), Status(null),
                                   queue.Queue())
-            builder.ledger.add_worker('w', 1, ahead=9)
-            got = [builder.scheduler.next_for('w') for _ in jobs]
+            loop.ledger.add_worker('w', 1, ahead=9)
+            got = [loop.scheduler.next_for('w') for _ in jobs]
             self.assertEqual(''.join(handout.target for handout in got if handout), order)
 
     def test_message(self) -> None:

@@ -37,7 +37,7 @@ from buildman.wire import messages
 from u_boot_pylib import command
 
 if TYPE_CHECKING:
-    from buildman.remote.hosts import WORK_DIRS, clean_workers, kill_workers
+    from buildman.remote.fleet import WORK_DIRS, clean_workers, kill_workers
     from buildman.remote.pool import WorkerPool
 
     # What callers find here: `subprocess`, since they put a stand-in for its Popen
@@ -374,8 +374,8 @@ def split_boards(board_selected: Optional[Mapping[str, Any]],
 
 
 # What is built on this module and still found in it
-_ELSEWHERE = {'WorkerPool': 'remote.pool', 'kill_workers': 'remote.hosts',
-              'clean_workers': 'remote.hosts', 'WORK_DIRS': 'remote.hosts'}
+_ELSEWHERE = {'WorkerPool': 'remote.pool', **dict.fromkeys(
+    ('WORK_DIRS', 'clean_workers', 'kill_workers'), 'remote.fleet')}
 
 
 def __getattr__(name: str) -> Any:

@@ -192,8 +192,8 @@ def _run(argv: Sequence[str], args: argparse.Namespace) -> int:
         from buildman import worker
         return worker.main(args.terms)
     if args.demo is not None:
-        from buildman.demo import demo
-        return demo.run(args.demo, sys.stdout)
+        from buildman.demo import sample
+        return sample.run_demo(args.demo, sys.stdout)
     return control.run(args)
 
 

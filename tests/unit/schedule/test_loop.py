@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0+
-"""The builder loop with workers that are made up: what depends on who says what when.
+"""The loop with workers that are made up: what depends on who says what when.
 
 All that a made-up worker has to say it says at once, in the thread of the loop: nothing
 waits, time goes on when the loop waits for it, and a loop that would wait for ever fails.
@@ -33,8 +33,8 @@ from buildman.core.outcome import Failure, FailureKind, Outcome, without_compile
 from buildman.core.plan import Board, BoardJob, Commit, Plan, Settings, Toolchain
 from buildman.results.made_with import Earlier
 from buildman.results.tree import ResultTree
-from buildman.schedule import loop
-from buildman.schedule.loop import Builder, Report, exit_status
+from buildman.schedule import loop as loop_module
+from buildman.schedule.loop import Loop, Report, exit_status
 from buildman.schedule.progress import Status
 
 KILLED = Failure(FailureKind.KILLED, 'killed by a signal')
@@ -160,8 +160,8 @@ class Case(unittest.TestCase):
         self.out = io.StringIO()
         self.heard: List[Tuple[Event, str]] = []
 
-    def builder(self, boards: str = 'a', commits: int = 1, settings: Optional[Settings] = None,
-                **kwargs: Any) -> Builder:
+    def loop(self, boards: str = 'a', commits: int = 1, settings: Optional[Settings] = None,
+                **kwargs: Any) -> Loop:
         """Return a loop; a board of upper case is for another architecture"""
         jobs = tuple(BoardJob(Board(name, 'riscv' if name.isupper() else 'arm', soc='soc'),
                               tuple(range(commits)), Toolchain('arm', '/bin/cc', '/bin', ''))
@@ -169,23 +169,23 @@ class Case(unittest.TestCase):
         self.status = Status(self.out)
         plan = Plan(jobs, COMMITS[:commits], settings or Settings(), tuple(range(commits)))
         events = Events()
-        patch = mock.patch.object(loop, 'time', events)
+        patch = mock.patch.object(loop_module, 'time', events)
         patch.start()
         self.addCleanup(patch.stop)
-        made = Builder(plan, self.tree, self.status, events,
+        made = Loop(plan, self.tree, self.status, events,
                        earlier=Earlier(plan, self.tree), **kwargs)
         made.add_listener(lambda event, fate: self.heard.append((event, fate)))
         return made
 
-    def run_on(self, builder: Builder, *workers: Made) -> Report:
+    def run_on(self, loop: Loop, *workers: Made) -> Report:
         """Build"""
         for worker in workers:
-            worker.events = builder.events
-        return builder.run(workers)
+            worker.events = loop.events
+        return loop.run(workers)
 
     def build(self, boards: str, *workers: Made, **kwargs: Any) -> Report:
         """Build boards with workers"""
-        return self.run_on(self.builder(boards, **kwargs), *workers)
+        return self.run_on(self.loop(boards, **kwargs), *workers)
 
     def read(self, target: str, name: str, upto: int = 0) -> Optional[str]:
         """Return a file of a result, None when it is not there"""
@@ -215,12 +215,12 @@ class OrdinaryTest(Case):
                                  files={'lines': b''}), worker.done(job)]
 
         worker = Made('w', build)
-        builder = self.builder('ab', 3)
+        loop = self.loop('ab', 3)
         seen: List[float] = []
-        result = builder.ledger.result
-        with mock.patch.object(builder.ledger, 'result', side_effect=lambda *args: (
+        result = loop.ledger.result
+        with mock.patch.object(loop.ledger, 'result', side_effect=lambda *args: (
                 seen.append(args[3]), result(*args))[1]):
-            report = self.run_on(builder, worker)
+            report = self.run_on(loop, worker)
         self.assertEqual(Report(built=6), report)
         self.assertEqual([('a', (0, 1, 2)), ('b', (0, 1, 2))], worker.asked('submit'))
         self.assertEqual([('start',), ('finish',)], [worker.calls[0], worker.calls[-1]])
@@ -230,7 +230,7 @@ class OrdinaryTest(Case):
             self.assertEqual(['0', '2', '0'], [self.read(target, 'done', i) for i in range(3)])
             self.assertEqual('out', self.read(target, 'log'))
             self.assertIsNone(self.read(target, 'host'))
-        counts = builder.counts
+        counts = loop.counts
         self.assertEqual((2, 2, 2, 0), (counts.ok, counts.warned, counts.failed, counts.previous))
         self.assertEqual((2, 2, 2, 6.0), (counts.skipped, counts.reconfigured, counts.scanned,
                                           counts.scan_seconds))
@@ -279,16 +279,16 @@ class OrdinaryTest(Case):
                 (Settings(), 'c', 2), (Settings(force_build_failures=True), 'bc', 1),
                 (Settings(force_build=True), 'abc', 0)):
             worker = Made('w')
-            builder = self.builder('abc', settings=settings)
-            self.assertEqual(len(boards), builder.pending())
-            self.assertFalse(builder.nothing_to_do)
-            self.run_on(builder, worker)
-            self.assertEqual((list(boards), previous), (worker.boards, builder.counts.previous))
-            self.assertEqual((3, {}), (builder.counts.done, builder.report.lacking))
+            loop = self.loop('abc', settings=settings)
+            self.assertEqual(len(boards), loop.pending())
+            self.assertFalse(loop.nothing_to_do)
+            self.run_on(loop, worker)
+            self.assertEqual((list(boards), previous), (worker.boards, loop.counts.previous))
+            self.assertEqual((3, {}), (loop.counts.done, loop.report.lacking))
             self.tree.forget(0, 'c')
             self.tree.write(Outcome('b', 0, 2))
         self.tree.write(Outcome('c', 0, 0))
-        self.assertTrue(self.builder('abc').nothing_to_do)
+        self.assertTrue(self.loop('abc').nothing_to_do)
 
     def test_commits_left(self) -> None:
         """Of a board that was built in part, the rest is built"""
@@ -300,24 +300,24 @@ class OrdinaryTest(Case):
     def test_ticker(self) -> None:
         """What is to be told now and then is told although nothing happens"""
         worker = Made('w', idle)
-        builder = self.builder()
-        job = builder.plan.jobs[0]
+        loop = self.loop()
+        job = loop.plan.jobs[0]
         ticks: List[float] = []
 
         def tick() -> None:
-            ticks.append(loop.time.monotonic())
+            ticks.append(loop_module.time.monotonic())
             if len(ticks) == 3:
                 worker.say(good(worker, job))
 
-        builder.set_ticker(tick, 60.0)
-        self.assertEqual(1, self.run_on(builder, worker).built)
+        loop.set_ticker(tick, 60.0)
+        self.assertEqual(1, self.run_on(loop, worker).built)
         self.assertEqual([1060.0, 1120.0, 1180.0], ticks)
 
     def test_groups(self) -> None:
         """With ccache, boards of one SoC belong together"""
         for use, group in ((True, 'soc'), (False, '')):
-            builder = self.builder(settings=Settings(ccache=use))
-            self.assertEqual(group, builder.ledger.boards['a'].task.group)
+            loop = self.loop(settings=Settings(ccache=use))
+            self.assertEqual(group, loop.ledger.boards['a'].task.group)
 
     def test_said(self) -> None:
         """What machines say is shown, with their names"""
@@ -337,7 +337,7 @@ class OrdinaryTest(Case):
         worker = Made('w')
         self.build('abc', worker, commits=2, weigh=weigh)
         self.assertEqual(([{'a': 2, 'b': 1, 'c': 2}], 'c'), (asked, worker.boards[0]))
-        self.builder('abc', commits=2, weigh=weigh)
+        self.loop('abc', commits=2, weigh=weigh)
         self.assertEqual(1, len(asked))
 
     def test_exit_status(self) -> None:
@@ -358,11 +358,11 @@ class MachineTest(Case):
     def test_again_elsewhere(self) -> None:
         """A failure of the machine is no result; another machine gets the board"""
         first, second = Made('one', bad), Made('two', late=True)
-        builder = self.builder('ab')
+        loop = self.loop('ab')
         seen: List[Optional[str]] = []
-        builder.add_listener(lambda event, fate: seen.append(
+        loop.add_listener(lambda event, fate: seen.append(
             self.read('a', 'done')) if fate == 'infra' else None)
-        report = self.run_on(builder, first, second)
+        report = self.run_on(loop, first, second)
         self.assertEqual((2, {}), (report.built, report.missing))
         self.assertEqual((1, 1), (first.boards.count('a'), second.boards.count('a')))
         self.assertEqual({None}, set(seen))
@@ -397,21 +397,21 @@ class MachineTest(Case):
     def test_three_in_a_row(self) -> None:
         """A machine that fails three boards is given no more; what it has, others get"""
         fine, broken = Made('fine', idle), Made('bad', bad, 2)
-        builder = self.builder('abcdefghi')
-        jobs = {job.board.target: job for job in builder.plan.jobs}
+        loop = self.loop('abcdefghi')
+        jobs = {job.board.target: job for job in loop.plan.jobs}
 
         def go_on(event: Event, _fate: str) -> None:
             if isinstance(event, Said) and 'put aside' in event.text:
                 fine.act = good
                 fine.say([event for target in 'ab' for event in good(fine, jobs[target])])
 
-        builder.add_listener(go_on)
-        report = self.run_on(builder, fine, broken)
+        loop.add_listener(go_on)
+        report = self.run_on(loop, fine, broken)
         self.assertEqual((9, {}), (report.built, report.missing))
         self.assertIn('[bad] put aside, as 3 boards in a row failed there: ' + KILLED.text,
                       report.notes)
         self.assertEqual((list('cdefg'), list('efg')), (broken.boards, broken.asked('cancel')))
-        self.assertIn('put aside', '\n'.join(builder.aftermath.lines()))
+        self.assertIn('put aside', '\n'.join(loop.aftermath.lines()))
 
     def test_not_in_a_row(self) -> None:
         """One good result says that the machine is not the reason; the last one is kept on"""
@@ -437,15 +437,15 @@ class MachineTest(Case):
                 worker.built('a', 1), worker.done(job)]
 
         first, second = Made('one', dies), Made('two', late=True)
-        builder = self.builder('ab', commits=2)
-        report = self.run_on(builder, first, second)
+        loop = self.loop('ab', commits=2)
+        report = self.run_on(loop, first, second)
         self.assertEqual(({'one': 'no sign of life'}, {}, 4),
                          (report.lost, report.missing, report.built))
         self.assertEqual([('a', (1,)), ('b', (0, 1))], sorted(second.asked('submit')))
         self.assertIn('[one] lost: no sign of life; given away again: a, b', report.notes)
         self.assertNotIn(('finish',), first.calls)
         self.assertNotIn(('one', 'a', 1), self.fates())
-        self.assertIn('one was lost: no sign of life', '\n'.join(builder.aftermath.lines()))
+        self.assertIn('one was lost: no sign of life', '\n'.join(loop.aftermath.lines()))
 
     def test_cannot_go_on(self) -> None:
         """A board that a machine cannot go on with is told of, and goes to another one"""
@@ -473,26 +473,26 @@ class MachineTest(Case):
         """
         first, second = Made('one', idle), Made('two')
         first.ahead = second.ahead = 0
-        builder = self.builder('ab', for_caller=True)
+        loop = self.loop('ab', for_caller=True)
 
         def say(event: Event, _fate: str) -> None:
             if isinstance(event, BoardDone) and event.target == 'b':
                 self.assertEqual(['b'], second.boards)
-                first.say([first.done(builder.plan.jobs[0], 'full')])
+                first.say([first.done(loop.plan.jobs[0], 'full')])
 
-        builder.add_listener(say)
-        report = self.run_on(builder, first, second)
+        loop.add_listener(say)
+        report = self.run_on(loop, first, second)
         self.assertEqual((['a'], ['b', 'a'], 2), (first.boards, second.boards, report.built))
 
     def test_waits_for_who_comes(self) -> None:
         """Boards wait for a machine that is on its way, and are given up when it stays away"""
         first, coming = Made('one', archs=['arm']), Made('two', late=True)
-        builder = self.builder('aB')
+        loop = self.loop('aB')
         # How many may turn out to be faster
         unknown: List[Tuple[bool, int]] = []
-        builder.add_listener(lambda event, fate: unknown.append(
-            (isinstance(event, WorkerComing), builder.scheduler.unknown)))
-        report = self.run_on(builder, first, coming)
+        loop.add_listener(lambda event, fate: unknown.append(
+            (isinstance(event, WorkerComing), loop.scheduler.unknown)))
+        report = self.run_on(loop, first, coming)
         self.assertEqual([(False, 1), (True, 0), (False, 0)], list(dict.fromkeys(unknown)))
         self.assertEqual((2, ['a'], ['B']), (report.built, first.boards, coming.boards))
         away = Made('two', late=True)
@@ -610,14 +610,14 @@ class TwiceTest(Case):
 class EndTest(Case):
     """Everything is stopped"""
 
-    def stopped(self, error: BaseException, *workers: Made, builder: Optional[Builder] = None
+    def stopped(self, error: BaseException, *workers: Made, loop: Optional[Loop] = None
                 ) -> None:
         """Build; that has to end with an error, and with all workers being stopped"""
-        builder = builder or self.builder('ab')
+        loop = loop or self.loop('ab')
         ends: List[bool] = []
-        builder.set_before_end(ends.append)
+        loop.set_before_end(ends.append)
         with self.assertRaises(type(error)) as caught:
-            self.run_on(builder, *workers)
+            self.run_on(loop, *workers)
         self.assertIs(error, caught.exception)
         self.assertEqual([True], ends)
         for worker in workers:
@@ -634,7 +634,7 @@ class EndTest(Case):
             return good(worker, job)
 
         self.stopped(error, Made('one', interrupted, archs=['arm']), Made('two', archs=['mips']),
-                     builder=self.builder('abcd'))
+                     loop=self.loop('abcd'))
         self.assertEqual(('0', None), (self.read('a', 'done'), self.read('d', 'done')))
 
     def test_crash(self) -> None:
@@ -645,16 +645,16 @@ class EndTest(Case):
     def test_disk_full(self) -> None:
         """A result that cannot be written ends the run"""
         error = SetupError('full')
-        builder = self.builder('a')
+        loop = self.loop('a')
         with mock.patch.object(self.tree, 'write', side_effect=error):
-            self.stopped(error, Made('w'), builder=builder)
+            self.stopped(error, Made('w'), loop=loop)
 
     def test_in_peace(self) -> None:
         """At the end workers finish, and what is to happen before is told that there is no hurry"""
         ends: List[Any] = []
-        builder, worker = self.builder(), Made('w')
-        builder.set_before_end(lambda haste: ends.append((haste, ('finish',) in worker.calls)))
-        self.run_on(builder, worker)
+        loop, worker = self.loop(), Made('w')
+        loop.set_before_end(lambda haste: ends.append((haste, ('finish',) in worker.calls)))
+        self.run_on(loop, worker)
         self.assertEqual([(False, False)], ends)
         self.assertEqual((1, 0), (worker.calls.count(('finish',)), worker.calls.count(('stop',))))
 
@@ -710,22 +710,22 @@ class UnbuiltTest(Case):
         """That nobody has a compiler is a result at once, told once, and no news the next time"""
         for refused, previous in ((1, 0), (0, 1)):
             self.heard.clear()
-            builder = self.builder('aB', unbuildable=['B'])
-            builder.tell_unbuildable()
-            builder.tell_unbuildable()
-            counts = builder.counts
+            loop = self.loop('aB', unbuildable=['B'])
+            loop.tell_unbuildable()
+            loop.tell_unbuildable()
+            counts = loop.counts
             self.assertEqual((1, refused, previous),
                              (counts.failed, counts.refused, counts.previous))
             self.assertEqual([Refused('', without_compiler('B', 'riscv', 0))] * refused,
                              [event for event, _ in self.heard])
-            self.assertEqual({'B': (0,)}, builder.report.lacking)
+            self.assertEqual({'B': (0,)}, loop.report.lacking)
         self.assertEqual('2', self.read('B', 'done'))
         # Tried again when there may be a compiler; without one, that is no news either
         worker = Made('w', archs=['arm'])
-        builder = self.builder('aB')
-        report = self.run_on(builder, worker)
-        self.assertEqual((1, 0, 1), (report.built, builder.counts.refused,
-                                     builder.counts.previous))
+        loop = self.loop('aB')
+        report = self.run_on(loop, worker)
+        self.assertEqual((1, 0, 1), (report.built, loop.counts.refused,
+                                     loop.counts.previous))
         self.assertEqual({'B': (0,)}, report.lacking)
         worker = Made('w')
         self.assertEqual(1, self.build('aB', worker).built)
@@ -735,18 +735,18 @@ class UnbuiltTest(Case):
         """One that got nothing, as others seemed faster, is asked again"""
         slow, fast = Made('slow', idle), Made('fast', idle, speed=1000.0)
         asked: List[float] = []
-        builder = self.builder('a', weigh=lambda boards: {'a': (9.0, 9.0)})
-        real = builder.scheduler.next_for
+        loop = self.loop('a', weigh=lambda boards: {'a': (9.0, 9.0)})
+        real = loop.scheduler.next_for
 
         def next_for(name: str) -> Any:
             if name == 'slow':
-                asked.append(loop.time.monotonic())
+                asked.append(loop_module.time.monotonic())
                 if len(asked) == 5:
-                    fast.say(good(fast, builder.plan.jobs[0]))
+                    fast.say(good(fast, loop.plan.jobs[0]))
             return real(name)
 
-        with mock.patch.object(builder.scheduler, 'next_for', side_effect=next_for):
-            report = self.run_on(builder, fast, slow)
+        with mock.patch.object(loop.scheduler, 'next_for', side_effect=next_for):
+            report = self.run_on(loop, fast, slow)
         self.assertEqual(1, report.built)
         # When it joins, then every two seconds
         self.assertEqual([1000.0, 1000.0, 1002.0, 1004.0, 1006.0], asked[:5])

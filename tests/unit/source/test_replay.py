@@ -19,7 +19,7 @@ from buildman.core.errors import GitError
 from buildman.source import git, replay, shared
 from buildman.source.checkout import ChangedFiles, Origin, SlotSource
 from buildman.source.replay import Steps
-from buildman.source.writes import Watches
+from buildman.source.shared import Watches
 
 # Names that sort in odd ways, and a folder that another one's name begins with
 NAMES = ('a', 'a.c', 'a-b', 'a/x', 'a/y.c', 'ab/c', 'a0', 'd/e/f/g', 'd/e/h', 'd/i', 'z',

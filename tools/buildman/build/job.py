@@ -33,7 +33,7 @@ import shutil
 import time
 from typing import Collection, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from buildman.build import artifacts, ccache, environment, footprint, unaffected
+from buildman.build import artifacts, ccache, dwarflines, environment, unaffected
 from buildman.build.folder import BuildFolder
 from buildman.build.jobserver import JobServer
 from buildman.build.make import MakeRunner
@@ -591,7 +591,7 @@ class MakeJob:
         """
         if self._settings.lines and not outcome.return_code:
             started = time.monotonic()
-            outcome.files['lines'] = footprint.scan(
+            outcome.files['lines'] = dwarflines.scan(
                 self._folder.path, self._dirs.source, artifacts.PHASES)
             outcome.scan_seconds = time.monotonic() - started
 

@@ -32,8 +32,7 @@ from buildman.source.checkout import ChangedFiles, SlotSource
 from buildman.source.localversion import VersionTexts
 from buildman.source.origin import Origin
 from buildman.source.replay import Steps
-from buildman.source.shared import Seed, remove_leftovers
-from buildman.source.writes import Watches
+from buildman.source.shared import Seed, Watches, remove_leftovers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from buildman.results.durations import Recorder
     from buildman.results.tree import ResultTree
     from buildman.schedule.local import LocalWorker, Worker
-    from buildman.schedule.loop import Builder, Report
+    from buildman.schedule.loop import Loop, Report
     from buildman.schedule.progress import Status
     from buildman.toolchains.find import Choice
 
@@ -391,13 +391,13 @@ def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
     Returns:
         exit status
     """
-    from buildman.remote.fleet import clean_workers, kill_workers, show_machines
+    from buildman.remote import fleet
     from buildman.toolchains import find
-    if args.kill_workers:
-        return kill_workers(args)
-    if args.clean_workers:
-        return clean_workers(args)
-    return show_machines(
+    if args.kill_workers or args.clean_workers:
+        names = [mach.name for mach in fleet.load_machines(args).machines]
+        done = fleet.kill_all(names) if args.kill_workers else not fleet.clean_workers(names)
+        return EXIT_OK if done else 1
+    return fleet.show_machines(
         args, find.local_toolchains(args.override_toolchain or '', None), out)
 
 
@@ -499,13 +499,13 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
     from buildman.build import outside
     from buildman.results import durations
     from buildman.results.made_with import Earlier
-    from buildman.schedule.loop import Builder
+    from buildman.schedule.loop import Loop
     signals.watch()
     events: 'queue.Queue[Event]' = queue.Queue()
     status.start(len(plan.jobs) * plan.commit_count)
     here: Optional[LocalWorker] = None
     earlier = Earlier(plan, tree)
-    builder = Builder(plan, tree, status, events, host=fleet.host if fleet else '',
+    loop = Loop(plan, tree, status, events, host=fleet.host if fleet else '',
                       weigh=functools.partial(weigh_boards, tree.base_dir,
                                               output_folder(args), plan),
                       unbuildable=unbuildable, earlier=earlier)
@@ -513,11 +513,11 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
     try:
         for line in [] if args.ide else earlier.lines():
             status.say(line)
-        builder.tell_unbuildable()
-        if not builder.nothing_to_do:
+        loop.tell_unbuildable()
+        if not loop.nothing_to_do:
             recorder = durations.Recorder(tree.base_dir, plan.commits,
                                           plan.settings.config_only or bool(plan.settings.target))
-            builder.add_listener(recorder)
+            loop.add_listener(recorder)
             local = {job.board.arch: job.toolchain for job in plan.jobs if job.toolchain.gcc}
             workers: List[Worker] = []
             commits.fetch_missing(folders.source, [commit.hash for commit in plan.commits]
@@ -526,17 +526,17 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
                     (plan.selected[0], plan.selected[-1])] if plan.commits else []
             inputs = outside.search(folders.source, ends, os.environ)
             if not fleet or fleet.use_local:
-                here = make_local_worker(args, folders, plan, tree, builder, events.put,
+                here = make_local_worker(args, folders, plan, tree, loop, events.put,
                                          sorted(local), inputs, fleet)
                 workers.append(here)
             if fleet:
                 workers += fleet.make_workers(plan, tree, folders.source, local, inputs, events.put)
                 for text in fleet.warnings:
                     status.say(text)
-                fleet.attach(builder, tree.base_dir)
-            builder.run(workers)
-            why = builder.report.lost.get('')
-            if why and len(workers) == 1 and not builder.report.built:
+                fleet.attach(loop, tree.base_dir)
+            loop.run(workers)
+            why = loop.report.lost.get('')
+            if why and len(workers) == 1 and not loop.report.built:
                 raise SetupError(why)
     finally:
         status.end_line()
@@ -550,12 +550,12 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
         if use:
             status.say(f'  {"local: " if fleet else ""}{use}')
         if fleet:
-            for line in [*fleet.transfer_lines(), *builder.aftermath.lines()]:
+            for line in [*fleet.transfer_lines(), *loop.aftermath.lines()]:
                 status.say(line)
         scanned = status.scanned()
         if scanned:
             status.say(scanned)
-    return builder.report
+    return loop.report
 
 
 def weigh_boards(base: str, around: str, plan: Plan,
@@ -572,15 +572,15 @@ def weigh_boards(base: str, around: str, plan: Plan,
         board to the cost of all its commits, and of the first of them
     """
     from buildman.results import durations
-    from buildman.schedule import weights
-    costs = weights.expect(durations.read_all(base, around, todo),
+    from buildman.schedule import forecast
+    costs = forecast.expect(durations.read_all(base, around, todo),
                            [job.board for job in plan.jobs])
     return {target: (costs[target].of(count), costs[target].first)
             for target, count in todo.items() if target in costs}
 
 
 def make_local_worker(args: argparse.Namespace, folders: Folders, plan: Plan, tree: ResultTree,
-                      builder: Builder, post: Callable[[Event], None],
+                      loop: Loop, post: Callable[[Event], None],
                       archs: Sequence[str], inputs: FrozenSet[str],
                       fleet: Optional[Fleet]) -> LocalWorker:
     """Return this machine as a worker"""
@@ -595,7 +595,7 @@ def make_local_worker(args: argparse.Namespace, folders: Folders, plan: Plan, tr
     spare = (args.threads is None and not args.jobs and not fleet and threads == cpus > 1)
     config = slots.EngineConfig(
         work_dir=work_area(tree.base_dir), source_dir=folders.source, commits=plan.commits,
-        settings=plan.settings, slots=min(threads + spare, builder.pending()),
+        settings=plan.settings, slots=min(threads + spare, loop.pending()),
         tokens=max(threads, cpus),
         env={**slots.clean_env(os.environ), **environment.make_definitions(os.environ),
              **(fleet.environment(inputs) if fleet else {})},

@@ -48,7 +48,7 @@ from buildman.remote.connection import MISSED_HEARTBEATS
 from buildman.remote.logs import BossLog, WorkerLog, short
 from buildman.remote.receiver import Receiver, one_line
 from buildman.results import tree
-from buildman.schedule.loop import Builder
+from buildman.schedule.loop import Loop
 from buildman.schedule.progress import Status
 from buildman.wire import messages
 
@@ -354,7 +354,7 @@ def build(workers: Sequence[Any], boards: Mapping[str, Any], commits: Optional[S
                       for target, board in boards.items()),
                 None, Settings(force_build=bool(builder.force_build)), uptos)
     status = _Told(builder)
-    loop = Builder(plan, CallerTree(builder, boards), status, queue.Queue(), host='local',
+    loop = Loop(plan, CallerTree(builder, boards), status, queue.Queue(), host='local',
                    for_caller=True)
     if loop.nothing_to_do:
         return

@@ -2,7 +2,7 @@
 """--dist: what a run needs so that other machines take part.
 
 A `Fleet` makes one `RemoteMachine` for each configured machine and gives them
-to the builder loop beside the local one. Nothing waits for all of them: each
+to the loop beside the local one. Nothing waits for all of them: each
 takes boards as soon as it is ready, and one that fails says why and is left
 out.
 """
@@ -25,13 +25,13 @@ from buildman.build import ccache, environment, outside
 from buildman.core import events
 from buildman.core.errors import EXIT_OK, BuildmanError, SetupError, UsageError
 from buildman.core.plan import Board, Plan, Toolchain
-from buildman.core.text import size
+from buildman.core.text import reason, size
 from buildman.process import commands
 from buildman.process.registry import STARTED
-from buildman.remote import hosts, logs, push, scripts, ssh
+from buildman.remote import logs, push, scripts, ssh
 from buildman.remote.session import RemoteMachine, Shipment
 from buildman.results.tree import ResultTree
-from buildman.schedule.loop import Builder
+from buildman.schedule.loop import Loop
 from buildman.wire import messages
 
 # Seconds for a machine to download toolchains
@@ -46,6 +46,12 @@ STALLED_HEARTBEATS = 12
 
 # Seconds that machines in the middle of their start-up get to notice an end
 ABANDON_TIME = 2.0
+
+# host name -> work folder, where the configuration names one
+WORK_DIRS: Dict[str, str] = {}
+
+# Seconds for removing a work folder, which may be large
+CLEAN_TIME = 600
 
 
 def machine_names(args: argparse.Namespace) -> Optional[List[str]]:
@@ -87,7 +93,7 @@ def load_machines(args: argparse.Namespace) -> machine.MachinePool:
         raise UsageError("no machines: add a section [machines] to the configuration, one "
                          "'name = user@host' a line")
     for mach in pool.machines:
-        boss.WORK_DIRS[mach.name] = mach.work_dir
+        WORK_DIRS[mach.name] = mach.work_dir
     return pool
 
 
@@ -112,7 +118,7 @@ class Fleet:
         self._machines: List[RemoteMachine] = []
         self._boss_log: Optional[logs.BossLog] = None
         self._job_log: Optional[logs.JobLog] = None
-        self._builder: Optional[Builder] = None
+        self._loop: Optional[Loop] = None
         self._total = 0
         self._boards_done: 'collections.Counter[str]' = collections.Counter()
         self._push: Optional[push.PushPlan] = None
@@ -138,7 +144,7 @@ class Fleet:
     def make_workers(self, plan: Plan, tree: ResultTree, source_dir: str,
                      local: Mapping[str, Toolchain], inputs: Collection[str],
                      post: Callable[[events.Event], None]) -> List[RemoteMachine]:
-        """Return the machines as workers for the builder.
+        """Return the machines as workers for the loop.
 
         Args:
             plan: what to build
@@ -190,17 +196,17 @@ class Fleet:
 
     # -- beside the loop ---------------------------------------------------
 
-    def attach(self, builder: Builder, base_dir: str) -> None:
+    def attach(self, loop: Loop, base_dir: str) -> None:
         """Take part in a run: logs, status lines, the end.
 
         Args:
-            builder: the loop
+            loop: asks and is told
             base_dir: folder for the logs
 
         Raises:
             SetupError: they cannot be written
         """
-        self._builder = builder
+        self._loop = loop
         try:
             self._boss_log = logs.BossLog(os.path.join(base_dir, '.buildman.log'))
             self._job_log = logs.JobLog(os.path.join(base_dir, 'joblog'))
@@ -208,18 +214,18 @@ class Fleet:
             raise SetupError(f"cannot write the logs in '{base_dir}': {exc.strerror}") from exc
         self._boss_log.say(f'start: {self._total} builds, machines: '
                            f"{', '.join(mach.name for mach in self._machines)}")
-        builder.add_listener(self._log_event)
-        builder.set_ticker(self.log_status, float(boss.STATUS_INTERVAL))
-        builder.set_before_end(self.wind_down)
+        loop.add_listener(self._log_event)
+        loop.set_ticker(self.log_status, float(boss.STATUS_INTERVAL))
+        loop.set_before_end(self.wind_down)
 
     def _log_event(self, event: events.Event, fate: str) -> None:
         """Log what happened; called by the loop"""
         log = self._boss_log
-        if log is None or self._job_log is None or self._builder is None:
+        if log is None or self._job_log is None or self._loop is None:
             return
         if isinstance(event, events.Built):
             self._job_log.add(event.outcome, fate, event.attempt
-                              or self._builder.ledger.attempt(event.worker,
+                              or self._loop.ledger.attempt(event.worker,
                                                                  event.outcome.target))
         elif isinstance(event, events.Refused):
             self._job_log.add(event.outcome, '')
@@ -237,10 +243,10 @@ class Fleet:
 
     def log_status(self) -> None:
         """Write a status line: boards done of those sent, and load, per machine."""
-        if self._boss_log and self._builder:
+        if self._boss_log and self._loop:
             parts = [f'{mach.name} {self._boards_done[mach.name]}/{mach.boards_sent} boards, '
                      f'{mach.results} results, load {mach.load:.1f}' for mach in self._machines]
-            counts = self._builder.counts
+            counts = self._loop.counts
             self._boss_log.say(f"status: {counts.done}/{counts.total} done; {'; '.join(parts)}")
 
     def wind_down(self, haste: bool) -> None:
@@ -275,8 +281,8 @@ class Fleet:
         """End the logs and remove what was made for the push."""
         self._await_freed()
         self.log_status()
-        if self._builder and self._boss_log:
-            for text in self._builder.aftermath.lines():
+        if self._loop and self._boss_log:
+            for text in self._loop.aftermath.lines():
                 self._boss_log.say(text)
         for log in (self._boss_log, self._job_log):
             if log:
@@ -354,17 +360,6 @@ def fetch_there(mach: machine.Machine, archs: Sequence[str]) -> None:
                        FETCH_TIME, doing='fetching toolchains')
 
 
-def kill_workers(args: argparse.Namespace) -> int:
-    """Stop left-over workers (--kill-workers)."""
-    names = [mach.name for mach in load_machines(args).machines]
-    return EXIT_OK if hosts.kill_all(names) else 1
-
-
-def clean_workers(args: argparse.Namespace) -> int:
-    """Remove the work folders (--clean-workers)."""
-    return boss.clean_workers([mach.name for mach in load_machines(args).machines])
-
-
 def describe_shares(args: argparse.Namespace, selected: Sequence[Board], slots: int,
                     local: Mapping[str, Toolchain]) -> List[str]:
     """Return the lines that say who would get what (-n --dist).
@@ -402,3 +397,80 @@ def describe_shares(args: argparse.Namespace, selected: Sequence[Board], slots: 
     if nobody:
         lines.append(f"Nobody can build: {' '.join(nobody)}")
     return lines
+
+
+def kill_workers(machines: Sequence[str]) -> int:
+    """Stop left-over workers and free their locks, on all hosts at once.
+
+    Prints one line a host, also for one that fails.
+
+    Args:
+        machines: host names
+
+    Returns:
+        0; who has to know whether it was done everywhere calls kill_all()
+    """
+    kill_all(machines)
+    return 0
+
+
+def kill_all(machines: Sequence[str]) -> bool:
+    """Do what kill_workers() does; return whether that was done on all hosts."""
+    def kill(hostname: str) -> Tuple[str, bool]:
+        text = boss._run_ssh(hostname, scripts.kill_script(_work_dir_of(hostname)),
+                             boss.COMMAND_TIME)
+        return _last_line(text), True
+
+    return _on_all(machines, kill)
+
+
+def clean_workers(machines: Sequence[str]) -> int:
+    """Remove the work folder on all hosts at once, where nobody uses it.
+
+    Prints one line a host.
+
+    Args:
+        machines: host names
+
+    Returns:
+        0 when that was done on all of them, else 1
+    """
+    def clean(hostname: str) -> Tuple[str, bool]:
+        text = boss._run_ssh(hostname, scripts.clean_script(_work_dir_of(hostname)), CLEAN_TIME)
+        answer = scripts.parse_init(text)
+        if answer.busy:
+            return f'in use by {answer.owner}' if answer.owner else 'in use', False
+        return _last_line(text), True
+
+    return 0 if _on_all(machines, clean) else 1
+
+
+def _last_line(text: str) -> str:
+    """Return the last line that a host printed"""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else 'done'
+
+
+def _work_dir_of(hostname: str) -> str:
+    """Return the work folder of a host"""
+    return WORK_DIRS.get(hostname, scripts.DEFAULT_WORK_DIR)
+
+
+def _on_all(machines: Sequence[str], act: Callable[[str], Tuple[str, bool]]) -> bool:
+    """Do something on all hosts in parallel, and print a line for each"""
+    answers: Dict[int, Tuple[str, bool]] = {}
+
+    def run(pos: int, hostname: str) -> None:
+        try:
+            answers[pos] = act(hostname)
+        except Exception as exc:
+            answers[pos] = reason(exc), False
+
+    threads = [threading.Thread(target=run, args=item, daemon=True)
+               for item in enumerate(machines)]
+    for thread in threads:
+        thread.start()
+    for pos, (thread, hostname) in enumerate(zip(threads, machines)):
+        thread.join()
+        print(f'{hostname}: {answers.get(pos, ("failed", False))[0]}', flush=True)
+    return all(answers.get(i, ('', False))[1] for i in range(len(machines)))

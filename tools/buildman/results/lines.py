@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0+
 """What a commit changed in the lines that are compiled (`-s --lines`).
 
-A board has a file `lines` (see `build.footprint`) at both commits. Where it has other
+A board has a file `lines` (see `build.dwarflines`) at both commits. Where it has other
 numbers for a source, both versions of that source are read from git and
 aligned, so that a line which only has another number now is not told. Where
 the numbers are the same, so are the lines: that a line reads otherwise is

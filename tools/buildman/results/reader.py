@@ -29,7 +29,7 @@ Formats:
     name of the machine that built the board.
 `lines`
     a line per source with the numbers of its lines that gave code, see
-    `build.footprint`.
+    `build.dwarflines`.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class Report:
     lacking: Dict[str, Tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
 
-class Builder:
+class Loop:
     """One run over a plan.
 
     Attributes:

@@ -22,8 +22,7 @@ from buildman.process.clock import newer_than_now
 from buildman.source import git
 from buildman.source.origin import ABBREV, Origin, make_standing
 from buildman.source.replay import Layout, Steps, folders_of, is_damaged
-from buildman.source.shared import SHARED_MARK
-from buildman.source.writes import Watch, Watches
+from buildman.source.shared import SHARED_MARK, Watch, Watches
 
 # Processes that write files when many have to be checked out; older gits do not know it
 CHECKOUT_WORKERS = 4

@@ -11,7 +11,7 @@ from typing import Dict, List, Tuple
 
 from buildman.core.plan import Board
 from buildman.results.durations import FULL, MORE, PART, Record
-from buildman.schedule import weights
+from buildman.schedule import forecast
 from buildman.schedule.policy import Scheduler, Task
 
 
@@ -22,7 +22,7 @@ def record(target: str, seconds: float, kind: str = FULL, machine: str = '',
 
 def firsts(records: List[Record], boards: List[Board]) -> Dict[str, float]:
     """Return what the first commit of each board is expected to cost."""
-    return {target: cost.first for target, cost in weights.expect(records, boards).items()}
+    return {target: cost.first for target, cost in forecast.expect(records, boards).items()}
 
 
 A, B, C = Board('a', 'arm'), Board('b', 'arm'), Board('c', 'mips')
@@ -33,18 +33,18 @@ class ExpectTest(unittest.TestCase):
 
     def test_nothing_known(self) -> None:
         """The first run of all: the order of the list"""
-        self.assertEqual(weights.expect([], [A, B]), {})
-        self.assertEqual(weights.expect([record('gone', 5)], [A]), {})
-        self.assertEqual(weights.expect([record('a', 5, PART)], [A]), {})
+        self.assertEqual(forecast.expect([], [A, B]), {})
+        self.assertEqual(forecast.expect([record('gone', 5)], [A]), {})
+        self.assertEqual(forecast.expect([record('a', 5, PART)], [A]), {})
 
     def test_known(self) -> None:
         """A commit that compiles little costs little"""
-        cost = weights.expect([record('a', 10), record('a', 1, MORE), record('a', 7, MORE),
+        cost = forecast.expect([record('a', 10), record('a', 1, MORE), record('a', 7, MORE),
                                record('a', 1, MORE)], [A])['a']
         self.assertEqual(10 + 9, cost.of(4))
-        cost = weights.expect([record('a', 10), record('a', 2, MORE), record('a', 4, MORE),
+        cost = forecast.expect([record('a', 10), record('a', 2, MORE), record('a', 4, MORE),
                                record('a', 3, MORE)], [A])['a']
-        self.assertEqual(cost, weights.Cost(10, 3))
+        self.assertEqual(cost, forecast.Cost(10, 3))
         self.assertEqual([cost.of(count) for count in (0, 1, 3)], [0, 10, 16])
 
     def test_extended(self) -> None:
@@ -57,10 +57,10 @@ class ExpectTest(unittest.TestCase):
 
     def test_only_one_kind(self) -> None:
         """A board of which one kind is known gets the other from its fellows"""
-        got = weights.expect([record('a', 10), record('a', 2, MORE), record('b', 20),
+        got = forecast.expect([record('a', 10), record('a', 2, MORE), record('b', 20),
                               record('c', 3, MORE)], [A, B, C])
-        self.assertEqual(got['b'], weights.Cost(20, 4))
-        self.assertEqual(got['c'], weights.Cost(15, 3))
+        self.assertEqual(got['b'], forecast.Cost(20, 4))
+        self.assertEqual(got['c'], forecast.Cost(15, 3))
 
     def test_newest(self) -> None:
         """A board that has grown is not judged by what it was"""
@@ -114,12 +114,12 @@ class ExpectTest(unittest.TestCase):
 
     def test_zero(self) -> None:
         """Builds that take no time at all, as in an instant sample, do no harm"""
-        got = weights.expect([record('a', 0), record('b', 0, machine='x', run=2),
+        got = forecast.expect([record('a', 0), record('b', 0, machine='x', run=2),
                               record('a', 0, MORE)], [A, B, C])
         self.assertEqual(got['c'].of(3), 0)
 
 
-def makespan(costs: Dict[str, weights.Cost], true: Dict[str, float],
+def makespan(costs: Dict[str, forecast.Cost], true: Dict[str, float],
              speeds: Dict[str, float], slots: int, commits: int) -> float:
     """Return how long a run takes in which each slot is given a board when it is free.
 
@@ -174,7 +174,7 @@ class TailTest(unittest.TestCase):
             records = [record(name, seconds / speeds[machine] * rng.uniform(0.9, 1.1),
                               machine=machine)
                        for name, seconds in true.items() for machine in [rng.choice('abc')]]
-            known = makespan(weights.expect(records, boards), true, speeds, 4, 3)
+            known = makespan(forecast.expect(records, boards), true, speeds, 4, 3)
             blind = makespan({}, true, speeds, 4, 3)
             bound = max(3 * sum(true.values()) / sum(speeds.values()) / 4,
                         3 * max(true.values()) / max(speeds.values()))
