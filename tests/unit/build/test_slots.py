@@ -14,7 +14,7 @@ from buildman.core import events
 from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
 from buildman.results.tree import ResultTree
 from buildman.schedule.local import LocalWorker
-from buildman.schedule.loop import Builder
+from buildman.schedule.loop import Loop
 from buildman.schedule.progress import Status
 
 
@@ -40,7 +40,7 @@ class TestEngine(unittest.TestCase):
         """A defect in a thread ends the run with that error: it used to wait for ever"""
         job = BoardJob(Board('b', 'sandbox'), (0,), Toolchain('sandbox', '/bin/cc', '/bin', ''))
         with open(os.devnull, 'w', encoding='utf-8') as null:
-            builder = Builder(Plan((job,), None, Settings()), ResultTree(self.dir, None),
+            builder = Loop(Plan((job,), None, Settings()), ResultTree(self.dir, None),
                               Status(null), self.events)
             with self.assertRaisesRegex(ZeroDivisionError, 'slot'):
                 builder.run([LocalWorker(Broken(self.config, self.events.put))])
