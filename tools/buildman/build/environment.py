@@ -22,7 +22,7 @@ SANDBOX = 'sandbox'
 
 # What a make around us has set up for its own children, and what would move
 # the build elsewhere or give it another compiler than the one that was chosen
-_DROPPED = frozenset((
+DROPPED = frozenset((
     'CROSS_COMPILE', 'GNUMAKEFLAGS', 'KBUILD_EXTMOD', 'KBUILD_OUTPUT', 'KBUILD_SRC',
     'KCONFIG_CONFIG', 'MAKEFILES', 'MAKEFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES', 'MAKE_RESTARTS',
     'MAKE_TERMERR', 'MAKE_TERMOUT', 'MFLAGS', 'O', 'SUBDIRS'))
@@ -56,6 +56,9 @@ ALL_BOARDS = '*'
 # Names of variables in [make-flags]
 _VARIABLE = re.compile(r'\$\{([-_a-zA-Z0-9]+)\}')
 
+# One of the pairs in `out-env`, which have nothing in between
+_PAIR = re.compile(r'([A-Za-z_]\w*)="(.*?)"(?=[A-Za-z_]\w*="|\Z)', re.DOTALL)
+
 _ADJUSTMENT = re.compile(r'(~?)(?:CONFIG_)?([A-Z0-9_]+)(=.*)?', re.DOTALL)
 
 
@@ -76,7 +79,7 @@ def make_environment(toolchain: Toolchain, settings: Settings, base_env: Mapping
         SetupError: ccache or dtc is asked for and not installed
     """
     env = {name: value for name, value in base_env.items()
-           if name not in _DROPPED and name not in _STALE
+           if name not in DROPPED and name not in _STALE
            and not name.startswith(('LANG', 'LC_'))}
     env.update(make_definitions(base_env))
     path = env.get('PATH', os.defpath)
@@ -118,7 +121,7 @@ def make_definitions(env: Mapping[str, str]) -> Dict[str, str]:
     for name in _MAKE_WORDS:
         words = [word for word in _MAKE_WORD.findall(env.get(name, ''))
                  for match in [_DEFINITION.fullmatch(word)]
-                 if match and match.group(1) not in _DROPPED]
+                 if match and match.group(1) not in DROPPED]
         if words:
             found[name] = ' '.join(words)
     return found
@@ -205,7 +208,7 @@ def portable_environment(env: Mapping[str, str], inputs: Collection[str]) -> Dic
         inputs: variables that the tree reads
     """
     return {**{name: value for name, value in env.items()
-               if (name in inputs or _BUILD_INPUTS.fullmatch(name)) and name not in _DROPPED},
+               if (name in inputs or _BUILD_INPUTS.fullmatch(name)) and name not in DROPPED},
             **make_definitions(env)}
 
 
@@ -331,6 +334,11 @@ def out_env_file(env: Mapping[str, str], inputs: Collection[str] = ()) -> bytes:
                        'utf-8', 'surrogateescape')
 
 
+def read_out_env(data: bytes) -> Dict[str, str]:
+    """Return the variables that a file `out-env` holds."""
+    return dict(_PAIR.findall(data.decode('utf-8', 'surrogateescape')))
+
+
 # -- configuration ---------------------------------------------------------
 
 def parse_adjustments(words: Sequence[str], reproducible: bool = False) -> Tuple[str, ...]:
@@ -361,7 +369,16 @@ def parse_adjustments(words: Sequence[str], reproducible: bool = False) -> Tuple
     return tuple(found.values())
 
 
-def _wanted_line(item: str) -> Tuple[str, str]:
+def adjustments(settings: Settings) -> Tuple[str, ...]:
+    """Return what is to be changed in the configuration."""
+    wanted = settings.adjust_cfg
+    if settings.reproducible_builds and not any('LOCALVERSION_AUTO' in item for item in wanted):
+        # The hash of the commit in an image is not reproducible by others
+        return (*wanted, '~LOCALVERSION_AUTO')
+    return wanted
+
+
+def wanted_line(item: str) -> Tuple[str, str]:
     """Return (option, line in .config) for one setting of -a."""
     match = _ADJUSTMENT.fullmatch(item)
     if not match:
@@ -390,7 +407,7 @@ def adjust_config(text: str, adjust_cfg: Sequence[str]) -> str:
     """
     lines = text.splitlines()
     for item in adjust_cfg:
-        name, wanted = _wanted_line(item)
+        name, wanted = wanted_line(item)
         pos = _find_line(lines, name)
         if pos is None:
             lines.append(wanted)
@@ -413,7 +430,7 @@ def check_config(text: str, adjust_cfg: Sequence[str]) -> List[str]:
     lines = text.splitlines()
     problems = []
     for item in adjust_cfg:
-        name, wanted = _wanted_line(item)
+        name, wanted = wanted_line(item)
         pos = _find_line(lines, name)
         if pos is None:
             if item != '~LOCALVERSION_AUTO':

@@ -248,19 +248,10 @@ class MakeRunner:
             if code:
                 return code
         code = self.run(*self._config_targets())
-        wanted = self._adjustments()
+        wanted = environment.adjustments(self._settings)
         if code == 0 and wanted:
             code = self._adjust(wanted)
         return code
-
-    def _adjustments(self) -> Sequence[str]:
-        """Return what is to be changed in the configuration"""
-        wanted = self._settings.adjust_cfg
-        if self._settings.reproducible_builds and not any(
-                'LOCALVERSION_AUTO' in item for item in wanted):
-            # The hash of the commit in an image is not reproducible by others
-            return (*wanted, '~LOCALVERSION_AUTO')
-        return wanted
 
     def _adjust(self, wanted: Sequence[str]) -> int:
         """Change the configuration, and check that Kconfig agrees"""

@@ -15,9 +15,8 @@ from buildman.core.errors import UsageError
 # ambiguous that scripts use with upstream.
 _ONLY_OURS = frozenset((
     '--annotate', '--budget', '--budget-update', '--codequality', '--known', '--new-only',
-    '--clean-workers', '--completion', '--demo', '--json', '--junit', '--man', '--retry',
-    '--show-errors',
-    '--show-unknown', '--timeout', '--version'))
+    '--clean-workers', '--completion', '--demo', '--json', '--junit', '--man', '--reproduce',
+    '--retry', '--show-errors', '--show-unknown', '--timeout', '--version'))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -300,6 +299,9 @@ def _add_summary(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--json', type=_named, metavar='FILE', help='write the summary as JSON')
     group.add_argument('--junit', type=_named, metavar='FILE',
                        help='write the results as JUnit XML, for CI servers')
+    group.add_argument('--reproduce', type=_named, metavar='BOARD@COMMIT',
+                       help='print the shell lines that build one result by hand, with the same '
+                            'images; COMMIT is a number as in the summary, or a hash')
     group.add_argument('-W', '--ignore-warnings', action='store_true',
                        help='exit with 0 although there are warnings')
 
@@ -409,6 +411,8 @@ def parse(argv: Sequence[str], args: Optional[argparse.Namespace] = None) -> arg
     args.debug = parser.has_flag(words[:end], '-D')
     parser.parse_intermixed_args(parser.full_words(words[:end]), args)
     args.terms += words[end + 1:]
+    if args.reproduce and not (args.boards or args.terms):
+        args.boards = [args.reproduce.rpartition('@')[0]]
     if args.budget_update and not args.budget:
         raise UsageError('--budget-update needs --budget FILE, the file to write')
     if args.new_only and not args.branch:

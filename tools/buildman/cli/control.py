@@ -301,6 +301,10 @@ def run(args: argparse.Namespace) -> int:
             for line in describe_shares(args, selection.boards, threads, local):
                 print(line, file=out)
         return EXIT_OK
+    if args.reproduce:
+        from buildman.cli import reproduce
+        out.write(reproduce.show(args, folders, series, selection.boards, settings))
+        return EXIT_OK
     judge = make_judge(args, series, selection.boards)
     if args.summary:
         return show_summary(args, folders, series, selection.boards, judge)

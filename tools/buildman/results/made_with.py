@@ -71,6 +71,11 @@ def compare(had: Mapping[str, Any], now: Mapping[str, Any]) -> Tuple[List[str], 
     return other, [flag for name, flag in _ADDS.items() if name in now and name not in had]
 
 
+def differences(had: str, now: str) -> List[str]:
+    """Return the flags by which two texts are of different settings."""
+    return compare(_parse(had), _parse(now))[0]
+
+
 class Earlier:
     """What a run finds of results that other settings made.
 
