@@ -44,7 +44,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGE = os.path.join('tools', 'buildman')
 
-MODULES = ('agent/lock', 'build/unaffected', 'results/tree', 'schedule/ledger', 'schedule/loop',
+MODULES = ('agent/lock', 'build/trace', 'results/tree', 'schedule/ledger', 'schedule/loop',
            'schedule/policy', 'wire/channel')
 
 # The share of faults that may survive

@@ -423,7 +423,8 @@ def tree_differences(left: str, right: str, ignore: Iterable[str] = ('host',)) -
         ignore: names of files that do not count
     """
     # The note that goes with boards.cfg tells times; it is there if Kconfig was read
-    skip = {*ignore, '.boards.cfg.stamp'}
+    # What a build read counts other boards' notes where a file system tells no better
+    skip = {*ignore, '.boards.cfg.stamp', 'trace'}
     trees = [{path: comparable(path, data) for path, data in read_tree(top).items()
               if os.path.basename(path) not in skip} for top in (left, right)]
     out = [f'only in {left}: {path}' for path in sorted(trees[0].keys() - trees[1].keys())]

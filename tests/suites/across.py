@@ -21,8 +21,9 @@ from dist_support import LOGS, DistCase
 
 ENTER = shlex.split(os.environ['BUILDMAN_SUITE_ENTER'])
 
-# The file `settings` tells the compiler of the boss, whichever a machine has
-IGNORED = (*LOGS, 'settings')
+# The file `settings` tells the compiler of the boss, whichever a machine has; `trace` the
+# programs of that machine
+IGNORED = (*LOGS, 'settings', 'trace')
 
 
 class AcrossTest(DistCase):

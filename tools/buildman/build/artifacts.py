@@ -72,7 +72,7 @@ _SECTION = re.compile(
 MAX_IMAGE = 2 << 30
 
 # Files of a result that are neither text of ours nor images, as patterns
-_RESULT_FILES = ('toolchain', 'out-cmd', 'out-env', 'uboot.env', 'lines', TRIES,
+_RESULT_FILES = ('toolchain', 'out-cmd', 'out-env', 'uboot.env', 'lines', 'trace', TRIES,
                  *(name for _, name in CONFIG_FILES),
                  *(f'{stem}.{end}' for stem in ('u-boot', *(f'{p}-u-boot-{p}' for p in PHASES))
                    for end in ('sizes', 'objdump')))

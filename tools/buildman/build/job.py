@@ -33,10 +33,12 @@ import shutil
 import time
 from typing import Collection, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from buildman.build import artifacts, ccache, dwarflines, environment, unaffected
+from buildman.build import artifacts, ccache, dwarflines, environment, trace
 from buildman.build.folder import BuildFolder
 from buildman.build.jobserver import JobServer
+from buildman.build.keys import Keys
 from buildman.build.make import MakeRunner
+from buildman.build.notes import NoteReader
 from buildman.build.output import Tidier, bounded, by_path, lacks_blobs_only, machine_failure
 from buildman.build.shared_dtc import DtcStore, SharedDtc
 from buildman.core.outcome import TRIES, Outcome, write_tries
@@ -44,13 +46,15 @@ from buildman.core.plan import BoardJob, Commit, Settings
 from buildman.process.clock import Clock, outdate
 from buildman.process.registry import OutOfTime, ProcessGroups
 from buildman.source.checkout import ChangedFiles, SlotSource
-from buildman.source.localversion import VersionTexts
 
 # Exit status of a build that took too long, as timeout(1) has it
 TIMED_OUT = 124
 
 # A commit that changes no more sources than this leaves little to compile
 SMALL = 8
+
+# So many results of a board are remembered, for commits that take back what one did
+REMEMBERED = 4
 
 # As the preprocessor takes it, with or without blanks
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*[<"]', re.MULTILINE)
@@ -88,7 +92,7 @@ class MakeJob:
                  commits: Optional[Sequence[Commit]], settings: Settings,
                  groups: ProcessGroups, jobs: Optional[JobServer],
                  changed: Optional[ChangedFiles], base_env: Mapping[str, str],
-                 texts: Optional[VersionTexts] = None,
+                 keys: Optional[Keys] = None,
                  shown_env: Optional[Mapping[str, str]] = None,
                  dtcs: Optional[DtcStore] = None, inputs: Collection[str] = (),
                  elsewhere: Optional[Mapping[str, str]] = None, largest: int = 0,
@@ -105,7 +109,7 @@ class MakeJob:
             jobs: job server; None when each make has -j of its own
             changed: tells which files changed between commits
             base_env: environment to start from
-            texts: tells what images say of commits
+            keys: tells what must be the same for a result to be that of another commit
             shown_env: values that results show in place of those of this machine
             dtcs: where a dtc that boards share is kept; None: each builds its own
             inputs: variables that the tree reads, to be recorded
@@ -122,7 +126,7 @@ class MakeJob:
         self._jobs = settings.jobs if jobs is None else 0
         self._changed = changed
         self._base_env = base_env
-        self._texts = texts
+        self._keys = keys if trace.carries(settings) else None
         self._shown_env = shown_env or {}
         self._dtcs = dtcs
         self._inputs = inputs
@@ -144,8 +148,8 @@ class MakeJob:
         self._cut_short = False
         # A failure that was none with one job
         self._chance: List[Tuple[int, str]] = []
-        self._last: Optional[Outcome] = None
-        self._notes: Optional[unaffected.Notes] = None
+        self._made: List[Tuple[trace.Trace, Outcome]] = []
+        self._notes: Optional[NoteReader] = None
 
     # -- folders -----------------------------------------------------------
 
@@ -195,10 +199,13 @@ class MakeJob:
         """
         self._job = job
         self._prev = None
-        self._last = None
+        self._made = []
         self._complaints = 0
         self._choose_folder(job)
         self._folder.enter(job.toolchain)
+        self._notes = None
+        if self._keys and self._folder.own:
+            self._notes = NoteReader(self._folder.path, self._dirs.source)
         env = environment.make_environment(
             job.toolchain, self._settings, self._base_env, self._dirs.work)
         self._shown = {}
@@ -243,8 +250,9 @@ class MakeJob:
             jobserver.Stopped: everything is being stopped
         """
         started = time.monotonic()
-        if self._last and not self._affected(upto):
-            return self._carry(self._last, upto)
+        carried = self._carry(upto)
+        if carried:
+            return carried
         if self._clock.went_back():
             self._renew()
         outcome = self._build(upto)
@@ -261,6 +269,7 @@ class MakeJob:
             outcome.drop_images()
             outcome = dataclasses.replace(self._build(upto), reconfigured=outcome.reconfigured)
         outcome = self._retry(outcome)
+        self._trace(outcome)
         outcome.seconds = time.monotonic() - started
         return outcome
 
@@ -323,8 +332,6 @@ class MakeJob:
         outcome.infra = self._make.starved or machine_failure(code, outcome.stderr)
         self._collect(outcome)
         self._scan(outcome)
-        self._last = outcome if code == 0 and not outcome.infra else None
-        self._notes = None
         if self._cut_short or (outcome.infra and outcome.infra.passes):
             # make was cut short, or what it ran: nobody knows what is half there
             self._forget()
@@ -336,7 +343,8 @@ class MakeJob:
             self._folder.empty()
         self._make.configured = False
         self._noisy = True
-        self._prev = self._last = self._notes = None
+        self._prev = None
+        self._made = []
 
     def _renew(self) -> None:
         """Begin anew after the clock was set back: what is here may be newer than now"""
@@ -379,47 +387,40 @@ class MakeJob:
             return None
         return self._changed.between(self._commits[self._prev].hash, self._commits[upto].hash)
 
-    def _affected(self, upto: int) -> bool:
-        """Tell whether a commit may give another result than the last build.
-
-        Args:
-            upto: index of the commit
-        """
-        settings = self._settings
-        changes = self._step(upto)
-        if (changes is None or not settings.skip_unaffected or not self._folder.own
-                or settings.force_reconfig or settings.mrproper or settings.verbose_build
-                or (settings.keep_outputs and not settings.reproducible_builds)):
-            return True
-        if self._notes is None:
-            self._notes = unaffected.read_notes(self._folder.path, self._dirs.source)
-            if self._notes is None:
-                self._last = None
-                return True
-        assert self._job is not None and self._commits is not None and self._prev is not None
+    def _trace(self, outcome: Outcome) -> None:
+        """Tell of a result what the build read, where that is known, and remember it"""
+        assert self._job is not None
+        if self._settings.keep_outputs:
+            # The images that are there are those of the last build
+            self._made = []
+        # What came about by chance is told of the commit where it did
+        if not self._notes or outcome.return_code or outcome.infra or TRIES in outcome.files:
+            return
+        assert self._keys is not None
+        key = self._keys.key(self._job, outcome.commit_upto)
+        reads = self._notes.read() if key else None
+        if not reads:
+            return
         inputs = self._config_inputs()
-        old, new = self._commits[self._prev].hash, self._commits[upto].hash
-        return unaffected.matters(changes, self._notes, inputs, self._includes(inputs)) or (
-            not self._same_length(old, new))
+        reads = reads.with_configs(inputs, self._includes(inputs))
+        found = trace.Trace(key, reads, self._keys.tree(outcome.commit_upto).digest(reads))
+        outcome.files['trace'] = found.pack()
+        self._made = [(found, outcome), *self._made[:REMEMBERED - 1]]
 
-    def _same_length(self, old: str, new: str) -> bool:
-        """Return whether images say as much of a commit as of another one"""
-        assert self._changed is not None
-        before, after = (self._texts.text(commit) if self._texts else None
-                         for commit in (old, new))
-        if before is None or after is None:
-            # Nothing in the tree says what is made of it
-            return unaffected.same_length(self._changed.describe(old), self._changed.describe(new))
-        return len(before) == len(after)
-
-    def _carry(self, last: Outcome, upto: int) -> Outcome:
-        """Return the last result for a commit that cannot have changed it"""
-        outcome = dataclasses.replace(
-            last, commit_upto=upto, files={name: data for name, data in last.files.items()
-                                           if name != TRIES}, images={}, seconds=0.0,
-            scan_seconds=0.0, reconfigured=False, skipped=True)
-        self._stage(outcome)
-        return outcome
+    def _carry(self, upto: int) -> Optional[Outcome]:
+        """Return the result of an earlier commit that is that of another one, too"""
+        assert self._job is not None
+        if not self._made or not self._keys:
+            return None
+        key, tree = self._keys.key(self._job, upto), self._keys.tree(upto)
+        for found, result in self._made:
+            if found.fits(key, tree):
+                outcome = dataclasses.replace(
+                    result, commit_upto=upto, files=dict(result.files), images={}, seconds=0.0,
+                    scan_seconds=0.0, reconfigured=False, skipped=True)
+                self._stage(outcome)
+                return outcome
+        return None
 
     def _is_small(self, upto: int) -> bool:
         """Tell whether one job at a time will do for what a commit leaves to be built.
@@ -519,13 +520,13 @@ class MakeJob:
         if not self._settings.kconfig_check:
             return False, images
         again = any(
-            name in inputs if unaffected.is_config(name) else
+            name in inputs if trace.is_config(name) else
             os.path.basename(name).startswith('Kconfig')
             or name.startswith('scripts/kconfig/')
             or name.endswith('.config')
             or (name.startswith('configs/') and not name.endswith('.buildman'))
             for name in names)
-        if not again and any(unaffected.is_config(name) for name in names):
+        if not again and any(trace.is_config(name) for name in names):
             again = self._includes(inputs)
         return again, images
 

@@ -20,6 +20,8 @@ from typing import Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence,
 from buildman.build import ccache, shared_dtc
 from buildman.build.job import MakeJob, SlotDirs
 from buildman.build.jobserver import JobServer, Stopped
+from buildman.build.keys import Keys
+from buildman.build.trace import Trees
 from buildman.core.errors import BuildmanError, SetupError
 from buildman.core.events import BoardDone, Built, Crashed, Event, SlotReady, Started, WorkerGone
 from buildman.core.files import clear_non_folder, clear_way
@@ -101,6 +103,7 @@ class Engine:
         self._origin: Optional[Origin] = None
         self._changed: Optional[ChangedFiles] = None
         self._texts: Optional[VersionTexts] = None
+        self._keys: Optional[Keys] = None
         self._seed: Optional[Seed] = None
         self._watches: Optional[Watches] = None
         self._steps = Steps()
@@ -146,6 +149,8 @@ class Engine:
             self._origin = config.origin or Origin.read(config.source_dir)
             self._texts = VersionTexts(os.path.join(config.work_dir, 'version.new'), self._origin)
             self._changed = ChangedFiles(config.source_dir)
+            self._keys = Keys(config.source_dir, config.commits, config.settings, config.env,
+                              Trees(config.source_dir), self._texts)
             self._seed = self._plant(self._origin)
             if not self._alone:
                 # Builds do not write to the source, as far as they should
@@ -306,7 +311,7 @@ class Engine:
         if not source:
             clear_non_folder(dirs.stem)
         return MakeJob(dirs, source, config.commits, config.settings, self._groups,
-                       self._server, self._changed, env, self._texts, config.shown_env,
+                       self._server, self._changed, env, self._keys, config.shown_env,
                        self._dtcs, config.inputs, config.elsewhere, config.largest)
 
     def _prepare(self, source: SlotSource, commit: str) -> None:

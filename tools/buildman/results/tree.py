@@ -35,7 +35,7 @@ _SHORT = 4096
 
 # Files of a result that are no files of a build, with the ELF images' ones
 _RESULT_ONLY = frozenset(('err', 'host', 'lines', 'log', 'out-cmd', 'out-env', 'settings', 'sizes',
-                          'toolchain', 'uboot.env'))
+                          'toolchain', 'trace', 'uboot.env'))
 
 
 def commit_dir_name(upto: int, commit: Commit) -> str:

@@ -409,7 +409,6 @@ class ChangedFiles:
     def __init__(self, git_dir: str) -> None:
         self._git_dir = git_dir
         self._cache: Dict[Tuple[str, str], Mapping[str, str]] = {}
-        self._described: Dict[str, str] = {}
 
     def between(self, old: str, new: str) -> Mapping[str, str]:
         """Return the files that differ, each with how: M, A, D or T.
@@ -424,14 +423,3 @@ class ChangedFiles:
             words = [os.fsdecode(word) for word in out.split(b'\0')]
             self._cache[key] = dict(zip(words[1::2], words[0::2]))
         return self._cache[key]
-
-    def describe(self, commit: str) -> str:
-        """Return what `git describe` makes of a commit; its short hash without a tag.
-
-        Raises:
-            GitError: git refused
-        """
-        if commit not in self._described:
-            self._described[commit] = git.run(
-                self._git_dir, 'describe', '--always', commit).decode('utf-8', 'replace')
-        return self._described[commit]
