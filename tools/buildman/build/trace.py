@@ -371,6 +371,10 @@ class Header(NamedTuple):
     reads: str
     digest: str
 
+    def line(self) -> bytes:
+        """Return it as a line, without its end."""
+        return json.dumps(self._asdict(), sort_keys=True).encode()
+
     @classmethod
     def parse(cls, line: bytes) -> 'Optional[Header]':
         """Return what a line tells, None when it makes no sense."""
@@ -408,8 +412,8 @@ class Trace:
 
     def pack(self) -> bytes:
         """Return the content of the file `trace`."""
-        line = json.dumps(Header(self.key, self.reads.name, self.digest)._asdict(), sort_keys=True)
-        return line.encode() + b'\n' + zlib.compress(self.reads.text)
+        header = Header(self.key, self.reads.name, self.digest)
+        return header.line() + b'\n' + zlib.compress(self.reads.text)
 
 
 def unpack(data: bytes) -> Optional[Trace]:
