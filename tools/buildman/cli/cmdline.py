@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 from typing import Dict, List, NoReturn, Optional, Sequence
 
@@ -15,8 +16,8 @@ from buildman.core.errors import UsageError
 # ambiguous that scripts use with upstream.
 _ONLY_OURS = frozenset((
     '--annotate', '--budget', '--budget-update', '--codequality', '--known', '--new-only',
-    '--clean-workers', '--completion', '--demo', '--json', '--junit', '--man', '--reproduce',
-    '--retry', '--show-errors', '--show-unknown', '--timeout', '--version'))
+    '--clean-workers', '--completion', '--demo', '--hunt', '--json', '--junit', '--man',
+    '--reproduce', '--retry', '--show-errors', '--show-unknown', '--timeout', '--version'))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -110,6 +111,17 @@ def _commit_count(text: str) -> int:
     return val
 
 
+def _slack(text: str) -> float:
+    """Parse what a hunt is for: nothing more, or sizes from so many bytes on"""
+    what, colon, number = text.partition(':')
+    if text == 'outcome':
+        return math.inf
+    if what != 'size':
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is unknown: it is --hunt, --hunt=size or --hunt=size:BYTES")
+    return _count(number) if colon else 0
+
+
 def _repository(text: str) -> str:
     """Parse the name of a repository: DIR/.git is that of DIR"""
     path = os.path.normpath(text) if text else '.'
@@ -149,6 +161,10 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
                        help='build only the newest N commits of the branch')
     group.add_argument('--step', type=_count, default=1, metavar='N',
                        help='build every Nth commit only; 0: just the first and the last')
+    group.add_argument('--hunt', nargs='?', type=_slack, metavar='size[:N]',
+                       help='find the commits that change outcome or errors of a board (=size: or '
+                            'an image by more than N bytes): build the first and the last, then '
+                            'halve what differs')
     group.add_argument('-g', '--git', type=_repository, default='.', metavar='DIR',
                        help='repository that holds the branch (default: this folder)')
     group.add_argument('--target', default='', metavar='T',
@@ -409,7 +425,9 @@ def parse(argv: Sequence[str], args: Optional[argparse.Namespace] = None) -> arg
     end = words.index('--') if '--' in words else len(words)
     args = args or argparse.Namespace()
     args.debug = parser.has_flag(words[:end], '-D')
-    parser.parse_intermixed_args(parser.full_words(words[:end]), args)
+    # What follows --hunt is a term, unless there is a '='
+    parser.parse_intermixed_args([word + '=outcome' if word == '--hunt' else word
+                                  for word in parser.full_words(words[:end])], args)
     args.terms += words[end + 1:]
     if args.reproduce and not (args.boards or args.terms):
         args.boards = [args.reproduce.rpartition('@')[0]]
@@ -427,4 +445,6 @@ def parse(argv: Sequence[str], args: Optional[argparse.Namespace] = None) -> arg
     if args.no_local and not (args.dist or args.machines or args.kill_workers
                               or args.clean_workers):
         raise UsageError('--no-local requires --dist (or --use-machines)')
+    if args.hunt is not None and not args.branch:
+        raise UsageError('--hunt requires -b: it looks for commits of a branch')
     return args

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import datetime
 import functools
+import itertools
 import os
 import re
 import shutil
@@ -61,7 +62,9 @@ if TYPE_CHECKING:
     from buildman.core.events import Event
     from buildman.remote.fleet import Fleet
     from buildman.results.durations import Recorder
+    from buildman.results.hunted import Found
     from buildman.results.tree import ResultTree
+    from buildman.schedule.hunt import Hunt
     from buildman.schedule.local import LocalWorker, Worker
     from buildman.schedule.loop import Loop, Report
     from buildman.schedule.progress import Status
@@ -207,7 +210,8 @@ def describe(args: argparse.Namespace, series: Optional[commits.Series],
     threads, jobs = thread_counts(args, len(selected))
     if args.threads == 0:
         threads = 0
-    return (f"Building {what} for {len(selected)} boards "
+    verb = 'Building' if args.hunt is None else 'Hunting in'
+    return (f"{verb} {what} for {len(selected)} boards "
             f"({threads} thread{'s' if threads != 1 else ''}, "
             f"{jobs} job{'s' if jobs != 1 else ''} per thread)")
 
@@ -279,6 +283,8 @@ def run(args: argparse.Namespace) -> int:
         check_owner(args, folders.base, series)
         if args.work_in_output and len(series.selected) != 1:
             raise UsageError('-w can only be used with a single commit (-c 1)')
+        if args.hunt is not None and len(series.selected) < 2:
+            raise UsageError('--hunt needs two commits or more, and there is one (-c, --step)')
     settings = make_settings(args)
     # What is wrong with the machines is told before anything is begun
     fleet = make_fleet(args)
@@ -293,6 +299,10 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         lists.dry_run(describe(args, series, selection.boards), folders.shown, series,
                         selection, args.verbose, out)
+        if args.hunt is not None and series:
+            halves = (len(series.selected) - 2).bit_length()
+            print(f'The hunt begins with {2 * len(selection.boards)} builds, of the first and the '
+                  f'last commit; then at most {halves} for each change of a board', file=out)
         if args.dist:
             from buildman.remote.fleet import describe_shares
             from buildman.toolchains import find
@@ -308,9 +318,12 @@ def run(args: argparse.Namespace) -> int:
     judge = make_judge(args, series, selection.boards)
     if args.summary:
         return show_summary(args, folders, series, selection.boards, judge)
-    status, missing = build(args, folders, series, selection.boards, settings, fleet)
+    status, missing, found = build(args, folders, series, selection.boards, settings, fleet)
     if args.build_summary or judge or args.json or args.junit:
-        status = show_summary(args, folders, series, selection.boards, judge, missing, status)
+        status = show_summary(args, folders, series, selection.boards, judge, missing, status,
+                              found)
+    elif found and not args.ide:
+        print('\n'.join(found.lines()), file=out)
     return status
 
 
@@ -344,13 +357,14 @@ def make_judge(args: argparse.Namespace, series: Optional[commits.Series],
 def show_summary(args: argparse.Namespace, folders: Folders,
                  series: Optional[commits.Series], selected: Sequence[Board],
                  judge: Mapping[str, Any], missing: Optional[Missing] = None,
-                 status: int = EXIT_OK) -> int:
+                 status: int = EXIT_OK, found: Optional[Found] = None) -> int:
     """Show what changed from commit to commit (-s), from the results that are there.
 
     Args:
         judge: see make_judge()
         missing: what could not be built in this run
         status: exit status of the build
+        found: what a hunt has found in this run
 
     Returns:
         exit status
@@ -361,7 +375,7 @@ def show_summary(args: argparse.Namespace, folders: Folders,
                       not args.no_subdirs)
     threads, jobs = thread_counts(args, len(selected))
     text = args.summary or args.build_summary
-    return show.show_summary(show.SummaryRequest(
+    request = show.SummaryRequest(
         folder=folders.base if series else tree.commit_dir(0),
         commits=series.commits if series else None, boards=tuple(selected),
         known=_known_commits(args, series, tree), threads=threads,
@@ -376,7 +390,15 @@ def show_summary(args: argparse.Namespace, folders: Folders,
         preserve_config_y=args.preserve_config_y, show_not_built=args.show_not_built,
         ide=args.ide and text, step=args.step, json=args.json, junit=args.junit,
         colour=sys.stdout.isatty(), times_folder=folders.base, missing=missing or {},
-        text=text, status=status, **judge), sys.stdout)
+        text=text, status=status, **judge)
+    if args.hunt is not None and series and not found:
+        where = {upto: folder for upto, _, folder in request.selected()}
+        hunt = make_hunt(args, series, lambda upto, target: os.path.join(where[upto], target))
+        names = [board.target for board in selected]
+        for name, upto in itertools.product(names, series.selected):
+            hunt.recall(name, upto)
+        found = hunt.found(names)
+    return show.show_summary(dataclasses.replace(request, found=found), sys.stdout)
 
 
 def _known_commits(args: argparse.Namespace, series: Optional[commits.Series],
@@ -420,14 +442,14 @@ def make_fleet(args: argparse.Namespace) -> Optional[Fleet]:
 
 def build(args: argparse.Namespace, folders: Folders, series: Optional[commits.Series],
           selected: Sequence[Board], settings: Settings,
-          fleet: Optional[Fleet] = None) -> Tuple[int, Missing]:
+          fleet: Optional[Fleet] = None) -> Tuple[int, Missing, Optional[Found]]:
     """Build the boards.
 
     Args:
         fleet: other machines that take part
 
     Returns:
-        exit status, and what has no result
+        exit status, what has no result, and what a hunt has found
     """
     from buildman.cli import limit
     from buildman.results.tree import OutputLock, ResultTree
@@ -443,6 +465,7 @@ def build(args: argparse.Namespace, folders: Folders, series: Optional[commits.S
     plan = Plan(tuple(choice.jobs), commit_list, settings, indexes)
     tree = ResultTree(folders.base, commit_list, args.work_in_output, not args.no_subdirs)
     status = make_status(args, selected, commit_list)
+    hunt = make_hunt(args, series, tree.board_dir) if series and args.hunt is not None else None
     with limit.process_limit(args.process_limit, status.say):
         lock = OutputLock(folders.base)
         try:
@@ -460,11 +483,25 @@ def build(args: argparse.Namespace, folders: Folders, series: Optional[commits.S
             tree.remove_stale(alive)
             # Another machine may have the compiler that this one lacks
             report = run_builds(args, folders, plan, tree, status, fleet,
-                                set() if fleet else choice.unbuildable())
+                                set() if fleet else choice.unbuildable(), hunt)
         finally:
             lock.close()
     tell_unbuilt(report, choice, plan, status, bool(fleet))
-    return exit_status(status, report, args.ignore_warnings), report.missing
+    return (exit_status(status, report, args.ignore_warnings), report.missing,
+            hunt.found([board.target for board in selected]) if hunt else None)
+
+
+def make_hunt(args: argparse.Namespace, series: commits.Series,
+              folder: Callable[[int, str], str]) -> Hunt:
+    """Return what decides which commits are to be built (--hunt).
+
+    Args:
+        folder: returns that of a result, for an index and a board
+    """
+    from buildman.results.hunted import read
+    from buildman.schedule.hunt import Hunt
+    return Hunt(series.commits, series.selected, lambda upto, target: read(folder(upto, target)),
+                args.hunt, (args.filter_dtb_warnings, args.filter_migration_warnings))
 
 
 def make_status(args: argparse.Namespace, selected: Sequence[Board],
@@ -488,12 +525,13 @@ def make_status(args: argparse.Namespace, selected: Sequence[Board],
 
 def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: ResultTree,
                status: Status, fleet: Optional[Fleet] = None,
-               unbuildable: Collection[str] = ()) -> Report:
+               unbuildable: Collection[str] = (), hunt: Optional[Hunt] = None) -> Report:
     """Build what is missing in the tree.
 
     Args:
         fleet: other machines that take part
         unbuildable: boards that nobody has a compiler for
+        hunt: tells which commits are to be built; None: all
 
     Returns:
         what could not be built
@@ -512,15 +550,17 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
     loop = Loop(plan, tree, status, events, host=fleet.host if fleet else '',
                       weigh=functools.partial(weigh_boards, tree.base_dir,
                                               output_folder(args), plan),
-                      unbuildable=unbuildable, earlier=earlier)
+                      unbuildable=unbuildable, earlier=earlier, hunt=hunt)
     recorder: Optional[Recorder] = None
     try:
-        for line in [] if args.ide else earlier.lines():
+        for line in [] if args.ide else earlier.lines(
+                'built again where the hunt looks' if hunt else 'built again'):
             status.say(line)
         loop.tell_unbuildable()
         if not loop.nothing_to_do:
             recorder = durations.Recorder(tree.base_dir, plan.commits,
-                                          plan.settings.config_only or bool(plan.settings.target))
+                                          plan.settings.config_only or bool(plan.settings.target)
+                                          or hunt is not None)
             loop.add_listener(recorder)
             local = {job.board.arch: job.toolchain for job in plan.jobs if job.toolchain.gcc}
             workers: List[Worker] = []

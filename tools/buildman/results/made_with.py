@@ -113,12 +113,16 @@ class Earlier:
             self._lacking.setdefault(flag, set()).add(target)
         return False
 
-    def lines(self) -> List[str]:
-        """Return what people are to know of it, a line each."""
+    def lines(self, fate: str = 'built again') -> List[str]:
+        """Return what people are to know of it, a line each.
+
+        Args:
+            fate: of results that other settings made
+        """
         out = []
         if self.outdated:
             out.append(f'{_count(len(self.outdated), "result")} of other settings '
-                       f"({', '.join(sorted(self._why))}): built again")
+                       f"({', '.join(sorted(self._why))}): {fate}")
         for flag, targets in self._lacking.items():
             out.append(f'{_count(len(targets), "board")} built without {flag} '
                        f'({_some(sorted(targets))}): kept so; -f builds all again')

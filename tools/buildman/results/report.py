@@ -40,6 +40,7 @@ number)::
         "not_built": […],            targets without a result
         "not_built_why": {"TARGET": "…"},  of these, what the run that wrote this
                                      (-z) could not build, and why
+        "inferred": {"TARGET": OUTCOME},   of these, what --hunt takes them for
         "added": [{"line": "…", "kind": "error" | "warning" | "blob",
                    "boards": […]}],  lines that no board had before
         "removed": […],              the same; 'blob' does not occur
@@ -49,7 +50,15 @@ number)::
         "environment": {"TARGET": CHANGES}                             with -U
       }],
       "likely_flakes": ["…"],        failed, then recovered
-      "problems": [{"path": "…", "problem": "…"}]     damage in the tree
+      "problems": [{"path": "…", "problem": "…"}],    damage in the tree
+      "hunt": {                      with --hunt
+        "known": n, "total": n,      results that are there, and of all commits
+        "changes": [{
+          "board": "…", "number": n, "hash": "…", "subject": "…",   first commit
+          "since": n,                last one that is known to be as before
+          "before": OUTCOME, "after": OUTCOME,
+          "added": ["…"], "removed": ["…"], "sizes": {"IMAGE": bytes}
+        }]}
     }
 
     CHANGES: {"plus": {name: value}, "minus": {name: value},
@@ -59,10 +68,12 @@ The JUnit file has a suite for each commit and a case for each board, with
 class `buildman.ARCH`. A board that failed is a failure with its stderr, of type
 'build' or, if it lacks binaries only, 'missing-blobs', or 'no-toolchain'. One
 that the run which wrote this (-z) could not build is an error of type
-'not-built'; another one without a result is skipped. Warnings are in system-err.
-What does not count (--new-only, --known) is skipped, with the reason. Tries that failed
-before (--retry) are in a flakyFailure each if the board was good then, else in a
-rerunFailure, as Maven's Surefire has it; a property `tries` tells how many there were.
+'not-built'; another one without a result is skipped, with type 'inferred' if --hunt
+knows what it is. Warnings are in system-err. What does not count (--new-only, --known)
+is skipped, with the reason. Tries that failed before (--retry) are in a flakyFailure
+each if the board was good then, else in a rerunFailure, as Maven's Surefire has it; a
+property `tries` tells how many there were. What --hunt has found is a suite of its own,
+the last one: a case for each board that changes, with the text in system-out.
 """
 
 from __future__ import annotations
@@ -78,6 +89,7 @@ from buildman.core.errors import SetupError
 from buildman.core.outcome import is_no_compiler, read_tries
 from buildman.core.plan import Board
 from buildman.results.compare import Changes, Messages, about_blobs, is_blob
+from buildman.results.hunted import Found
 from buildman.results.reader import ERROR, STATUS_NAMES, UNKNOWN, WARNING, Problem
 from buildman.results.summary import CommitSummary, Line, sort_names
 
@@ -91,11 +103,13 @@ _NOT_XML = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
 class Report:
     """A file that appears under its name once it is complete."""
 
-    def __init__(self, path: str, boards: Sequence[Board], folder: str):
+    def __init__(self, path: str, boards: Sequence[Board], folder: str,
+                 hunt: Optional[Found] = None):
         self._path = path
         self._temp = f'{path}.{os.getpid()}.tmp'
         self._boards = boards
         self._folder = folder
+        self._hunt = hunt
         self._out: Optional[TextIO] = None
         try:
             self._out = open(self._temp, 'w', encoding='utf-8')  # noqa: SIM115
@@ -141,17 +155,19 @@ class Report:
 class JsonReport(Report):
     """A listener that writes the JSON file, see the module's docstring."""
 
-    def __init__(self, path: str, boards: Sequence[Board], folder: str):
+    def __init__(self, path: str, boards: Sequence[Board], folder: str,
+                 hunt: Optional[Found] = None):
         """
         Args:
             path: file to write
             boards: all the selected boards
             folder: result folder, for the reader to know
+            hunt: what a hunt has found
 
         Raises:
             SetupError: the file cannot be written
         """
-        super().__init__(path, boards, folder)
+        super().__init__(path, boards, folder, hunt)
         self._count = 0
         head = json.dumps({'schema': SCHEMA, 'version': VERSION, 'folder': folder,
                            'boards': [{'target': brd.target, 'arch': brd.arch}
@@ -166,9 +182,13 @@ class JsonReport(Report):
 
     def end(self, flakes: Iterable[int], problems: Sequence[Problem]) -> None:
         """Complete the file."""
-        tail = json.dumps({'likely_flakes': sort_names(self._boards, flakes),
-                           'problems': [{'path': prob.path, 'problem': prob.kind}
-                                        for prob in dict.fromkeys(problems)]})
+        last: Dict[str, Any] = {'likely_flakes': sort_names(self._boards, flakes),
+                                'problems': [{'path': prob.path, 'problem': prob.kind}
+                                             for prob in dict.fromkeys(problems)]}
+        if self._hunt:
+            last['hunt'] = {'known': self._hunt.known, 'total': self._hunt.total,
+                            'changes': [change.to_dict() for change in self._hunt.changes]}
+        tail = json.dumps(last)
         self._write('\n],\n' + tail[1:] + '\n')
         self._finish()
 
@@ -202,6 +222,9 @@ class JsonReport(Report):
             'sizes': [{'arch': item.arch, 'sized': item.sized, 'total': item.total,
                        'deltas': item.deltas} for item in summary.sizes],
         }
+        if summary.inferred:
+            out['inferred'] = {self._boards[num].target: what
+                               for num, what in summary.inferred.items()}
         if summary.config_boards:
             out['config'] = [
                 {'boards': self._names(nums),
@@ -251,17 +274,19 @@ def _changes(changes: Changes) -> Dict[str, Any]:
 class JunitReport(Report):
     """A listener that writes the JUnit file, see the module's docstring."""
 
-    def __init__(self, path: str, boards: Sequence[Board], folder: str):
+    def __init__(self, path: str, boards: Sequence[Board], folder: str,
+                 hunt: Optional[Found] = None):
         """
         Args:
             path: file to write
             boards: all the selected boards
             folder: result folder, for the name of the run
+            hunt: what a hunt has found
 
         Raises:
             SetupError: the file cannot be written
         """
-        super().__init__(path, boards, folder)
+        super().__init__(path, boards, folder, hunt)
         self._write('<?xml version="1.0" encoding="UTF-8"?>\n'
                     f'<testsuites name={_attr("buildman " + folder)}>\n')
 
@@ -285,6 +310,15 @@ class JunitReport(Report):
 
     def end(self, flakes: Iterable[int], problems: Sequence[Problem]) -> None:
         """Complete the file; JUnit has no place for flakes and problems."""
+        if self._hunt:
+            boards: Dict[str, List[str]] = {}
+            for change in self._hunt.changes:
+                boards.setdefault(change.target, []).append(change.text())
+            archs = {brd.target: brd.arch for brd in self._boards}
+            self._write(f'<testsuite name="hunt" tests="{len(boards)}">\n' + ''.join(
+                f'<testcase classname={_attr("buildman." + archs[target])} name={_attr(target)}>'
+                f'<system-out>{_xml(chr(10).join(lines))}</system-out></testcase>\n'
+                for target, lines in boards.items()) + '</testsuite>\n')
         self._write('</testsuites>\n')
         self._finish()
 
@@ -307,6 +341,9 @@ class JunitReport(Report):
             return (f'{head}><error type="not-built" message={_attr("not built: " + why)}/>'
                     '</testcase>\n')
         if status == UNKNOWN:
+            if num in summary.inferred:
+                return (f'{head}><skipped type="inferred" message="not built: taken for '
+                        f'{summary.inferred[num]}, as before and after it"/></testcase>\n')
             return f'{head}><skipped message="not built"/></testcase>\n'
         if num in summary.tolerated:
             return (f'{head}><skipped message={_attr(summary.tolerated[num])}/>'

@@ -27,11 +27,13 @@ from buildman.core.outcome import Outcome
 from buildman.core.plan import Board, Commit
 from buildman.results import durations
 from buildman.results.compare import NO_MESSAGES, classify
+from buildman.results.hunted import Found
 from buildman.results.reader import (
     CONFIG_FILES,
     ERROR,
     KCONFIG_FILES,
     OK,
+    STATUS_NAMES,
     WARNING,
     Problem,
     check_branch_folder,
@@ -99,6 +101,7 @@ class SummaryRequest:
         times_folder: folder that has how long builds took; '' for `folder`
         missing: board -> commits (indexes) that the build before this summary
             could not build, and why
+        found: what a hunt has found
     """
 
     folder: str
@@ -138,6 +141,7 @@ class SummaryRequest:
     processes: int = 0
     times_folder: str = ''
     missing: Mapping[str, Tuple[Tuple[int, ...], str]] = dataclasses.field(default_factory=dict)
+    found: Optional[Found] = None
 
     def selected(self) -> List[Tuple[int, Optional[Commit], str]]:
         """Return index, commit and folder of each commit to show."""
@@ -168,6 +172,12 @@ class SummaryRequest:
             if upto in commits:
                 out[num] = why or 'not finished'
         return out
+
+    def inferred(self, upto: int, nums: Iterable[int]) -> Dict[int, str]:
+        """Return what boards without a result at a commit are taken for."""
+        known = self.found.inferred if self.found else {}
+        return {num: STATUS_NAMES[known[target][upto]] for num, target in (
+            (num, self.boards[num].target) for num in nums) if upto in known.get(target, ())}
 
     def wanted(self) -> Wanted:
         """Return what is to be read for this."""
@@ -233,6 +243,7 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
             found = found or len(summary.not_built) < len(request.boards)
             incomplete = incomplete or bool(summary.not_built)
             summary.failures = request.why_not_built(summary.upto, summary.not_built)
+            summary.inferred = request.inferred(summary.upto, summary.not_built)
             if request.gate:
                 request.gate.judge(summary)
             if collector:
@@ -251,6 +262,8 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
             gc.enable()
         for report in reports:
             report.close()
+    if request.found and not request.ide:
+        out.write('\n'.join(request.found.lines()) + '\n')
     out.flush()
     if not found:
         err.write(f"buildman: there is no result in '{request.folder}': build first (leave out"
@@ -343,9 +356,11 @@ def _make_reports(request: SummaryRequest, collector: Optional[Collector],
         # XML and JSON take as long to load as a small tree to read
         from buildman.results.report import JsonReport, JunitReport
         if request.json:
-            reports.append(JsonReport(request.json, request.boards, request.folder))
+            reports.append(JsonReport(request.json, request.boards, request.folder,
+                                      request.found))
         if request.junit:
-            reports.append(JunitReport(request.junit, request.boards, request.folder))
+            reports.append(JunitReport(request.junit, request.boards, request.folder,
+                                       request.found))
 
 
 def _summaries(request: SummaryRequest, commits: Sequence[Tuple[int, Optional[Commit], str]],

@@ -129,6 +129,8 @@ class CommitSummary:
         failures: of the boards without a result, those that could not be built,
             and why, as far as this run knows
         tolerated: boards that fail or warn and do not count, and why
+        inferred: of the boards without a result, those of which a hunt has some on both
+            sides that are alike, and what these are
     """
 
     upto: int
@@ -147,6 +149,7 @@ class CommitSummary:
     seconds: Dict[str, float] = dataclasses.field(default_factory=dict)
     failures: Dict[int, str] = dataclasses.field(default_factory=dict)
     tolerated: Dict[int, str] = dataclasses.field(default_factory=dict)
+    inferred: Dict[int, str] = dataclasses.field(default_factory=dict)
 
 
 # Line to the boards that have it, in the order of first appearance

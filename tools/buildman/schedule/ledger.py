@@ -21,6 +21,9 @@ START_UP = 5.0
 # is given up: it may well be what kills them
 MAX_ATTEMPTS = 3
 
+# More than a series has
+MAX_COMMITS = 1_000_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -66,10 +69,12 @@ class Debt:
 
     Attributes:
         attempt: how often the board had been handed out then
-        left: commits that the worker has not told of yet
+        given: commits that the worker was to build
+        left: those of them that it has not told of yet
     """
 
     attempt: int
+    given: FrozenSet[int]
     left: Set[int]
 
 
@@ -92,11 +97,12 @@ class WorkerState:
 
 @dataclasses.dataclass
 class BoardState:
-    """Where a board stands"""
+    """Where a board stands; `rank`: what comes first in the pool, the least before others"""
 
     task: Task
     order: int
     todo: Set[int]
+    rank: float
     owners: Set[str] = dataclasses.field(default_factory=set)
     handouts: int = 0
     attempts: List[str] = dataclasses.field(default_factory=list)
@@ -166,7 +172,7 @@ class Ledger:
         for order, task in enumerate(tasks):
             if task.target in self.boards:
                 raise ValueError(f"board '{task.target}' is in the pool twice")
-            board = BoardState(task, order, set(task.commits))
+            board = BoardState(task, order, set(task.commits), -task.weight)
             self.boards[task.target] = board
             if board.todo:
                 self._open += 1
@@ -175,7 +181,7 @@ class Ledger:
     def _put_back(self, board: BoardState) -> None:
         """Add a board to the pool of its architecture and group"""
         self.changes += 1
-        first = float('inf') if self.is_suspect(board.task.target) else -board.task.weight
+        first = float('inf') if self.is_suspect(board.task.target) else board.rank
         heapq.heappush(self.pools.setdefault((board.task.arch, board.task.group), []),
                        (first, board.order, board.task.target))
 
@@ -286,7 +292,7 @@ class Ledger:
         worker.group = board.task.group
         board.owners.add(worker.name)
         board.handouts += 1
-        worker.owed[target] = Debt(board.handouts, set(board.todo))
+        worker.owed[target] = Debt(board.handouts, frozenset(board.todo), set(board.todo))
         return Handout(target, tuple(sorted(board.todo)), board.handouts, taken_from)
 
     # -- what comes back ---------------------------------------------------
@@ -367,15 +373,20 @@ class Ledger:
 
         Returns:
             True when the board goes back to the pool or is given up, as
-            commits are missing
+            commits are missing, or were added
         """
         worker = self._debtor(name, target, attempt)
         if worker is None:
             return False
         board = self.boards[target]
+        is_through = worker.owed[target].given.isdisjoint(board.todo)
         self.let_go(worker, board)
         if not board.todo or board.owners or board.given_up:
             return False
+        if is_through:
+            # What is to be built was added since, see extend()
+            self._put_back(board)
+            return True
         worker.refused.add(target)
         if not self.expecting:
             self._forgive(board)
@@ -457,6 +468,19 @@ class Ledger:
             board.todo.clear()
             self._open -= 1
         return commits
+
+    def extend(self, target: str, commits: Collection[int]) -> None:
+        """Have a board that is complete built at more commits.
+
+        It is handed out when who has it in hand is through with it. Boards go out in the
+        order of commits then, after all that were extended less often.
+        """
+        board = self.boards[target]
+        board.todo.update(commits)
+        board.rank = (max(0, board.rank // MAX_COMMITS) + 1) * MAX_COMMITS + min(commits)
+        self._open += 1
+        if not board.owners:
+            self._put_back(board)
 
     # -- how it stands -----------------------------------------------------
 

@@ -45,6 +45,7 @@ from buildman.core.events import (
 from buildman.core.outcome import TRIES, Outcome, without_compiler
 from buildman.core.plan import BoardJob, Plan
 from buildman.results.made_with import Earlier
+from buildman.schedule.hunt import Hunt
 from buildman.schedule.ledger import Task
 from buildman.schedule.local import Worker
 from buildman.schedule.policy import Scheduler
@@ -113,7 +114,7 @@ class Loop:
                  events: 'queue.Queue[Event]',
                  weigh: Optional[Weigh] = None, host: str = '',
                  unbuildable: Collection[str] = (), for_caller: bool = False,
-                 earlier: Optional[Earlier] = None) -> None:
+                 earlier: Optional[Earlier] = None, hunt: Optional[Hunt] = None) -> None:
         """Set up.
 
         Args:
@@ -133,6 +134,7 @@ class Loop:
                 result
             earlier: tells which results are of other settings; None: each counts, and
                 none will tell its settings
+            hunt: tells which commits are to be built; None: all
         """
         self.plan = plan
         self._tree = tree
@@ -161,11 +163,14 @@ class Loop:
         self._refused: List[Tuple[str, int]] = []
         # Those that had no compiler in an earlier run, and are tried again
         self._lacked: Set[Tuple[str, int]] = set()
+        # What a hunt may pass over; a result that is there does not count
+        self._set_aside: List[Tuple[str, int]] = []
         # What somebody has compilers for, and who has not told yet
         self._able: Set[Optional[str]] = set()
         self._untold: Set[str] = set()
         self._for_caller = for_caller
         self._earlier = earlier
+        self._hunt = hunt
         self.scheduler = Scheduler(self._find_tasks(weigh), clock=time.monotonic,
                                    moves=not for_caller)
         self.ledger = self.scheduler.ledger
@@ -213,8 +218,16 @@ class Loop:
                 elif done is not None:
                     counts.add(*done)
                     counts.previous += 1
+                    if self._hunt:
+                        self._hunt.recall(target, upto)
                     if lacked:
                         self._note_lacking(target, upto)
+        if self._hunt:
+            self._set_aside = [(target, upto) for target, commits in todo.items()
+                               for upto in commits]
+            todo = {target: list(self._hunt.wanted(target)) if commits else []
+                    for target, commits in todo.items()}
+            counts.total = counts.done + len(self._refused) + sum(map(len, todo.values()))
         open_ones = {target: len(commits) for target, commits in todo.items() if commits}
         weights = weigh(open_ones) if weigh and open_ones else {}
         tasks = []
@@ -231,11 +244,15 @@ class Loop:
     def tell_unbuildable(self) -> None:
         """Write the results of the boards that are known to have no compiler.
 
-        To be called before the run; without effect when there are none.
+        To be called before the run; without effect when there are none. In a hunt, what
+        would be built again and may be passed over counts no more.
 
         Raises:
             SetupError: a result cannot be written
         """
+        while self._set_aside:
+            target, upto = self._set_aside.pop()
+            self._tree.forget(upto, target)
         while self._refused:
             self._refuse(*self._refused.pop(0))
 
@@ -246,6 +263,8 @@ class Loop:
             self._tree.write(outcome)
         self._status.counts.add(outcome.return_code, outcome.warned)
         self._note_lacking(target, upto)
+        if self._hunt:
+            self._hunt.learn(outcome)
         if (target, upto) in self._lacked:
             self._status.counts.previous += 1
             return
@@ -400,6 +419,8 @@ class Loop:
         elif isinstance(event, Said):
             self._status.say(f"[{event.worker or 'local'}] {event.text}")
         self._tell_listeners(event, fate)
+        if isinstance(event, Built) and self._hunt and not fate:
+            self._go_on(self._hunt, event.outcome)
         if isinstance(event, Built) and not self._workers[event.worker].tells_done and (
                 self.ledger.heard(event.worker, event.outcome.target,
                                      event.outcome.commit_upto)):
@@ -409,6 +430,15 @@ class Loop:
         """Pass on what happened"""
         for listener in self._listeners:
             listener(event, fate)
+
+    def _go_on(self, hunt: Hunt, outcome: Outcome) -> None:
+        """Have more of a board built, when what is known of it asks for that"""
+        hunt.learn(outcome)
+        target = outcome.target
+        wanted = () if self.ledger.boards[target].todo else hunt.wanted(target)
+        if wanted:
+            self.ledger.extend(target, wanted)
+            self._status.counts.total += len(wanted)
 
     def _board_done(self, event: BoardDone) -> None:
         """See what has become of a board on a worker"""
