@@ -26,7 +26,7 @@ from buildman.core.outcome import Outcome
 from buildman.core.plan import Board, Commit
 from buildman.process.fork import ChildDied
 from buildman.results import durations, scan, show
-from buildman.results.show import ResultTeller, SummaryRequest, TextOptions, show_summary
+from buildman.results.show import ResultTeller, SummaryRequest, show_summary
 from buildman.results.tree import commit_dir_name
 
 COMMITS = tuple(Commit(f'{num:040x}', subject) for num, subject in
@@ -300,18 +300,17 @@ Summary of 2 commits for 3 boards (1 thread, 1 job per thread)
 
     def test_one_result(self) -> None:
         """During a build -v shows each result by itself, as the summary would."""
-        def tell(outcome: Outcome, commits: Any = COMMITS, filters: Any = (), **flags: bool
-                 ) -> str:
-            return ResultTeller(BOARDS, commits, TextOptions(**flags), *filters)(outcome)
+        def tell(outcome: Outcome, commits: Any = COMMITS, **flags: bool) -> str:
+            return ResultTeller(SummaryRequest('', commits, BOARDS, **flags))(outcome)
 
         bad = Outcome('seaboard', 1, 2, stderr=ERROR)
         self.assertEqual(tell(bad), '02: net: Break a/b\n       arm:  +   seaboard\n')
-        self.assertEqual(tell(bad, errors=True), '02: net: Break a/b\n'
+        self.assertEqual(tell(bad, show_errors=True), '02: net: Break a/b\n'
                          '       arm:  +   seaboard\n'
                          "+a.c: In function 'f':\n+a.c:1:2: error: bad\n")
-        self.assertEqual(tell(Outcome('malta', 2, 0), errors=True), '03: Mend it\n')
+        self.assertEqual(tell(Outcome('malta', 2, 0), show_errors=True), '03: Mend it\n')
         both = Outcome('seaboard', 0, 0, stderr=WARNING + 'b.c:1:2: error: y\n')
-        self.assertEqual(tell(both, None, errors=True, error_boards=True, colour=True),
+        self.assertEqual(tell(both, None, show_errors=True, list_error_boards=True, colour=True),
                          '       arm:  \033[1;33mw+\033[0m  \033[1;33m seaboard\033[0m\n'
                          '\033[1;31m+(\033[0m\033[22;35mseaboard\033[0m\033[1;31m) '
                          'b.c:1:2: error: y\033[0m\n'
@@ -320,7 +319,7 @@ Summary of 2 commits for 3 boards (1 thread, 1 job per thread)
         self.assertEqual(tell(Outcome('malta', 0, 0), None), '')
         dtb = Outcome('snow', 0, 0, stderr='x.dtb: Warning (reg): y\n')
         self.assertEqual(tell(dtb, None), '       arm:  w+   snow\n')
-        self.assertEqual(tell(dtb, None, filters=(True,)), '')
+        self.assertEqual(tell(dtb, None, filter_dtb_warnings=True), '')
 
     def test_current(self) -> None:
         """Without a branch the boards of the folder are shown."""

@@ -505,7 +505,7 @@ def make_hunt(args: argparse.Namespace, series: commits.Series,
 
 
 def make_status(args: argparse.Namespace, selected: Sequence[Board],
-                commit_list: Optional[Sequence[Commit]]) -> Status:
+                commit_list: Optional[Tuple[Commit, ...]]) -> Status:
     """Return what tells people how far a build is.
 
     The current source is built by somebody who waits for the errors; those of
@@ -514,12 +514,13 @@ def make_status(args: argparse.Namespace, selected: Sequence[Board],
     from buildman.schedule.progress import Status
     teller = None
     if args.verbose or commit_list is None:
-        from buildman.results.show import ResultTeller
-        from buildman.results.text import TextOptions
-        teller = ResultTeller(selected, commit_list, TextOptions(
-            errors=args.show_errors or commit_list is None,
-            error_boards=args.list_error_boards, colour=sys.stdout.isatty()),
-            args.filter_dtb_warnings, args.filter_migration_warnings)
+        from buildman.results.show import ResultTeller, SummaryRequest
+        teller = ResultTeller(SummaryRequest(
+            '', commit_list, tuple(selected), colour=sys.stdout.isatty(),
+            show_errors=args.show_errors or commit_list is None,
+            list_error_boards=args.list_error_boards,
+            filter_dtb_warnings=args.filter_dtb_warnings,
+            filter_migration_warnings=args.filter_migration_warnings))
     return Status(sys.stdout, describe=teller, ide=sys.stderr if args.ide else None)
 
 

@@ -42,7 +42,7 @@ from buildman.results.reader import (
 )
 from buildman.results.scan import History, Wanted, process_count, read_commits
 from buildman.results.summary import BoardFacts, CommitSummary, Differ
-from buildman.results.text import TextOptions, TextPrinter
+from buildman.results.text import TextPrinter
 from buildman.results.tree import commit_dir_name, find_commit_dirs
 
 if TYPE_CHECKING:
@@ -217,8 +217,7 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
     """
     err = err or sys.stderr
     commits = request.selected()
-    printer = TextPrinter(request.boards, _text_options(request),
-                          out if request.text else io.StringIO(), err)
+    printer = TextPrinter(request.boards, request, out if request.text else io.StringIO(), err)
     collector = _collector(request, len(commits))
     reports: List[Report] = []
     problems: List[Problem] = []
@@ -314,35 +313,31 @@ class ResultTeller:
     It is that of a summary in which nothing comes before.
     """
 
-    def __init__(self, boards: Sequence[Board], commits: Optional[Sequence[Commit]],
-                 options: TextOptions, no_dtb: bool = False, no_migration: bool = False) -> None:
-        """
+    def __init__(self, request: SummaryRequest) -> None:
+        """Set up.
+
         Args:
-            boards: those of the run
-            commits: the commits of the run, None for the current source
-            options: what to show
-            no_dtb, no_migration: see err_lines()
+            request: what to show, of which boards and commits
         """
-        self._boards = {board.target: board for board in boards}
-        self._commits = commits
-        self._options = options
-        self._filters = no_dtb, no_migration
+        self._request = request
+        self._boards = {board.target: board for board in request.boards}
 
     def __call__(self, outcome: Outcome) -> str:
         """Return the lines for a result, each with its line end."""
+        no_migration = self._request.filter_migration_warnings
         lines = err_lines(decode(outcome.stderr.encode('utf-8', 'surrogateescape'))[0],
-                          *self._filters)
+                          self._request.filter_dtb_warnings, no_migration)
         status = ERROR if outcome.failed else WARNING if lines else OK
         facts = BoardFacts(statuses=bytes([status]))
-        messages = classify(lines, self._filters[1])
+        messages = classify(lines, no_migration)
         if messages != NO_MESSAGES:
             facts.messages[0] = messages
         board = [self._boards[outcome.target]]
-        upto = outcome.commit_upto
+        upto, commits = outcome.commit_upto, self._request.commits
         out = io.StringIO()
-        printer = TextPrinter(board, self._options, out, out)
+        printer = TextPrinter(board, self._request, out, out)
         printer.commit(Differ(board).advance(
-            upto, self._commits[upto] if self._commits else None, facts))
+            upto, commits[upto] if commits else None, facts))
         return out.getvalue()
 
 
@@ -375,16 +370,6 @@ def _summaries(request: SummaryRequest, commits: Sequence[Tuple[int, Optional[Co
     for (upto, commit, _), (facts, found) in zip(commits, steps):
         problems += found
         yield differ.advance(upto, commit, facts)
-
-
-def _text_options(request: SummaryRequest) -> TextOptions:
-    return TextOptions(
-        errors=request.show_errors, error_boards=request.list_error_boards,
-        sizes=request.show_sizes, detail=request.detail, bloat=request.bloat,
-        config=request.show_config, environment=request.show_environment,
-        lines=request.show_lines, lines_code=request.lines_code,
-        unknown=request.show_unknown, not_built=request.show_not_built,
-        ide=request.ide, colour=request.colour)
 
 
 def _tell_problems(problems: Sequence[Problem], err: TextIO) -> None:

@@ -7,15 +7,17 @@ buildman: it must stay as it is, to the last blank.
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from typing import Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
+from typing import TYPE_CHECKING, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
 
 from buildman.core.plan import Board
 from buildman.core.text import plain
 from buildman.results.compare import Changes, ConfigChanges, Symbol
 from buildman.results.lines import FileLines
 from buildman.results.summary import ArchSizes, CommitSummary, Line, sort_names
+
+if TYPE_CHECKING:
+    from buildman.results.show import SummaryRequest
 
 # Last digit of the terminal's colour codes
 RED, GREEN, YELLOW, BLUE, MAGENTA, CYAN = range(1, 7)
@@ -28,41 +30,6 @@ _HARMFUL = re.compile('\x1b(?!\\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f
 _GROUPS = (('', GREEN), ('w+', YELLOW), ('+', RED), ('?', MAGENTA))
 
 
-@dataclasses.dataclass(frozen=True)
-class TextOptions:
-    """What the text is to show beside which boards changed.
-
-    Attributes:
-        errors: error lines that came and went
-        error_boards: the boards that each line is from
-        sizes: changes of size, per arch
-        detail: … and per board
-        bloat: … and per function
-        config: changes of the configuration
-        environment: changes of the default environment
-        lines: boards of which other lines are compiled; the sources with `detail`
-        lines_code: … with the text of those lines
-        unknown: boards without a result, in the list of boards
-        not_built: boards without a result, in a line of their own
-        ide: print stderr as it is, to the stream for errors, and no boards
-        colour: use colours
-    """
-
-    errors: bool = False
-    error_boards: bool = False
-    sizes: bool = False
-    detail: bool = False
-    bloat: bool = False
-    config: bool = False
-    environment: bool = False
-    lines: bool = False
-    lines_code: bool = False
-    unknown: bool = False
-    not_built: bool = False
-    ide: bool = False
-    colour: bool = False
-
-
 class TextPrinter:
     """A listener that prints each commit as it comes.
 
@@ -70,22 +37,22 @@ class TextPrinter:
         told_boards: it has named a board
     """
 
-    def __init__(self, boards: Sequence[Board], options: TextOptions, out: TextIO,
+    def __init__(self, boards: Sequence[Board], request: SummaryRequest, out: TextIO,
                  err: TextIO):
         self._boards = boards
-        self._opts = options
+        self._request = request
         self._out = out
         self._err = err
         self.told_boards = False
 
     def _colour(self, colour: int, text: str, bright: bool = True) -> str:
-        if not self._opts.colour:
+        if not self._request.colour:
             return text
         return f'\033[{1 if bright else 22};3{colour}m{text}\033[0m'
 
     def _print(self, text: str, colour: Optional[int] = None) -> None:
         # What is in a result may come from a machine, or a commit, that means harm
-        text = _HARMFUL.sub('', text) if self._opts.colour else plain(text)
+        text = _HARMFUL.sub('', text) if self._request.colour else plain(text)
         self._out.write((text if colour is None else self._colour(colour, text)) + '\n')
 
     def begin(self, commit_count: Optional[int], threads: int, jobs: int) -> None:
@@ -96,7 +63,7 @@ class TextPrinter:
             threads: number of builder threads
             jobs: number of jobs that each of them runs
         """
-        if self._opts.ide:
+        if self._request.ide:
             return
         what = ('current source' if commit_count is None
                 else f"{commit_count} commit{'' if commit_count == 1 else 's'}")
@@ -106,17 +73,17 @@ class TextPrinter:
 
     def commit(self, summary: CommitSummary) -> None:
         """Print what one commit changed."""
-        opts = self._opts
+        request = self._request
         if summary.commit:
             self._print(f'{summary.upto + 1:02d}: {summary.commit.subject}', BLUE)
-        if opts.ide:
+        if request.ide:
             self._out.flush()
             for _, text in sorted(summary.facts.stderr.items()):
                 self._err.write(plain(text))
             self._err.flush()
         else:
             self._print_boards(summary)
-            if opts.errors:
+            if request.show_errors:
                 for warning in (False, True):
                     for lines, sign, colour in ((summary.removed, '-', (GREEN, CYAN)),
                                                 (summary.added, '+', (RED, YELLOW))):
@@ -126,20 +93,20 @@ class TextPrinter:
                     self._print('Missing external blobs (expected in a blobless build):',
                                 MAGENTA)
                     self._print_lines(summary.blobs, '+', MAGENTA)
-        if opts.sizes:
+        if request.show_sizes:
             for arch in summary.sizes:
                 self._print_arch_sizes(arch, summary)
-        if opts.lines:
+        if request.show_lines:
             self._print_lines_compiled(summary)
-        if opts.environment:
+        if request.show_environment:
             for num, changes in sorted(summary.facts.env.items()):
                 self._print_changes(self._boards[num].target, changes)
-        if opts.config:
+        if request.show_config:
             for name, files in summary.config_archs.items():
                 self._print_config(f'{name}:', files)
             for nums, files in summary.config_boards:
                 self._print_config(' '.join(sort_names(self._boards, nums)) + ' :', files)
-        if opts.not_built and summary.not_built:
+        if request.show_not_built and summary.not_built:
             names = ', '.join(self._boards[num].target for num in summary.not_built)
             self._print(f'Boards not built ({len(summary.not_built)}): {names}')
 
@@ -162,10 +129,10 @@ class TextPrinter:
         for arch, lists in summary.groups.items():
             text = ''
             for (sign, colour), nums in zip(_GROUPS, lists):
-                if not nums or (sign == '?' and not self._opts.unknown):
+                if not nums or (sign == '?' and not self._request.show_unknown):
                     continue
                 text += f' {self._colour(colour, sign)}  '
-                if self._opts.colour:
+                if self._request.colour:
                     text += ''.join(self._colour(colour, ' ' + self._boards[num].target)
                                     for num in nums)
                 else:
@@ -177,7 +144,7 @@ class TextPrinter:
     def _print_lines(self, lines: Iterable[Line], sign: str, colour: int) -> None:
         for line in lines:
             prefix = 'w' + sign if line.warning else sign
-            if self._opts.error_boards:
+            if self._request.list_error_boards:
                 names = ' '.join(self._boards[num].target for num in line.boards)
                 self._print(self._colour(colour, prefix + '(')
                             + self._colour(MAGENTA, names, bright=False)
@@ -195,14 +162,14 @@ class TextPrinter:
             mean = delta / sizes.sized
             text += self._delta(mean, f' {region} {mean:+.1f}')
         self._print(text)
-        if not self._opts.detail and not self._opts.bloat:
+        if not self._request.detail and not self._request.bloat:
             return
         for num in sizes.boards:
             text = f"{'':12}{self._boards[num].target:<15}:"
             for region, delta in sorted(summary.facts.size_deltas[num].items()):
                 text += self._delta(delta, f' {region} {delta:+d}')
             self._print(text)
-            if self._opts.bloat:
+            if self._request.bloat:
                 for image, rows in summary.facts.functions.get(num, {}).items():
                     self._print_functions(image, rows)
 
@@ -238,7 +205,7 @@ class TextPrinter:
             self._print(f'{name}: {self._gain(sum(file.added for file in files))} '
                         f'{self._loss(sum(file.removed for file in files))} lines, '
                         f'{self._gain(plus)} {self._loss(minus)} files')
-            if self._opts.detail or self._opts.bloat or self._opts.lines_code:
+            if self._request.detail or self._request.bloat or self._request.lines_code:
                 for file in files:
                     self._print_file_lines(file)
 
@@ -249,7 +216,7 @@ class TextPrinter:
             name = self._colour(colours[file.sign], name.lstrip())
             name = f'    {name}'
         self._print(f'{name}  {self._gain(file.added)} {self._loss(file.removed)}')
-        if not self._opts.lines_code:
+        if not self._request.lines_code:
             return
         for sign, number, text in file.texts:
             self._print(f'        {sign} {number:4} {text}', colours[sign])
