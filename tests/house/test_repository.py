@@ -36,7 +36,7 @@ MAY_IMPORT = {
     'worker': 'agent',
     'toolchain': 'core toolchains',
     'results': 'core process source build',
-    'schedule': 'core build results',
+    'schedule': 'core process build results',
     'remote': 'core process source build wire agent results schedule bsettings boss machine',
     'boss': 'core process source wire agent remote',
     'machine': 'core process agent remote bsettings',

@@ -15,7 +15,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from typing import (
     Any,
     Callable,
@@ -29,6 +28,7 @@ from typing import (
 )
 
 from buildman.agent import account, lock
+from buildman.process.threads import join, on_all
 
 # Before the answer, which is one line of JSON: login shells print, too
 MARK = 'BM-PROBE '
@@ -157,8 +157,6 @@ def python_modules() -> Dict[str, str]:
 def at_once(asks: Mapping[str, Callable[[], _Said]]) -> Dict[str, _Said]:
     """Call functions that wait for other programs, all at the same time.
 
-    Where no more threads can be had, the rest is called one after the other.
-
     Returns:
         what each returned, in the order of the names
     """
@@ -167,17 +165,7 @@ def at_once(asks: Mapping[str, Callable[[], _Said]]) -> Dict[str, _Said]:
     def ask(name: str) -> None:
         said[name] = asks[name]()
 
-    threads = []
-    for name in asks:
-        thread = threading.Thread(target=ask, args=(name,), daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            ask(name)
-        else:
-            threads.append(thread)
-    for thread in threads:
-        thread.join()
+    join(on_all(asks, ask))
     return {name: said[name] for name in asks}
 
 

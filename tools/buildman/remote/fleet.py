@@ -28,6 +28,7 @@ from buildman.core.plan import Board, Plan, Toolchain
 from buildman.core.text import reason, size
 from buildman.process import commands
 from buildman.process.registry import STARTED
+from buildman.process.threads import on_all
 from buildman.remote import logs, push, scripts, ssh
 from buildman.remote.session import RemoteMachine, Shipment
 from buildman.results.tree import ResultTree
@@ -460,16 +461,13 @@ def _on_all(machines: Sequence[str], act: Callable[[str], Tuple[str, bool]]) -> 
     """Do something on all hosts in parallel, and print a line for each"""
     answers: Dict[int, Tuple[str, bool]] = {}
 
-    def run(pos: int, hostname: str) -> None:
+    def run(pos: int) -> None:
         try:
-            answers[pos] = act(hostname)
+            answers[pos] = act(machines[pos])
         except Exception as exc:
             answers[pos] = reason(exc), False
 
-    threads = [threading.Thread(target=run, args=item, daemon=True)
-               for item in enumerate(machines)]
-    for thread in threads:
-        thread.start()
+    threads = on_all(range(len(machines)), run)
     for pos, (thread, hostname) in enumerate(zip(threads, machines)):
         thread.join()
         print(f'{hostname}: {answers.get(pos, ("failed", False))[0]}', flush=True)

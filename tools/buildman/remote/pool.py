@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-import time
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
 
 from buildman import boss
 from buildman.core.text import reason, size
 from buildman.process import commands
+from buildman.process.threads import join, on_all
 from buildman.remote import callers, scripts
 
 # Of what the summary tells in bytes
@@ -78,11 +78,9 @@ class WorkerPool:
             except Exception as exc:
                 failures[pos] = reason(exc)
 
-        threads = [threading.Thread(target=bring_up, args=(pos,), daemon=True)
-                   for pos in range(len(self.machines))]
+        threads: List[threading.Thread] = []
         try:
-            for thread in threads:
-                thread.start()
+            threads = on_all(range(len(self.machines)), bring_up)
             for pos, thread in enumerate(threads):
                 thread.join()
                 if pos not in running:
@@ -90,7 +88,7 @@ class WorkerPool:
                           f"{failures.get(pos, 'it could not be started')}", flush=True)
         except BaseException:
             commands.stop_all()
-            _join(threads, INTERRUPT_TIME)
+            join(threads, INTERRUPT_TIME)
             commands.resume()
             # For close_all(): they may have a process or a lock
             self.workers = list(workers.values())
@@ -128,7 +126,7 @@ class WorkerPool:
             except Exception:
                 callers.close_worker(worker)
 
-        _join(_on_all(self.workers, end), QUIT_TIME)
+        join(on_all(self.workers, end), QUIT_TIME)
         self._forget()
 
     def close_all(self) -> None:
@@ -141,8 +139,8 @@ class WorkerPool:
             with contextlib.suppress(Exception):
                 worker.quit()
 
-        _join(_on_all(self.workers, ask), INTERRUPT_TIME)
-        _join(_on_all(self.workers, callers.close_worker), CLOSE_TIME)
+        join(on_all(self.workers, ask), INTERRUPT_TIME)
+        join(on_all(self.workers, callers.close_worker), CLOSE_TIME)
         self._forget()
 
     def _forget(self) -> None:
@@ -199,22 +197,6 @@ def _free(worker: Any) -> None:
     """Free the lock of a machine, if it is ours"""
     with contextlib.suppress(Exception):
         worker.remove_lock()
-
-
-def _on_all(workers: Sequence[Any], act: Callable[[Any], None]) -> List[threading.Thread]:
-    """Begin to do something with all workers at the same time"""
-    threads = [threading.Thread(target=act, args=(worker,), daemon=True) for worker in workers]
-    for thread in threads:
-        thread.start()
-    return threads
-
-
-def _join(threads: Sequence[threading.Thread], seconds: float) -> None:
-    """Wait for threads, at most so many seconds for all of them"""
-    deadline = time.monotonic() + seconds
-    for thread in threads:
-        if thread.ident is not None:
-            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _number(thing: Any, name: str) -> float:

@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import math
 import queue
-import threading
 import time
 from typing import (
     Callable,
@@ -44,6 +43,7 @@ from buildman.core.events import (
 )
 from buildman.core.outcome import TRIES, Outcome, without_compiler
 from buildman.core.plan import BoardJob, Plan
+from buildman.process.threads import join, on_all
 from buildman.results.made_with import Earlier
 from buildman.schedule.hunt import Hunt
 from buildman.schedule.ledger import Task
@@ -335,10 +335,10 @@ class Loop:
                     self._join(worker)
             self._loop()
             self._before_end(False)
-            _all_at_once(self._workers.values(), lambda worker: worker.finish())
+            join(on_all(self._workers.values(), lambda worker: worker.finish()))
         except BaseException:
             self._before_end(True)
-            _all_at_once(self._workers.values(), lambda worker: worker.stop())
+            join(on_all(self._workers.values(), lambda worker: worker.stop()))
             raise
         finally:
             self._discard_late()
@@ -586,16 +586,6 @@ class Loop:
         line = f"[{worker or 'local'}] {text}"
         self.report.notes.append(line)
         self._status.say(line)
-
-
-def _all_at_once(workers: Iterable[Worker], act: Callable[[Worker], None]) -> None:
-    """Do something that may take seconds to all workers at the same time"""
-    threads = [threading.Thread(target=act, args=(worker,), daemon=True)
-               for worker in list(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 def exit_status(status: Status, report: Report, ignore_warnings: bool) -> int:
