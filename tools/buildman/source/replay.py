@@ -38,6 +38,7 @@ _HEAD = struct.Struct('>4sLL')
 # Of an entry: ctime, mtime (seconds, nanoseconds each), dev, ino, mode, uid, gid, size
 _STAT = struct.Struct('>10L')
 _MODE = 6
+_MTIME = struct.Struct('>2L')
 
 # Then the object's name (SHA-1), then flags
 _NAME_SIZE = 20
@@ -167,6 +168,33 @@ def is_damaged(git_dir: str) -> bool:
         return _layout(git_dir) is None and _read(git_dir)[:8] != _HEAD.pack(b'DIRC', 4, 0)[:8]
     except OSError:
         return False
+
+
+def backdate(path: str, git_dir: str) -> bool:
+    """Have files of a new checkout be of the second before that in which it ended.
+
+    Args:
+        path: the working tree, in which nothing was written since
+        git_dir: its repository
+
+    Returns:
+        False when its index is unusual; then nothing was changed
+
+    Raises:
+        OSError: a file is not there, or cannot be written
+    """
+    layout = _layout(git_dir)
+    if not layout:
+        return False
+    second = int(os.stat(os.path.join(git_dir, 'index')).st_mtime)
+    data = bytearray(layout.data[:-_SUM_SIZE])
+    for name, pos in layout.offsets.items():
+        if _MTIME.unpack_from(data, pos + _MTIME.size)[0] >= second:
+            os.utime(os.path.join(os.fsencode(path), name), (second - 1,) * 2,
+                     follow_symlinks=False)
+            _MTIME.pack_into(data, pos + _MTIME.size, second - 1, 0)
+    replace_file(os.path.join(git_dir, 'index'), bytes(data) + hashlib.sha1(data).digest())
+    return True
 
 
 class Steps:

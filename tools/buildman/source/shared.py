@@ -28,10 +28,10 @@ import os
 import shutil
 import struct
 import threading
-import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set
 
 from buildman.core.errors import GitError
+from buildman.source.replay import backdate
 
 # What a folder of the work area is called while it is no slot yet
 SEED_NAME = 'seed.new'
@@ -112,8 +112,6 @@ class Seed:
         self._cond = threading.Condition()
         self._left = slots
         self._copying = 0
-        # In which the last file was checked out
-        self._second = 0
         self._how: Optional[List[str]] = None
         self._broken = False
         self._stopping = False
@@ -140,16 +138,12 @@ class Seed:
                 self._cond.wait_for(lambda: not self._copying)
                 with contextlib.suppress(OSError):
                     os.rename(self._path, path)
-                    self._grow_old(path)
                     return True
                 return False
             self._copying += 1
         try:
             with self._gate:
-                if self._stopping or not self._copy(path):
-                    return False
-            self._grow_old(path)
-            return True
+                return not self._stopping and self._copy(path)
         finally:
             with self._cond:
                 self._copying -= 1
@@ -175,35 +169,19 @@ class Seed:
     def _find_way(self) -> List[str]:
         """Return the command to copy the seed with: clones, plain copies or links"""
         git_dir = os.path.join(self._path, '.git')
-        self._second = int(os.stat(os.path.join(git_dir, 'index')).st_mtime)
         probe = os.path.join(git_dir, 'probe')
         if self._run(['cp', '--reflink=always', os.path.join(git_dir, 'index'), probe]) == 0:
             os.unlink(probe)
             return ['cp', '-a', '--reflink=always']
-        if tree_size(git_dir) < SHARE_FROM:
+        # What is shared is of a second that is over. In a slot git takes a file of the
+        # same size and second for the same (see `source.checkout`), unless it is as young
+        # as the index. That is enough for what a slot has for itself; but here it may be
+        # another slot that writes, while in this one git, or we, write a younger index.
+        if tree_size(git_dir) < SHARE_FROM or not backdate(self._path, git_dir):
             return ['cp', '-a']
         with open(os.path.join(git_dir, SHARED_MARK), 'wb'):
             pass
         return ['cp', '-al']
-
-    def _grow_old(self, path: str) -> None:
-        """Wait until shared files are of a second that is over, which mostly is so.
-
-        In a slot git takes a file of the same size and second for the same (see
-        `source.checkout`), unless it is as young as the index. That is enough for
-        what a slot has for itself: what a build writes is not older than the index.
-        But here it may be another slot that writes, while in this one git, or we,
-        write a younger index.
-        """
-        mark = os.path.join(path, '.git', SHARED_MARK)
-        with contextlib.suppress(FileNotFoundError):
-            while not self._stopping:
-                os.utime(mark)
-                left = self._second + 1 - os.stat(mark).st_mtime
-                if not 0 < left <= 1:
-                    # It is over, or the clock was set back
-                    return
-                time.sleep(left)
 
     def _copy(self, path: str) -> bool:
         """Copy the seed; the folder gets its name when it is complete"""
