@@ -8,6 +8,7 @@ boss's own machine, to compare.
 from __future__ import annotations
 
 import functools
+import functools
 import glob
 import json
 import os
@@ -94,8 +95,7 @@ def find_gccs(candidates: Sequence[str]) -> List[Dict[str, str]]:
         candidates: full paths, paths with `~`, or names to be looked for on
             PATH; each may have wild cards
     """
-    out: List[Dict[str, str]] = []
-    seen = set()
+    asks: Dict[str, Callable[[], Optional[Dict[str, str]]]] = {}
     for name in candidates:
         if '/' in name:
             full = os.path.expanduser(name)
@@ -103,12 +103,9 @@ def find_gccs(candidates: Sequence[str]) -> List[Dict[str, str]]:
         else:
             paths = [shutil.which(name) or '']
         for path in paths:
-            if path and path not in seen and os.path.isfile(path):
-                seen.add(path)
-                gcc = describe_gcc(path)
-                if gcc is not None:
-                    out.append(gcc)
-    return out
+            if path and os.path.isfile(path):
+                asks[path] = functools.partial(describe_gcc, path)
+    return [gcc for gcc in at_once(asks).values() if gcc is not None]
 
 
 def openssl_headers() -> str:

@@ -435,11 +435,13 @@ def remotes(folder: str) -> List[str]:
     Args:
         folder: a repository, or in its working tree
     """
-    found = [git.ask(folder, 'config', 'extensions.partialClone')]
-    for line in git.ask(folder, 'config', '--bool', '--get-regexp',
-                        r'^remote\..*\.promisor$').splitlines():
-        name, _, value = line.rpartition(' ')
-        if value == 'true':
+    found: List[str] = []
+    for line in git.ask(folder, 'config', '--get-regexp',
+                        r'^(extensions\.partialclone|remote\..*\.promisor)$').splitlines():
+        name, _, value = line.partition(' ')
+        if name == 'extensions.partialclone':
+            found.insert(0, value)
+        elif value.lower() in ('', 'true', 'yes', 'on', '1'):
             found.append(name[len('remote.'):-len('.promisor')])
     return [name for name in dict.fromkeys(found) if name]
 

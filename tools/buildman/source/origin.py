@@ -73,13 +73,29 @@ def object_folder(folder: str) -> str:
     Raises:
         GitError: it is no repository, or its objects are not named by SHA-1
     """
-    path = git.text(folder, 'rev-parse', '--git-path', 'objects').rstrip('\n')
-    kind = git.ask(folder, 'config', 'extensions.objectFormat')
-    if kind not in ('', 'sha1'):
+    return _look(folder)[0]
+
+
+def _look(folder: str) -> Tuple[str, str, str]:
+    """Return the folder of a repository's objects, its `shallow` file, and its core.abbrev.
+
+    Raises:
+        GitError: as for object_folder()
+    """
+    paths = git.text(folder, 'rev-parse', '--git-path', 'objects', '--git-path', 'shallow')
+    # A folder may have an end of line in its name; both answers are of one length
+    half = len(paths) // 2
+    objects, shallow = paths[:half - 1], paths[half:-1]
+    found = dict(line.partition(' ')[::2] for line in git.ask(
+        folder, 'config', '--get-regexp',
+        r'^(core\.abbrev|extensions\.objectformat)$').splitlines())
+    kind = found.get('extensions.objectformat', 'sha1')
+    if kind != 'sha1':
         raise GitError(f"'{os.path.abspath(folder)}' names its objects by {kind}: buildman builds "
                        'commits, and on machines, from a repository with SHA-1 names only, as '
                        "U-Boot's is")
-    return os.path.realpath(os.path.join(folder, path))
+    return (os.path.realpath(os.path.join(folder, objects)), os.path.join(folder, shallow),
+            found.get('core.abbrev', ''))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,15 +206,13 @@ class Origin:
         Raises:
             GitError: it is none
         """
-        objects = object_folder(git_dir)
-        shallow_file = os.path.join(git_dir, git.text(
-            git_dir, 'rev-parse', '--git-path', 'shallow').rstrip('\n'))
+        objects, shallow_file, abbrev = _look(git_dir)
         tags = git.run(git_dir, 'for-each-ref', '--format=%(objectname) %(refname)',
                        'refs/tags')
         shallow = b''
         with contextlib.suppress(FileNotFoundError), open(shallow_file, 'rb') as inf:
             shallow = inf.read()
-        return cls((objects,), tags, shallow, git.ask(git_dir, 'config', 'core.abbrev'))
+        return cls((objects,), tags, shallow, abbrev)
 
     def with_past(self, past: Past, objects: str) -> 'Origin':
         """Return the same with a history that has come from elsewhere.
