@@ -8,7 +8,6 @@ boss's own machine, to compare.
 from __future__ import annotations
 
 import functools
-import functools
 import glob
 import json
 import os
