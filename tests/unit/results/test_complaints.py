@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import unittest
 from typing import Dict, List, Optional, Tuple
 
@@ -60,6 +61,11 @@ class ParseTest(unittest.TestCase):
         self.assertEqual(self.places(BROKEN, True), [
             (True, 'drivers/x.c', 21, 'error', "'y' undeclared (first use in this function)")])
 
+    def test_in_between(self) -> None:
+        """What another job said within a box is not of the box"""
+        self.assertEqual(self.places('=== WARNING ===\nUse DM.\nx.c:2:1: error: bad\n===\n', True),
+                         [(True, 'x.c', 2, 'error', 'bad'), (False, '', 0, 'box', 'Use DM.')])
+
     def test_tools(self) -> None:
         """What each tool says, and where"""
         for text, failed, want in (
@@ -100,6 +106,25 @@ class ParseTest(unittest.TestCase):
                   "Image 'rom' is missing external blobs and is non-functional: me"))):
             with self.subTest(text=text):
                 self.assertEqual(self.places(text, failed), [want])
+
+    def test_nothing_lost(self) -> None:
+        """Whatever is said in whatever order: something is told, and each error of a failure"""
+        rand = random.Random(1)
+        lines = [line for text in (GCC, BROKEN) for line in text.splitlines()] + [
+            '', '===', ' ', '***', '=== WARNING ===', 'Traceback (most recent call last):',
+            "ld: a.o: in function `f':", "ld: a.o: in function `f': undefined reference to `g'",
+            "a.c:(.text+0x1): undefined reference to `g'", 'a.dtb: Warning (x): y', 'odd',
+            'Some images are invalid', "Image 'rom' is missing external blobs", '   help']
+        for num in range(400):
+            some = [rand.choice(lines) for _ in range(rand.randrange(8))]
+            found = parse('\n'.join(some), num % 2 > 0)
+            self.assertTrue(found, some)
+            said = '\n'.join(item.said for item in found if item.error)
+            if num % 2:
+                self.assertTrue(said, some)
+            for line in some if num % 2 else ():
+                if ' error: ' in line or 'undefined' in line:
+                    self.assertIn(line, said, some)
 
     def test_blobs_fail(self) -> None:
         """A board that fails for want of blobs has an error all the same"""

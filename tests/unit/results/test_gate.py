@@ -94,11 +94,14 @@ class GateTest(FileCase):
             with self.subTest(commits=commits):
                 got = self.judge(*map(tuple, commits))
                 self.assertEqual(got[:2], (status, why), got)
+        # What failed before and has new warnings has not failed anew
+        self.assertEqual(self.judge((fails,), ((ERROR, BROKEN + GCC.replace('x.c', 'y.c')),))[:2],
+                         (101, {0: 'fails at the base as well'}))
+        self.assertEqual(self.judge((good,), (warns,), ignore=True)[:2], (0, {}))
         got = self.judge((good, fails), (warns, fails))
         self.assertEqual(got[2], [
             'Counted: 0 boards with errors, 1 with warnings; not counted: 1 board no worse than '
             'at the base 000000000000 (Commit 0)'])
-        self.assertEqual(self.judge((good,), (warns,), ignore=True)[0], 0)
         self.assertEqual(Gate(BOARDS, True, None, False).status(), 100)
 
     def test_known(self) -> None:

@@ -21,7 +21,7 @@ from buildman.core.errors import SetupError
 from buildman.core.plan import Board, Commit
 from buildman.core.text import plain
 from buildman.results.complaints import Complaint, Past, of_board
-from buildman.results.reader import UNKNOWN, Problem
+from buildman.results.reader import Problem
 from buildman.results.report import Report
 from buildman.results.summary import CommitSummary, sort_names
 from buildman.source import git
@@ -96,9 +96,8 @@ class Collector:
         """Take the next commit."""
         self._commit = summary.commit
         self._last = {}
-        for num, status in enumerate(summary.facts.statuses):
-            if status != UNKNOWN and num in summary.facts.stderr:
-                self._add(self._last, summary, num, of_board(summary, num))
+        for num in range(len(summary.facts.statuses)):
+            self._add(self._last, summary, num, of_board(summary, num))
         if self._past is None:
             self._past = Past()
         else:

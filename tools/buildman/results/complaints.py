@@ -18,7 +18,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
 from buildman.build.output import INVALID_IMAGES, as_ours, is_make_failure
 from buildman.core.text import plain
 from buildman.results.compare import about_blobs, is_blob
-from buildman.results.reader import ERROR, UNKNOWN
+from buildman.results.reader import ERROR, OK, UNKNOWN
 from buildman.results.summary import CommitSummary
 
 # FILE:LINE:COLUMN: KIND: TEXT of gcc, clang, as and Kconfig
@@ -38,7 +38,7 @@ _LINKER = re.compile(r'(?:\S*[/-])?ld(?:\.\w+)?: ')
 _MAKEFILE = re.compile(r'(?P<file>[^\s:]+):(?P<line>\d+): (?P<text>\*\*\* .*)')
 _RECIPE = re.compile(r'\[.*\] Error \d+')
 # Says where the next complaint belongs, nothing by itself
-_WHERE = re.compile(r"(?P<file>[^\s:]+): ((?:In|in|At) .*|Assembler messages):?$|In file included")
+_WHERE = re.compile(r"(?P<file>[^\s:]+): ((?:In|in|At) .*|Assembler messages):$|In file included")
 _FLAG = re.compile(r' \[-W(?:error=)?(?P<check>[\w=+-]+)\]$')
 _BOX = re.compile(r'=+ (?P<text>[A-Z ]+) =+$')
 _BOX_END = re.compile(r'=+$')
@@ -101,7 +101,7 @@ def parse(stderr: str, failed: bool) -> Tuple[Complaint, ...]:
     What a compiler warns of in a file with an error is left out, as it may come of that.
 
     Args:
-        stderr: an `err`
+        stderr: an `err`, of a build that failed or warned
         failed: the build failed: what is not known to be a warning is an error. There is one
             at least, then.
     """
@@ -121,6 +121,8 @@ class _Reader:
         self._failed = failed
         self._heads: List[Complaint] = []
         self._lines: List[List[str]] = []
+        # Something is there to be told in any case
+        self._first, self._seen = 'something without a word', False
         # What else says that it failed
         self._weak: List[str] = []
         self._before: List[str] = []
@@ -135,6 +137,8 @@ class _Reader:
             return
         if not line.strip() or not re.search(r'[\w ]', line):
             return
+        if not self._seen:
+            self._first, self._seen = line.strip(), True
         if blob:
             if is_blob(line) or 'optional external blob' in line:
                 self._add(line, False, '', 0, line.strip(), 'missing-blob', blob=True)
@@ -165,6 +169,10 @@ class _Reader:
             self._before = lines
             self._add(line, self._failed, '', 0, line, 'python')
             return True
+        if any(form.match(_LINKER.sub('', line)) for form in (_AT, _DTC, _LINKED)) or (
+                'undefined reference' in line):
+            # Another job of make said that
+            return False
         lines.append(line)
         if _BOX_END.match(line) and line:
             self._open = None
@@ -233,12 +241,18 @@ class _Reader:
             text = re.sub(r'^\S*make(?:\[\d+\])?: \*\*\* ', '', said)
             out.append(Complaint(True, target.group(1) if target else '', 0, text, 'build',
                                  said=said))
-        return out
+        return out or [Complaint(False, '', 0, self._first, 'build', said=self._first)]
 
 
 def of_board(summary: CommitSummary, num: int) -> Tuple[Complaint, ...]:
-    """Return what a board complains of at a commit, whose stderr was asked for."""
-    return parse(summary.facts.stderr.get(num, ''), summary.facts.statuses[num] == ERROR)
+    """Return what a board complains of at a commit, whose stderr was asked for.
+
+    That is something if it failed or warned, nothing else.
+    """
+    status = summary.facts.statuses[num]
+    if status in (OK, UNKNOWN):
+        return ()
+    return parse(summary.facts.stderr.get(num, ''), status == ERROR)
 
 
 class Past:
@@ -257,7 +271,7 @@ class Past:
         """Return what is new at a commit: board to its complaints, of those that have any."""
         out = {}
         for num, status in enumerate(summary.facts.statuses):
-            now = () if status == UNKNOWN else of_board(summary, num)
+            now = of_board(summary, num)
             if now and (now is not self._said.get(num) or status != self._statuses.get(num)):
                 found = self._new(num, status, now)
                 if found:

@@ -128,7 +128,7 @@ class Gate:
             self._past.remember(summary)
         self._begun = True
         for num, status in enumerate(summary.facts.statuses):
-            now = of_board(summary, num) if status != UNKNOWN else ()
+            now = of_board(summary, num)
             if not now:
                 if status == UNKNOWN and not is_base:
                     self._unbuilt.add(num)
@@ -150,12 +150,13 @@ class Gate:
                 self._old.add(num)
             if any(rules):
                 self._tolerated.add(num)
-            if not left or (self._ignore_warnings and not fails):
+            # In the reports a board that warns has not failed
+            if not left or (status == ERROR and not fails):
                 reasons = [f'known until {rule.until}: {rule.why}' for rule in rules if rule]
                 if len(new) < len(now):
                     reasons.append('this is the base' if is_base else
                                    f"{'fails' if status == ERROR else 'warns'} at the base as well")
-                summary.tolerated[num] = '; '.join(dict.fromkeys(reasons)) or 'warnings are ignored'
+                summary.tolerated[num] = '; '.join(dict.fromkeys(reasons))
 
     def tolerates(self, target: str, complaint: Complaint) -> bool:
         """Return whether a rule tolerates a complaint of a board."""
