@@ -32,6 +32,9 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(TOP, 'tools'))
 
+from buildman.core.events import BoardDone, Built, Started
+from buildman.core.outcome import Outcome
+from buildman.schedule.estimate import Estimate
 from buildman.schedule.ledger import Task
 from buildman.schedule.policy import Scheduler
 
@@ -69,11 +72,12 @@ class Machine:
     ready: float = 0.0
 
 
-def make_boards(count: int, commits: int, rng: random.Random) -> List[Board]:
-    """Return boards: 10 to 60 seconds for most, minutes for one in thirty."""
+def make_boards(count: int, commits: int, rng: random.Random,
+                long: float = 1 / 30) -> List[Board]:
+    """Return boards: 10 to 60 seconds for most, minutes for a share of them."""
     out = []
     for number in range(count):
-        first = rng.uniform(120, 400) if rng.random() < 1 / 30 else min(
+        first = rng.uniform(120, 400) if rng.random() < long else min(
             120.0, max(8.0, rng.lognormvariate(math.log(25), 0.5)))
         share = rng.uniform(0.05, 0.4)
         out.append(Board(f'b{number:04}', tuple(
@@ -136,6 +140,7 @@ class Pool:
 
     def __init__(self, tasks: Sequence[Task], clock: Callable[[], float]) -> None:
         self.sched = Scheduler(tasks, clock=clock)
+        self.estimate = Estimate(self.sched.ledger, clock)
         self.spent = 0.0
 
     def coming(self, unknown: int, mach: Optional[Machine] = None, told: float = 0.0) -> None:
@@ -166,15 +171,19 @@ class Pool:
     def started(self, name: str, target: str) -> None:
         """A machine has begun."""
         self.sched.ledger.started(name, target)
+        self.estimate(Started(name, target, 0), '')
 
     def result(self, name: str, target: str, upto: int, seconds: float) -> List[str]:
         """A result came; return who is to stop building the same board."""
-        self.sched.ledger.result(name, target, upto, seconds)
+        kept = self.sched.ledger.result(name, target, upto, seconds)
+        self.estimate(Built(name, Outcome(target, upto, 0, seconds=seconds)),
+                      '' if kept else 'dropped')
         return self.sched.ledger.rivals(name, target)
 
     def done(self, name: str, target: str) -> None:
         """A machine is through with a board."""
         self.sched.ledger.board_done(name, target)
+        self.estimate(BoardDone(name, target), '')
 
     @property
     def finished(self) -> bool:

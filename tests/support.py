@@ -41,6 +41,7 @@ from typing import (
     Optional,
     Sequence,
     Tuple,
+    Union,
 )
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
@@ -220,9 +221,14 @@ def render_screen(text: str) -> List[str]:
     return [''.join(line).rstrip() for line in lines]
 
 
+def resize(fdes: int, rows: int, columns: int) -> None:
+    """Give a terminal a size."""
+    fcntl.ioctl(fdes, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))
+
+
 def run_on_terminal(argv: Sequence[str], cwd: Optional[str] = None,
                     env: Optional[Mapping[str, str]] = None,
-                    answers: Iterable[Tuple[str, bytes]] = (),
+                    answers: Iterable[Tuple[str, Union[bytes, Callable[[int, bytes], None]]]] = (),
                     size: Tuple[int, int] = (24, 80), timeout: float = TIMEOUT) -> Result:
     """Run a program on a terminal of its own and return all that it printed.
 
@@ -231,7 +237,7 @@ def run_on_terminal(argv: Sequence[str], cwd: Optional[str] = None,
         cwd: folder to run it in
         env: its environment; None for that of this process
         answers: (text to wait for, bytes to type then) in order; b'\\x03' is
-            Ctrl-C
+            Ctrl-C. Or a function, that is called with the terminal and what came so far
         size: rows and columns
         timeout: seconds after which it is killed
 
@@ -245,7 +251,7 @@ def run_on_terminal(argv: Sequence[str], cwd: Optional[str] = None,
             os.execvpe(argv[0], list(argv), dict(env if env is not None else os.environ))
         finally:
             os._exit(127)
-    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', *size, 0, 0))
+    resize(fd, *size)
     pending = list(answers)
     raw = b''
     seen = 0
@@ -269,7 +275,10 @@ def run_on_terminal(argv: Sequence[str], cwd: Optional[str] = None,
             while pending and pending[0][0].encode() in raw[seen:]:
                 text, typed = pending.pop(0)
                 seen = raw.index(text.encode(), seen) + len(text.encode())
-                os.write(fd, typed)
+                if callable(typed):
+                    typed(fd, raw)
+                else:
+                    os.write(fd, typed)
     finally:
         os.close(fd)
         _, status = os.waitpid(pid, 0)
@@ -555,7 +564,8 @@ class SampleCase(unittest.TestCase):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def terminal_buildman(self, *args: str, answers: Iterable[Tuple[str, bytes]] = (),
+    def terminal_buildman(self, *args: str, answers: Iterable[
+                              Tuple[str, Union[bytes, Callable[[int, bytes], None]]]] = (),
                           cwd: Optional[str] = None,
                           env: Optional[Mapping[str, str]] = None) -> Result:
         """Run the command on a terminal, see run_on_terminal()."""

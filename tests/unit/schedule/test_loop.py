@@ -309,7 +309,7 @@ class OrdinaryTest(Case):
             if len(ticks) == 3:
                 worker.say(good(worker, job))
 
-        loop.set_ticker(tick, 60.0)
+        loop.add_ticker(tick, 60.0)
         self.assertEqual(1, self.run_on(loop, worker).built)
         self.assertEqual([1060.0, 1120.0, 1180.0], ticks)
 

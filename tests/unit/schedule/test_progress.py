@@ -33,23 +33,14 @@ class TestStatus(unittest.TestCase):
         counts = self.status.counts
         self.now += 10
         counts.add(0, False)
+        self.assertEqual(self.status.line('a'), '    1    0    0 /4       -3      a')
+        self.status.left = lambda: 30.4
         self.assertEqual(self.status.line('a'), '    1    0    0 /4       -3      0:00:30  : a')
         counts.add(0, True)
         counts.add(2, True)
         counts.add(2, False)
         self.assertEqual(self.status.line('b [far]'),
                          '    1    1    2 /4               b [far]')
-
-    def test_estimate_of_a_resumed_run(self) -> None:
-        """Results of an earlier run took no time now"""
-        self.status.start(10)
-        counts = self.status.counts
-        for _ in range(8):
-            counts.add(0, False)
-            counts.previous += 1
-        self.now += 10
-        counts.add(0, False)
-        self.assertIn('0:00:10  : a', self.status.line('a'))
 
     def test_closing(self) -> None:
         """The last line, as scripts read it"""

@@ -17,7 +17,8 @@ from buildman.core.errors import UsageError
 _ONLY_OURS = frozenset((
     '--annotate', '--budget', '--budget-update', '--codequality', '--known', '--new-only',
     '--clean-workers', '--completion', '--demo', '--hunt', '--json', '--junit', '--man',
-    '--reproduce', '--retry', '--show-errors', '--show-unknown', '--timeout', '--version'))
+    '--reproduce', '--retry', '--show-errors', '--show-unknown', '--status', '--timeout',
+    '--top', '--version'))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -382,6 +383,10 @@ def make_parser() -> _Parser:
     group = parser.add_argument_group('the program itself')
     group.add_argument('-n', '--dry-run', action='store_true',
                        help='say what would be done, and do nothing')
+    group.add_argument('--top', action='store_true',
+                       help='show the machines and what failed while it builds, on a terminal')
+    group.add_argument('--status', type=_named, metavar='FILE',
+                       help='write how it is as JSON, anew each second while it builds')
     group.add_argument('-v', '--verbose', action='store_true',
                        help='say more: results as they come, boards of a dry run')
     group.add_argument('-G', '--config-file', default='', metavar='FILE',

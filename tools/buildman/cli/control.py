@@ -45,6 +45,7 @@ from buildman.cli.folders import (
 )
 from buildman.core.errors import (
     EXIT_OK,
+    EXIT_USAGE,
     BoardError,
     BuildmanError,
     SetupError,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from buildman.schedule.local import LocalWorker, Worker
     from buildman.schedule.loop import Loop, Report
     from buildman.schedule.progress import Status
+    from buildman.schedule.watch import StatusFile
     from buildman.toolchains.find import Choice
 
 # Board -> commits (indexes) that could not be built, and why
@@ -318,12 +320,28 @@ def run(args: argparse.Namespace) -> int:
     judge = make_judge(args, series, selection.boards)
     if args.summary:
         return show_summary(args, folders, series, selection.boards, judge)
-    status, missing, found = build(args, folders, series, selection.boards, settings, fleet)
-    if args.build_summary or judge or args.json or args.junit:
-        status = show_summary(args, folders, series, selection.boards, judge, missing, status,
-                              found)
-    elif found and not args.ide:
-        print('\n'.join(found.lines()), file=out)
+    file = None
+    if args.status:
+        from buildman.schedule.watch import StatusFile
+        file = StatusFile(args.status, lambda text: print(text, file=err))
+    try:
+        status, missing, found = build(args, folders, series, selection.boards, settings, fleet,
+                                       file)
+        if args.build_summary or judge or args.json or args.junit:
+            status = show_summary(args, folders, series, selection.boards, judge, missing, status,
+                                  found)
+        elif found and not args.ide:
+            print('\n'.join(found.lines()), file=out)
+    except BaseException as exc:
+        if file:
+            came = signals.came() or exc
+            if isinstance(came, KeyboardInterrupt):
+                file.end('interrupted', signals.status_of(came))
+            else:
+                file.end('failed', came.status if isinstance(came, BuildmanError) else EXIT_USAGE)
+        raise
+    if file:
+        file.end('ended', status)
     return status
 
 
@@ -442,11 +460,13 @@ def make_fleet(args: argparse.Namespace) -> Optional[Fleet]:
 
 def build(args: argparse.Namespace, folders: Folders, series: Optional[commits.Series],
           selected: Sequence[Board], settings: Settings,
-          fleet: Optional[Fleet] = None) -> Tuple[int, Missing, Optional[Found]]:
+          fleet: Optional[Fleet] = None, file: Optional[StatusFile] = None
+          ) -> Tuple[int, Missing, Optional[Found]]:
     """Build the boards.
 
     Args:
         fleet: other machines that take part
+        file: is to tell how it is
 
     Returns:
         exit status, what has no result, and what a hunt has found
@@ -483,7 +503,7 @@ def build(args: argparse.Namespace, folders: Folders, series: Optional[commits.S
             tree.remove_stale(alive)
             # Another machine may have the compiler that this one lacks
             report = run_builds(args, folders, plan, tree, status, fleet,
-                                set() if fleet else choice.unbuildable(), hunt)
+                                set() if fleet else choice.unbuildable(), hunt, file)
         finally:
             lock.close()
     tell_unbuilt(report, choice, plan, status, bool(fleet))
@@ -526,13 +546,15 @@ def make_status(args: argparse.Namespace, selected: Sequence[Board],
 
 def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: ResultTree,
                status: Status, fleet: Optional[Fleet] = None,
-               unbuildable: Collection[str] = (), hunt: Optional[Hunt] = None) -> Report:
+               unbuildable: Collection[str] = (), hunt: Optional[Hunt] = None,
+               file: Optional[StatusFile] = None) -> Report:
     """Build what is missing in the tree.
 
     Args:
         fleet: other machines that take part
         unbuildable: boards that nobody has a compiler for
         hunt: tells which commits are to be built; None: all
+        file: is to tell how it is
 
     Returns:
         what could not be built
@@ -553,6 +575,12 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
                                               output_folder(args), plan),
                       unbuildable=unbuildable, earlier=earlier, hunt=hunt)
     recorder: Optional[Recorder] = None
+
+    def tell_counts() -> None:
+        if file:
+            file.update(status.state())
+
+    tell = tell_counts
     try:
         for line in [] if args.ide else earlier.lines(
                 'built again where the hunt looks' if hunt else 'built again'):
@@ -579,12 +607,14 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
                 for text in fleet.warnings:
                     status.say(text)
                 fleet.attach(loop, tree.base_dir)
+            tell = let_watch(args, loop, status, workers, fleet, file)
             loop.run(workers)
             why = loop.report.lost.get('')
             if why and len(workers) == 1 and not loop.report.built:
                 raise SetupError(why)
     finally:
         status.end_line()
+        tell()
         if recorder:
             recorder.close()
         if fleet:
@@ -601,6 +631,42 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
         if scanned:
             status.say(scanned)
     return loop.report
+
+
+def let_watch(args: argparse.Namespace, loop: Loop, status: Status,
+              workers: Sequence[Worker], fleet: Optional[Fleet],
+              file: Optional[StatusFile]) -> Callable[[], None]:
+    """Have a run shown on the terminal (--top) and in a file (--status), if that is asked for.
+
+    Returns:
+        what writes the file, if there is any
+    """
+    top = (args.top and not args.ide and sys.stdout.isatty()
+           and os.environ.get('TERM', 'dumb') != 'dumb')
+    if not top and not file:
+        return lambda: None
+    from buildman.schedule.watch import Watch, lines
+
+    def signs(name: str) -> Tuple[float, float]:
+        if name and fleet:
+            return fleet.signs(name)
+        try:
+            return os.getloadavg()[0], 0.0
+        except OSError:
+            return 0.0, 0.0
+
+    watch = Watch(loop.ledger, workers, signs)
+    loop.add_listener(watch)
+    if top:
+        status.above = lambda rows, columns: lines(watch.state(), rows, columns)
+        loop.add_ticker(status.tick, 0.5)
+
+    def tell() -> None:
+        if file:
+            file.update({**status.state(), **watch.state()})
+
+    loop.add_ticker(tell, 1.0)
+    return tell
 
 
 def weigh_boards(base: str, around: str, plan: Plan,

@@ -388,7 +388,7 @@ def build(workers: Sequence[Any], boards: Mapping[str, Any], commits: Optional[S
             status.now_and_then()
 
         loop.add_listener(status.listen)
-        loop.set_ticker(tick, min(1.0, boss.STATUS_INTERVAL, max(.01, boss.BUILD_TIMEOUT / 4)))
+        loop.add_ticker(tick, min(1.0, boss.STATUS_INTERVAL, max(.01, boss.BUILD_TIMEOUT / 4)))
         loop.run(useful)
     finally:
         status.end(loop.ledger.missing())

@@ -216,7 +216,7 @@ class Fleet:
         self._boss_log.say(f'start: {self._total} builds, machines: '
                            f"{', '.join(mach.name for mach in self._machines)}")
         loop.add_listener(self._log_event)
-        loop.set_ticker(self.log_status, float(boss.STATUS_INTERVAL))
+        loop.add_ticker(self.log_status, float(boss.STATUS_INTERVAL))
         loop.set_before_end(self.wind_down)
 
     def _log_event(self, event: events.Event, fate: str) -> None:
@@ -249,6 +249,11 @@ class Fleet:
                      f'{mach.results} results, load {mach.load:.1f}' for mach in self._machines]
             counts = self._loop.counts
             self._boss_log.say(f"status: {counts.done}/{counts.total} done; {'; '.join(parts)}")
+
+    def signs(self, name: str) -> Tuple[float, float]:
+        """Return the load of a machine, and for how many seconds nothing has come from it."""
+        mach = next(mach for mach in self._machines if mach.name == name)
+        return mach.load, mach.worker.silence
 
     def wind_down(self, haste: bool) -> None:
         """Let machines begin nothing more, and end the commands that run on them.

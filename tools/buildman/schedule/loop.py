@@ -45,6 +45,7 @@ from buildman.core.outcome import TRIES, Outcome, without_compiler
 from buildman.core.plan import BoardJob, Plan
 from buildman.process.threads import join, on_all
 from buildman.results.made_with import Earlier
+from buildman.schedule.estimate import Estimate
 from buildman.schedule.hunt import Hunt
 from buildman.schedule.ledger import Task
 from buildman.schedule.local import Worker
@@ -149,8 +150,8 @@ class Loop:
         self._joining: Set[str] = set()
         self._known: Set[str] = set()
         self._host = host
-        self._ticker: Optional[Callable[[], None]] = None
-        self._tick_seconds = 60.0
+        # When to call what next, and each how many seconds
+        self._tickers: List[Tuple[float, Callable[[], None], float]] = []
         self._before_end: Callable[[bool], None] = lambda haste: None
         self._told: Set[Tuple[str, str]] = set()
         self._bad_boards: Dict[str, Set[str]] = {}
@@ -174,6 +175,9 @@ class Loop:
         self.scheduler = Scheduler(self._find_tasks(weigh), clock=time.monotonic,
                                    moves=not for_caller)
         self.ledger = self.scheduler.ledger
+        estimate = Estimate(self.ledger)
+        self.add_listener(estimate)
+        status.left = estimate.left
 
     def add_listener(self, listener: Callable[[Event, str], None]) -> None:
         """Have a function called with every event, after it was dealt with.
@@ -184,9 +188,9 @@ class Loop:
         """
         self._listeners.append(listener)
 
-    def set_ticker(self, ticker: Callable[[], None], seconds: float) -> None:
-        """Have a function called by the loop every so many seconds."""
-        self._ticker, self._tick_seconds = ticker, seconds
+    def add_ticker(self, ticker: Callable[[], None], seconds: float) -> None:
+        """Have a function called by the loop every so many seconds, before the run begins."""
+        self._tickers.append((time.monotonic() + seconds, ticker, seconds))
 
     def set_before_end(self, func: Callable[[bool], None]) -> None:
         """Have a function called before the workers end.
@@ -366,7 +370,6 @@ class Loop:
 
     def _loop(self) -> None:
         """Handle events until nothing is open"""
-        next_tick = time.monotonic() + self._tick_seconds
         next_try = 0.0
         while True:
             while self._changed and not self._joining:
@@ -379,7 +382,8 @@ class Loop:
                 return
             event: Optional[Event] = None
             hungry = self.scheduler.hungry()
-            wake = min(next_tick if self._ticker else math.inf, next_try if hungry else math.inf)
+            wake = min((when for when, _, _ in self._tickers), default=math.inf)
+            wake = min(wake, next_try if hungry else math.inf)
             with contextlib.suppress(queue.Empty):
                 event = self.events.get(
                     timeout=max(0.0, wake - time.monotonic()) if wake < math.inf else None)
@@ -390,9 +394,11 @@ class Loop:
                 next_try = time.monotonic() + HUNGRY_SECONDS
                 for name in hungry:
                     self._fill(name)
-            if self._ticker and time.monotonic() >= next_tick:
-                next_tick += self._tick_seconds
-                self._ticker()
+            now = time.monotonic()
+            for num, (when, ticker, seconds) in enumerate(self._tickers):
+                if now >= when:
+                    self._tickers[num] = now + seconds, ticker, seconds
+                    ticker()
 
     def _handle(self, event: Event) -> None:
         """Deal with one event"""
@@ -419,8 +425,11 @@ class Loop:
         elif isinstance(event, Said):
             self._status.say(f"[{event.worker or 'local'}] {event.text}")
         self._tell_listeners(event, fate)
-        if isinstance(event, Built) and self._hunt and not fate:
-            self._go_on(self._hunt, event.outcome)
+        if isinstance(event, Built) and not fate:
+            if self._hunt:
+                self._go_on(self._hunt, event.outcome)
+            where = f' [{event.worker}]' if event.worker else ''
+            self._status.progress(event.outcome.target + where)
         if isinstance(event, Built) and not self._workers[event.worker].tells_done and (
                 self.ledger.heard(event.worker, event.outcome.target,
                                      event.outcome.commit_upto)):
@@ -521,9 +530,7 @@ class Loop:
         counts.scan_seconds += outcome.scan_seconds
         for rival in self.ledger.rivals(event.worker, outcome.target):
             self._workers[rival].cancel(outcome.target)
-        name = outcome.target + (f' [{event.worker}]' if event.worker else '')
         self._status.result(outcome)
-        self._status.progress(name)
         return ''
 
     def _bad_board(self, name: str, target: str, reason: str) -> None:

@@ -6,6 +6,7 @@ Owned by the loop that owns the run; nobody else writes to the terminal.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import errno
@@ -13,7 +14,7 @@ import os
 import re
 import shutil
 import time
-from typing import Callable, Dict, Iterable, List, Optional, Set, TextIO
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, TextIO
 
 from buildman.core.outcome import Outcome
 
@@ -74,8 +75,20 @@ def format_duration(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(max(0.0, seconds))))
 
 
+def _to_top(lines: Sequence[str]) -> str:
+    """Return what takes the cursor from the end of lines that were drawn to their beginning"""
+    return '\r' + (f'\033[{len(lines) - 1}A' if len(lines) > 1 else '')
+
+
 class Status:
-    """The progress line and the messages around it."""
+    """The progress line and the messages around it.
+
+    Attributes:
+        left: tells the seconds that it will still take, None if nobody knows
+        above: gives what is to stand above the progress line of a terminal, as few lines
+            as there are rows, each as short as there are columns; [] for nothing
+        counts: how many results there are
+    """
 
     def __init__(self, out: TextIO, colour: Optional[bool] = None,
                  clock: Callable[[], float] = time.monotonic,
@@ -97,10 +110,14 @@ class Status:
         self._tty = out.isatty()
         self.colour = self._tty if colour is None else colour
         self._clock = clock
-        self._drawn = False
+        # The lines that are drawn and will be redrawn; none at first
+        self._drawn: List[str] = []
+        self._size = os.terminal_size((0, 0))
         self._started = clock()
-        self._text = ''
-        self._last_draw = 0.0
+        self._name = ''
+        self._last_draw = float('-inf')
+        self.left: Callable[[], Optional[float]] = lambda: None
+        self.above: Optional[Callable[[int, int], List[str]]] = None
         self.counts = Counts()
 
     def start(self, total: int) -> None:
@@ -111,6 +128,14 @@ class Status:
         """
         self.counts.total = total
         self._started = self._clock()
+
+    def state(self) -> Dict[str, Any]:
+        """Return how far the build is, as the README describes it for --status."""
+        counts = self.counts
+        left = self.left()
+        return {'total': counts.total, 'done': counts.done, 'good': counts.ok,
+                'warned': counts.warned, 'failed': counts.failed, 'previous': counts.previous,
+                'left': None if left is None else round(left)}
 
     # -- the progress line -------------------------------------------------
 
@@ -131,44 +156,64 @@ class Status:
                 + self._paint(f'{counts.failed:5d}', RED)
                 + f' /{counts.total:<7d}'
                 + self._paint(f' {-left:<8d}' if left else ' ' * 9, MAGENTA))
-        eta = self._eta(left)
-        return text + (f'{eta}  : ' if eta else '') + name
-
-    def _eta(self, left: int) -> str:
-        """Return how long it will take, '' when that is not known"""
-        counts = self.counts
-        new = counts.done - counts.previous - counts.skipped - counts.refused
-        if not left or new < 1:
-            return ''
-        spent = self._clock() - self._started
-        return format_duration(spent / new * left)
+        seconds = self.left() if left else None
+        eta = '' if seconds is None else f'{format_duration(seconds)}  : '
+        return text + eta + name
 
     def progress(self, name: str) -> None:
         """Show how far the build is.
 
-        On a terminal the line is redrawn, at most some 30 times a second; in a
-        pipe each result gets a line.
+        On a terminal the line is redrawn, at most some 30 times a second, or twice with
+        more above it; in a pipe each result gets a line.
         """
         if self._ide:
             return
-        self._text = self.line(name)
+        self._name = name
         if not self._tty:
-            self._put(self._text.rstrip() + '\n')
+            self._put(self.line(name).rstrip() + '\n')
             return
-        # A line that wraps could not be redrawn
-        width = shutil.get_terminal_size().columns - 1
-        plain = _ESCAPE.sub('', self._text)
-        if len(plain) > width:
-            self._text = plain[:width]
-        now = self._clock()
-        if now - self._last_draw >= 0.03 or self.counts.done == self.counts.total:
-            self._last_draw = now
+        pause = 0.5 if self.above else 0.03
+        if (self._clock() - self._last_draw >= pause or self.counts.done == self.counts.total):
             self._draw()
 
-    def _draw(self) -> None:
-        """Put the progress line on the terminal"""
-        self._drawn = True  # first, as Ctrl-C may come at any moment
-        self._put('\r' + self._text + '\033[K')
+    def tick(self) -> None:
+        """Draw anew what may have changed although no result came."""
+        if self._tty and not self._ide and self._clock() - self._last_draw >= 0.4:
+            self._draw()
+
+    def _draw(self, above: bool = True) -> None:
+        """Put the progress line on the terminal, and what is above it"""
+        self._last_draw = self._clock()
+        size = self._find_size()
+        # A line that wraps could not be redrawn
+        width = size.columns - 1
+        text = self.line(self._name)
+        plain = _ESCAPE.sub('', text)
+        lines = self.above(size.lines - 2, width) if self.above and above else []
+        lines = [*lines, plain[:width] if len(plain) > width else text]
+        before, out = self._drawn, _to_top(self._drawn)
+        if size != self._size:
+            # Lines may have been cut or wrapped
+            self._size = size
+            before, out = [], out + ('\033[J' if len(before) > 1 else '')
+        elif len(before) > len(lines):
+            before, out = [], out + '\033[J'
+        for num, line in enumerate(lines):
+            if num >= len(before) or line != before[num] or num == len(lines) - 1:
+                out += line + '\033[K'
+            out += '\n' if num < len(lines) - 1 else ''
+        # Ctrl-C may come at any moment: then nothing above may be taken away
+        self._drawn = lines[-max(1, len(before)):]
+        self._put(out)
+        self._drawn = lines
+
+    def _find_size(self) -> os.terminal_size:
+        """Return how large the terminal is now"""
+        with contextlib.suppress(OSError, ValueError):
+            size = os.get_terminal_size(self._out.fileno())
+            if size.columns and size.lines:
+                return size
+        return shutil.get_terminal_size()
 
     def _put(self, text: str) -> None:
         """Write text; a reader that has gone is no reason to lose a build"""
@@ -199,18 +244,25 @@ class Status:
         if self._ide:
             self._ide.write(text + '\n')
             return
-        if self._drawn:
-            self._put('\r\033[K')
+        if not self._drawn:
+            self._put(text + '\n')
+            return
+        self._erase()
         self._put(text + '\n')
-        if self._drawn:
-            self._draw()
+        self._draw()
+
+    def _erase(self) -> None:
+        """Take away what was drawn"""
+        before, self._drawn = self._drawn, []
+        self._put(_to_top(before) + ('\033[J' if len(before) > 1 else '\033[K'))
 
     def end_line(self) -> None:
         """Leave the progress line as it stands and go to the next one."""
         if self._drawn:
-            self._draw()
+            self._erase()
+            self._draw(above=False)
             self._put('\n')
-            self._drawn = False
+            self._drawn = []
 
     def scanned(self) -> str:
         """Return how long --lines took; '' when there was nothing to be scanned."""
