@@ -49,6 +49,14 @@ def find_sshd():
     return shutil.which('sshd', path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
+def penalizes():
+    """Return whether sshd punishes addresses (PerSourcePenalties): from OpenSSH 9.8 on."""
+    # It reads its options before it looks at the rest
+    said = subprocess.run([find_sshd(), '-T', '-f', '/dev/null', '-o', 'PerSourcePenalties=yes'],
+                          check=False, capture_output=True, text=True, errors='replace').stderr
+    return 'Bad configuration option' not in said
+
+
 def require():
     """Skip a test loudly where there is no sshd; fail it where CI is set."""
     why = missing()
@@ -70,7 +78,7 @@ class Sshd:
     """
 
     def __init__(self, machines=3, max_startups='100', banner='', login_noise='',
-                 key_options='', forwarding='no'):
+                 key_options='', forwarding='no', settings=()):
         """Set up; start() does the rest.
 
         Args:
@@ -80,6 +88,7 @@ class Sshd:
             login_noise: what the login shell prints on each command (root only)
             key_options: what stands before each key in authorized_keys
             forwarding: AllowTcpForwarding of sshd_config
+            settings: further lines of it
         """
         self.count = machines
         self.max_startups = max_startups
@@ -87,6 +96,7 @@ class Sshd:
         self.login_noise = login_noise
         self.key_options = key_options
         self.forwarding = forwarding
+        self.settings = settings
         self.port = 0
         self.names = [f'm{num + 1}' for num in range(machines)]
         self.users = []
@@ -176,7 +186,8 @@ class Sshd:
                   'PidFile none', 'StrictModes no', 'UsePAM no', 'PasswordAuthentication no',
                   'KbdInteractiveAuthentication no', f'AuthorizedKeysFile {self.path("keys-%u")}',
                   f'MaxStartups {self.max_startups}', 'MaxSessions 100', 'PrintMotd no',
-                  'LogLevel VERBOSE', 'UseDNS no', f'AllowTcpForwarding {self.forwarding}']
+                  'LogLevel VERBOSE', 'UseDNS no', f'AllowTcpForwarding {self.forwarding}',
+                  *self.settings]
         if self.banner:
             with open(self.path('banner'), 'w', encoding='utf-8') as outf:
                 outf.write(self.banner)

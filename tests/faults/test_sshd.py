@@ -192,3 +192,44 @@ class TestRealSsh(unittest.TestCase):
         with self.assertRaises(ssh.RemoteError) as caught:
             mach.transport.run(scripts.init_script('/root/bm', scripts.new_owner()), WAIT)
         self.assertEqual(caught.exception.kind, 'not-writable')
+
+
+class TestPenalties(unittest.TestCase):
+    """From OpenSSH 9.8 on, an address is shut out for a while after logins with unknown keys."""
+
+    def setUp(self):
+        sshd.require()
+        self.penalizes = sshd.penalizes()
+        # As it is of itself, but five times as quick: four logins are too many
+        self.server = sshd.Sshd(machines=6, settings=['PerSourcePenalties authfail:1 min:3']
+                                if self.penalizes else [])
+        self.server.start()
+        self.addCleanup(self.server.stop)
+        self.addCleanup(bsettings.setup, None)
+        bsettings.setup(None)
+        config = self.server.config()
+        for name in ('m1', 'm2', 'm3', 'm4'):
+            config = config.replace(f'-i {self.server.path(name)} ',
+                                    f'-i {self.server.path("host")} ')
+        bsettings.add_file(config)
+
+    def test_others(self):
+        """Wrong keys for four machines: each is tried once, and the others are not lost"""
+        machines = machine.MachinePool().machines
+        wrong, good = machines[:4], machines[4:]
+        for _ in range(3):
+            for mach in wrong:
+                mach.probe()
+                self.assertRegex(mach.reason, '^permission denied; put your public key')
+        log = self.server.log()
+        self.assertEqual(4, log.count('Connection closed by authenticating user'), log)
+        if self.penalizes:
+            with self.assertRaises(ssh.RemoteError) as caught:
+                good[0].transport.run('true', WAIT, delays=())
+            self.assertEqual('penalized', caught.exception.kind)
+            for mach in wrong:
+                self.assertIn(mach.hostname, str(caught.exception))
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            list(pool.map(lambda mach: mach.probe(), good))
+        self.assertEqual(['', ''], [mach.reason for mach in good])
+        self.assertEqual(self.penalizes, 'penalty: failed authentication' in self.server.log())

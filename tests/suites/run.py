@@ -51,7 +51,7 @@ SSHD_USER = 'sshd:x:990:65534::/run/sshd:/usr/sbin/nologin\n'
 # The tests that depend on the tools most, and take less than three minutes
 TESTS = ('tests.unit.source', 'tests.unit.build', 'tests.unit.toolchains', 'tests.unit.demo',
          'tests.command.test_build_branch', 'tests.command.test_dist',
-         'tests.command.test_summary_command')
+         'tests.command.test_summary_command', 'tests.faults.test_sshd')
 
 # Then these, on this machine, with the tree as another one
 ACROSS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'across.py')
