@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import math
 import os
-from typing import Dict, List, NoReturn, Optional, Sequence
+from typing import Dict, List, NoReturn, Optional, Sequence, Tuple
 
 from buildman import __version__
 from buildman.core.errors import UsageError
@@ -15,10 +15,10 @@ from buildman.core.errors import UsageError
 # Long flags and spellings that upstream does not have. They must not make a prefix
 # ambiguous that scripts use with upstream.
 _ONLY_OURS = frozenset((
-    '--annotate', '--budget', '--budget-update', '--codequality', '--known', '--new-only',
-    '--clean-workers', '--completion', '--demo', '--hunt', '--json', '--junit', '--man',
-    '--reproduce', '--retry', '--show-errors', '--show-unknown', '--status', '--timeout',
-    '--top', '--version'))
+    '--annotate', '--budget', '--budget-update', '--clean-workers', '--codequality',
+    '--completion', '--demo', '--hunt', '--json', '--junit', '--known', '--man', '--merge',
+    '--new-only', '--reproduce', '--retry', '--shard', '--show-errors', '--show-unknown',
+    '--status', '--timeout', '--top', '--version'))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -123,6 +123,16 @@ def _slack(text: str) -> float:
     return _count(number) if colon else 0
 
 
+def _shard(text: str) -> Tuple[int, int, str]:
+    """Parse K/N, perhaps with a folder"""
+    part, _, folder = text.partition(':')
+    number, slash, count = (val.strip() for val in part.partition('/'))
+    if not slash or not 1 <= _count(number) <= _count(count):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no shard: it is K/N, with K from 1 to N, or K/N:DIR")
+    return int(number), int(count), folder
+
+
 def _repository(text: str) -> str:
     """Parse the name of a repository: DIR/.git is that of DIR"""
     path = os.path.normpath(text) if text else '.'
@@ -166,6 +176,10 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
                        help='find the commits that change outcome or errors of a board (=size: or '
                             'an image by more than N bytes): build the first and the last, then '
                             'halve what differs')
+    group.add_argument('--shard', type=_shard, metavar='K/N[:DIR]',
+                       help='build the Kth of N parts of the boards that take about as long, the '
+                            'same ones on each machine; DIR: output folder that all have, with '
+                            'how long builds took')
     group.add_argument('-g', '--git', type=_repository, default='.', metavar='DIR',
                        help='repository that holds the branch (default: this folder)')
     group.add_argument('--target', default='', metavar='T',
@@ -245,6 +259,9 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('where, and with how much')
     group.add_argument('-o', '--output-dir', type=_folder, default=None, metavar='DIR',
                        help='folder for results and work (default: ..)')
+    group.add_argument('--merge', nargs='+', metavar='DIR',
+                       help='put the results of other output folders, those of shards say, into '
+                            'the output folder, and end')
     group.add_argument('-k', '--keep-outputs', action='store_true',
                        help='keep the images that were built, not only what is said of them')
     group.add_argument('-w', '--work-in-output', action='store_true',
@@ -450,6 +467,8 @@ def parse(argv: Sequence[str], args: Optional[argparse.Namespace] = None) -> arg
     if args.no_local and not (args.dist or args.machines or args.kill_workers
                               or args.clean_workers):
         raise UsageError('--no-local requires --dist (or --use-machines)')
+    if args.merge and args.output_dir is None:
+        raise UsageError('--merge needs -o DIR, the folder to put the results into')
     if args.hunt is not None and not args.branch:
         raise UsageError('--hunt requires -b: it looks for commits of a branch')
     return args

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from buildman.remote.fleet import Fleet
     from buildman.results.durations import Recorder
     from buildman.results.hunted import Found
+    from buildman.results.merge import Part
     from buildman.results.tree import ResultTree
     from buildman.schedule.hunt import Hunt
     from buildman.schedule.local import LocalWorker, Worker
@@ -191,6 +192,36 @@ def load_boards(args: argparse.Namespace, folders: Folders, err: TextIO) -> sele
     return selection
 
 
+def take_shard(shard: Tuple[int, int, str], selection: select.Selection,
+               series: Optional[commits.Series]) -> Tuple[select.Selection, Part]:
+    """Return what of a selection is in a shard, and what tells of it.
+
+    Args:
+        shard: its number, of how many, and the output folder that has durations, or ''
+
+    Raises:
+        UsageError: there are no durations
+    """
+    from buildman.results import durations
+    from buildman.schedule import forecast
+    from buildman.schedule.shard import note, split
+    number, count, folder = shard
+    costs: Dict[str, float] = {}
+    if folder:
+        known = forecast.expect(durations.read_below(folder), selection.boards)
+        if not known:
+            # Another runner may have some, and other shards then
+            raise UsageError(f"--shard: '{folder}' does not tell how long any of these boards "
+                             'took: name the output folder of a build of them, or none')
+        costs = {target: cost.of(len(series.selected) if series else 1)
+                 for target, cost in known.items()}
+    parts = split(selection.boards, costs, count)
+    mine = {board.target for board in parts[number - 1]}
+    return selection._replace(boards=tuple(parts[number - 1]), why={
+        term: [target for target in targets if target in mine]
+        for term, targets in selection.why.items()}), note(parts, number)
+
+
 def _what_was_asked(args: argparse.Namespace) -> str:
     """Return the flags that selected no board"""
     asked = list(args.terms)
@@ -274,6 +305,8 @@ def run(args: argparse.Namespace) -> int:
     if args.kill_workers or args.clean_workers or args.machines:
         signals.watch()
         return fleet_command(args, out)
+    if args.merge:
+        return lists.merge(args.merge, output_folder(args), out, err)
     folders = find_folders(args)
     if args.regen_board_list or args.maintainer_check or args.full_check:
         return lists.board_list(args, folders.source, folders.base, err)
@@ -291,6 +324,10 @@ def run(args: argparse.Namespace) -> int:
     # What is wrong with the machines is told before anything is begun
     fleet = make_fleet(args)
     selection = load_boards(args, folders, err)
+    part: Optional[Part] = None
+    if args.shard:
+        selection, part = take_shard(args.shard, selection, series)
+        print('Shard {}/{}: '.format(*args.shard) + f'{len(selection.boards)} boards', file=err)
     settings = dataclasses.replace(
         settings, allow_missing=may_lack_blobs(args, len(selection.boards)))
     if args.print_arch or args.print_prefix:
@@ -320,6 +357,11 @@ def run(args: argparse.Namespace) -> int:
     judge = make_judge(args, series, selection.boards)
     if args.summary:
         return show_summary(args, folders, series, selection.boards, judge)
+    if part:
+        from buildman.results.merge import note_part
+        note_part(folders.base, part)
+        if not selection.boards:
+            return EXIT_OK
     file = None
     if args.status:
         from buildman.schedule.watch import StatusFile

@@ -12,7 +12,7 @@ from typing import Iterable, Iterator, List, Optional, Sequence, TextIO
 from buildman import bsettings
 from buildman.boards import select
 from buildman.build import environment
-from buildman.core.errors import EXIT_OK, SetupError
+from buildman.core.errors import EXIT_ERRORS, EXIT_OK, SetupError
 from buildman.core.plan import Board
 from buildman.source import commits
 from buildman.toolchains import find
@@ -93,6 +93,23 @@ def fetch(names: Sequence[str], out: TextIO) -> int:
     # Loads an HTTP client, which no other command needs
     from buildman.toolchains import download
     return download.fetch(names, bsettings.settings, out)
+
+
+def merge(sources: Sequence[str], folder: str, out: TextIO, err: TextIO) -> int:
+    """Put the results of several output folders into one (--merge).
+
+    Returns:
+        exit status
+
+    Raises:
+        UsageError: they do not belong together
+        SetupError: they cannot be read or written
+    """
+    from buildman.results.merge import Merge
+    merged = Merge(sources, folder)
+    merged.run()
+    print('\n'.join(merged.lines), file=out if merged.complete else err)
+    return EXIT_OK if merged.complete else EXIT_ERRORS
 
 
 def dry_run(headline: str, shown_dir: str, series: Optional[commits.Series],

@@ -135,6 +135,27 @@ def read_all(folder: str, around: str, targets: Iterable[str]) -> List[Record]:
     return [record for _, entry in newest for record in read(entry)] + records
 
 
+def read_below(folder: str) -> List[Record]:
+    """Return all durations in an output folder, in the same order on any machine."""
+    names: List[str] = []
+    with contextlib.suppress(OSError):
+        names = sorted(os.listdir(folder))
+    return [record for name in ['', *names] for record in read(os.path.join(folder, name))]
+
+
+def add(folder: str, source: str) -> None:
+    """Add the durations that another folder of results has.
+
+    Raises:
+        OSError: they cannot be written
+    """
+    records = read(source)
+    if records:
+        path = os.path.join(folder, NAME)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        replace_file(path, b''.join(map(_format, _newest([*read(folder), *records]))))
+
+
 def by_commit(records: Iterable[Record]) -> Dict[str, Dict[str, float]]:
     """Return the seconds of each result: commit to board to its newest build."""
     out: Dict[str, Dict[str, float]] = {}

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""Several result trees become one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import unittest
+from typing import List
+
+from buildman.core.errors import UsageError
+from buildman.core.outcome import Outcome
+from buildman.core.plan import Commit
+from buildman.results import durations
+from buildman.results.merge import Merge, Part, note_part, read_part
+from buildman.results.tree import ResultTree
+
+COMMITS = [Commit(char * 40, f'Commit {char}') for char in 'abc']
+
+
+class MergeTest(unittest.TestCase):
+    """Trees that are made by hand"""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.dir = folder.name
+
+    def path(self, *names: str) -> str:
+        """Return the path of an output folder, or below it"""
+        return os.path.join(self.dir, *names)
+
+    def make(self, name: str, *targets: str, number: int = 0, digest: str = 'abc',
+             commits: List[Commit] = COMMITS) -> str:
+        """Make an output folder with results at two commits; a shard if it has a number"""
+        tree = ResultTree(self.path(name, 'try'), commits)
+        for upto in range(2):
+            for target in targets:
+                tree.write(Outcome(target, upto, 0, stdout=f'{name} {target} {upto}',
+                                   files={'settings': b'x\n'}))
+        if number:
+            note_part(self.path(name, 'try'), Part((number,), 3, digest))
+        return self.path(name)
+
+    def merge(self, *sources: str) -> Merge:
+        """Merge into `all`"""
+        merged = Merge(sources, self.path('all'))
+        merged.run()
+        return merged
+
+    def test_shards(self) -> None:
+        """All results are there, as they were, but for incomplete ones; who is missing is told"""
+        first, second, third = (self.make(str(number), *targets, number=number)
+                                for number, targets in enumerate(('ab', 'c', ''), 1))
+        os.unlink(self.path('2', 'try', f'02_g{"b" * 40}_Commit-b', 'c', 'done'))
+        os.makedirs(self.path('1', 'try', '.bm-work'), exist_ok=True)
+        with open(self.path('1', 'try', durations.NAME), 'w', encoding='utf-8') as outf:
+            outf.write(f'{"a" * 40}\ta\t3.000\tfull\t-\t7\n')
+        merged = self.merge(first, second)
+        self.assertFalse(merged.complete)
+        self.assertEqual([f"5 results of 2 folders are in '{self.path('all', 'try')}'",
+                          'Missing: shard 3 of 3'], merged.lines)
+        tree = ResultTree(self.path('all', 'try'), COMMITS)
+        self.assertEqual([{'a', 'b', 'c'}, {'a', 'b'}, set()], [
+            set(tree.built(upto, 'abc')) for upto in range(3)])
+        # With its settings, which count by their time
+        self.assertEqual('x\n', tree.read_settings(0, 'a'))
+        self.assertEqual(3.0, durations.read_below(self.path('all'))[0].seconds)
+        # The rest, later, and again
+        self.assertTrue(self.merge(third).complete)
+        merged = self.merge(second, third)
+        self.assertEqual((True, [f"1 results of 2 folders are in '{self.path('all', 'try')}'; 1 "
+                                 'were there before']), (merged.complete, merged.lines))
+        part = read_part(self.path('all', 'try'))
+        self.assertEqual((1, 2, 3), part and part.numbers)
+
+    def test_refused(self) -> None:
+        """What does not belong together is not mixed, and nothing is written"""
+        first = self.make('1', 'a', number=1)
+        for name, text in (
+                (self.make('other', 'b', number=2, digest='def'), 'shards of other boards'),
+                (self.make('moved', 'b', commits=COMMITS[1:]), 'have other commits: 1 is a'),
+                (self.path('none'), 'cannot read'), (self.dir, 'there are no results in')):
+            with self.assertRaises(UsageError) as caught:
+                Merge([first, name], self.path('all'))
+            self.assertIn(text, str(caught.exception))
+        self.assertFalse(os.path.exists(self.path('all')))
+
+    def test_into_itself(self) -> None:
+        """The folder of one of them may be the one for all"""
+        first, second = self.make('all', 'a', number=1), self.make('2', 'b', number=2)
+        merged = self.merge(first, second, self.make('3', number=3))
+        self.assertTrue(merged.complete, merged.lines)
+        self.assertEqual({'a', 'b'}, set(ResultTree(self.path('all', 'try'), COMMITS).built(
+            1, 'ab')))
+
+
+if __name__ == '__main__':
+    unittest.main()
