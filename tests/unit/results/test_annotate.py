@@ -94,11 +94,31 @@ class GithubTest(CollectCase):
             ((OK, ''), (OK, '')), ((WARNING, GCC), (ERROR, errors(20))),
             ((WARNING, GCC), (ERROR, 'drivers/x.c:9:1: error: e_9x\n'))))
         self.assertEqual(len(lines), MAX_LINES + 1)
+        few, _ = self.annotate(self.collect(((ERROR, errors(11)),)))
+        self.assertEqual(len(few), MAX_LINES)
         self.assertIn('line=9,', lines[0])
         self.assertNotIn('gone', lines[0])
         self.assertIn('(gone at a later commit)', lines[1])
         self.assertEqual(lines[-1], '10 more are new, but are not annotated')
         self.assertIn('unused variable', table)
+
+    def test_many(self) -> None:
+        """Long texts and many boards are cut"""
+        boards = [Board(f'b{num:02}', 'arm') for num in range(22)]
+        # An error where it is one, though a warning elsewhere
+        (line,), _ = self.annotate(self.collect(
+            ((WARNING, 'z' * 600), *[(ERROR, 'z' * 600)] * 21), boards=boards))
+        self.assertTrue(line.startswith('::error title='), line)
+        self.assertIn(f"22 boards: {'z' * 500}…%0A", line)
+        self.assertTrue(line.endswith(', b19 and 2 more'), line)
+        (line,), _ = self.annotate(self.collect(((WARNING, 'y'),) * 21, boards=boards[:21]))
+        self.assertTrue(line.endswith(', b19 and 1 more'), line)
+
+    def test_object(self) -> None:
+        """What is told of an object is told of its source, of which no line is known"""
+        (line,), _ = self.annotate(self.collect(
+            ((ERROR, 'spl/drivers/x.o:7: undefined reference to `g\n'),)))
+        self.assertTrue(line.startswith('::error file=drivers/x.c,title='), line)
 
     def test_tolerated(self) -> None:
         """What is known is left out, here and there"""

@@ -19,14 +19,14 @@ class BudgetTest(FileCase):
     """--budget."""
 
     def budget(self, text: str, *commits: Dict[int, int], files: Optional[Dict[str, int]] = None,
-               **flags: bool) -> Budget:
+               subject: str = 'Commit {}', **flags: bool) -> Budget:
         """Return a budget that has seen the text sizes of boards, commit by commit"""
         budget, differ = Budget(self.write(text), BOARDS, **flags), Differ(BOARDS)
         for upto, boards in enumerate(commits):
             facts = BoardFacts(bytes(3), sizes={num: {'u-boot': {
                 'all': size + 10, 'text': size, 'data': 4, 'bss': 3, 'rodata': 3}}
                 for num, size in boards.items()}, files={0: files} if files else {})
-            budget.commit(differ.advance(upto, Commit('1', f'Commit {upto}'), facts))
+            budget.commit(differ.advance(upto, Commit('1', subject.format(upto)), facts))
         return budget
 
     def test_bad(self) -> None:
@@ -54,6 +54,9 @@ class BudgetTest(FileCase):
         self.assertIn('u-boot total is 106 bytes, 1 over 105 since 02', budget.lines()[0])
         budget = self.budget('snow u-boot total +5', {0: 90}, {0: 95})
         self.assertFalse(budget.passed)
+        budget = self.budget('snow u-boot total +5', {0: 90}, {0: 96}, subject='')
+        self.assertIn('over 105 (', budget.lines()[0])
+        budget = self.budget('snow u-boot total +5', {0: 90}, {0: 95})
         self.assertIn('least room: 0 bytes', budget.lines()[0])
 
     def test_new_only(self) -> None:
@@ -64,11 +67,13 @@ class BudgetTest(FileCase):
 
     def test_files(self) -> None:
         """Files that were kept; what nobody has is told"""
-        text = 'snow u-boot.bin file 10\nsnow x.bin file 10\nother x.bin file 1'
+        text = 'snow u-boot.bin file 10\nsnow x.bin file 10\nother x.bin file 1\nsnow x data 1'
         budget = self.budget(text, {0: 1}, files={'u-boot.bin': 11})
         self.assertEqual(budget.files, ('u-boot.bin', 'x.bin'))
         self.assertEqual([line.split(': ')[0] for line in budget.lines()],
-                         ['Over budget', f'{self.path}:2', f"Budget '{self.path}'"])
+                         ['Over budget', f'{self.path}:2', f'{self.path}:4',
+                          f"Budget '{self.path}'"])
+        self.assertEqual(['-k' in line for line in budget.lines()], [False, True, False, False])
 
     def test_update(self) -> None:
         """Limits become what sizes are; comments and what nobody has stay"""
@@ -78,6 +83,9 @@ class BudgetTest(FileCase):
         with open(self.path, encoding='utf-8') as inf:
             self.assertEqual(inf.read(), '# why\n s*  u-boot text   95  # all\n'
                                          'snow u-boot total +5\nmalta x bss 3\n')
+        self.budget('snow u-boot total +1K', {0: 90}, {0: 80}, update=True).update()
+        with open(self.path, encoding='utf-8') as inf:
+            self.assertEqual(inf.read(), 'snow u-boot total +0')
         budget = self.budget('# none\n', {0: 90, 1: 80}, update=True)
         self.assertEqual(budget.update(), f"Budget '{self.path}': 2 limits written")
         with open(self.path, encoding='utf-8') as inf:

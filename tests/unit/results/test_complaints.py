@@ -53,6 +53,8 @@ class ParseTest(unittest.TestCase):
         self.assertEqual((item.error, item.file, item.line, item.check, item.text),
                          (False, 'drivers/x.c', 21, 'unused-variable', "unused variable 'y'"))
         self.assertEqual(item.said, GCC.rstrip('\n'))
+        said = 'Traceback (most recent call last):\n  File "a.py"\nKeyError: 1'
+        self.assertEqual(parse(said, True)[0].said, said)
         # Twice the same, of two phases, is one
         self.assertEqual(parse(GCC + GCC, False), (item,))
 
@@ -99,6 +101,9 @@ class ParseTest(unittest.TestCase):
                  "KeyError: 'x'\n", True, (True, '', 0, 'python', "KeyError: 'x'")),
                 ('=== WARNING ===\nUse DM.\nSee doc.\n======\n', False,
                  (False, '', 0, 'box', 'Use DM. See doc.')),
+                ('=== WARNING ===\n', False, (False, '', 0, 'build', '=== WARNING ===')),
+                ('In file included from a.h:3:\n', False,
+                 (False, '', 0, 'build', 'In file included from a.h:3:')),
                 ('', True, (True, '', 0, 'build', 'make failed and said nothing')),
                 ("Image 'rom' is missing external blobs and is non-functional: me\n\n"
                  '/binman/rom/me (me.bin):\n   Missing blob\n\nSome images are invalid\n', False,
@@ -181,6 +186,8 @@ class PastTest(unittest.TestCase):
         self.assertEqual(self.news(((ERROR, BROKEN),), ((ERROR, BROKEN + other),)), {0: [3]})
         # The same line was a warning of a tool before
         self.assertEqual(self.news(((WARNING, 'x: odd\n'),), ((ERROR, 'x: odd\n'),)), {0: [0]})
+        # What was mended and comes back is new again
+        self.assertEqual(self.news(((WARNING, GCC),), ((OK, ''),), ((WARNING, GCC),)), {0: [21]})
         # An error that other boards have is new for this one
         self.assertEqual(self.news(((ERROR, BROKEN), (OK, '')),
                                    ((ERROR, BROKEN), (ERROR, BROKEN))), {1: [21]})

@@ -49,6 +49,10 @@ class KnownTest(FileCase):
                 Known(self.write(f'# one\n\n{line}\n'), TODAY)
         with self.assertRaisesRegex(UsageError, 'No such file'):
             Known(self.path + 'x', TODAY)
+        with open(self.path, 'wb') as outf:
+            outf.write(b'\xff')
+        with self.assertRaisesRegex(UsageError, 'not UTF-8'):
+            Known(self.path, TODAY)
 
     def test_day(self) -> None:
         """A rule holds to the end of its day"""
@@ -112,6 +116,12 @@ class GateTest(FileCase):
              f"what '{self.path}' knows"]))
         self.assertEqual(self.judge(((OK, ''),), (fails,), known=rule)[0], 0)
         self.assertEqual(self.judge(((OK, ''), (OK, '')), ((OK, ''), fails), known=rule)[0], 100)
+        # Each board is told of once
+        self.assertEqual(self.judge((fails, (WARNING, GCC), (OK, '')), (fails, (WARNING, GCC), (
+            ERROR, BROKEN)), (fails, (UNKNOWN, ''), (OK, '')), known='mal* ' + rule[4:])[2], [
+                'Counted: 0 boards with errors, 0 with warnings, 1 not built; not counted: 1 board '
+                'no worse than at the base 000000000000 (Commit 0), 1 with nothing but what '
+                f"'{self.path}' knows"])
         both = (ERROR, BROKEN + 'b.c:3:1: error: bad\n')
         self.assertEqual(self.judge((both,), new_only=False, known=rule)[:2], (100, {}))
         got = self.judge((fails,), new_only=False, known=rule.replace('31', '30'))

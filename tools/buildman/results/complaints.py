@@ -228,7 +228,7 @@ class _Reader:
         """Return all complaints."""
         if self._open and self._open[0] != _TRACEBACK:
             # A box without an end
-            for line in self._open:
+            for line in filter(str.strip, self._open):
                 self._add(line, self._failed, '', 0, line, 'build')
         out = [dataclasses.replace(head, said='\n'.join(lines))
                for head, lines in zip(self._heads, self._lines)
