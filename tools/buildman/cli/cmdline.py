@@ -16,8 +16,8 @@ from buildman.core.errors import UsageError
 # ambiguous that scripts use with upstream.
 _ONLY_OURS = frozenset((
     '--annotate', '--budget', '--budget-update', '--clean-workers', '--codequality',
-    '--completion', '--demo', '--hunt', '--json', '--junit', '--known', '--man', '--merge',
-    '--new-only', '--reproduce', '--retry', '--shard', '--show-errors', '--show-unknown',
+    '--completion', '--demo', '--html', '--hunt', '--json', '--junit', '--known', '--man',
+    '--merge', '--new-only', '--reproduce', '--retry', '--shard', '--show-errors', '--show-unknown',
     '--status', '--timeout', '--top', '--version'))
 
 
@@ -333,6 +333,9 @@ def _add_summary(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--json', type=_named, metavar='FILE', help='write the summary as JSON')
     group.add_argument('--junit', type=_named, metavar='FILE',
                        help='write the results as JUnit XML, for CI servers')
+    group.add_argument('--html', type=_named, metavar='FILE',
+                       help='write all of it as one page for a browser: boards and commits, like '
+                            'errors, sizes, machines')
     group.add_argument('--reproduce', type=_named, metavar='BOARD@COMMIT',
                        help='print the shell lines that build one result by hand, with the same '
                             'images; COMMIT is a number as in the summary, or a hash')

@@ -232,6 +232,21 @@ def _what_was_asked(args: argparse.Namespace) -> str:
     return f" for {' '.join(asked)}" if asked else ''
 
 
+def check_reports(args: argparse.Namespace) -> None:
+    """See to it, before hours of work, that the files of a summary can be written.
+
+    Raises:
+        UsageError: one cannot
+    """
+    for path in filter(None, (args.json, args.junit, args.html)):
+        folder = os.path.dirname(path) or '.'
+        why = ('there is no such folder' if not os.path.isdir(folder) else
+               'it is a folder' if os.path.isdir(path) else
+               '' if os.access(folder, os.W_OK | os.X_OK) else 'you may not write there')
+        if why:
+            raise UsageError(f"cannot write report '{path}': {why}: name another file")
+
+
 def describe(args: argparse.Namespace, series: Optional[commits.Series],
              selected: Sequence[Board]) -> str:
     """Return the line that says what is going to be built."""
@@ -321,6 +336,7 @@ def run(args: argparse.Namespace) -> int:
         if args.hunt is not None and len(series.selected) < 2:
             raise UsageError('--hunt needs two commits or more, and there is one (-c, --step)')
     settings = make_settings(args)
+    check_reports(args)
     # What is wrong with the machines is told before anything is begun
     fleet = make_fleet(args)
     selection = load_boards(args, folders, err)
@@ -369,7 +385,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         status, missing, found = build(args, folders, series, selection.boards, settings, fleet,
                                        file)
-        if args.build_summary or judge or args.json or args.junit:
+        if args.build_summary or judge or args.json or args.junit or args.html:
             status = show_summary(args, folders, series, selection.boards, judge, missing, status,
                                   found)
         elif found and not args.ide:
@@ -449,8 +465,8 @@ def show_summary(args: argparse.Namespace, folders: Folders,
         filter_migration_warnings=args.filter_migration_warnings,
         preserve_config_y=args.preserve_config_y, show_not_built=args.show_not_built,
         ide=args.ide and text, step=args.step, json=args.json, junit=args.junit,
-        colour=sys.stdout.isatty(), times_folder=folders.base, missing=missing or {},
-        text=text, status=status, **judge)
+        html=args.html, colour=sys.stdout.isatty(), times_folder=folders.base,
+        missing=missing or {}, text=text, status=status, **judge)
     if args.hunt is not None and series and not found:
         where = {upto: folder for upto, _, folder in request.selected()}
         hunt = make_hunt(args, series, lambda upto, target: os.path.join(where[upto], target))

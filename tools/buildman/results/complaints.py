@@ -33,7 +33,7 @@ _DTC_ERROR = re.compile(r'(?P<kind>Error): (?P<file>[^\s:]+):(?P<line>\d+)\.[\d.
 # What a linker says of a place in an object: of the source, if that is known
 _LINKED = re.compile(r'(?P<file>[^\s:]+):(?:(?P<line>\d+):)?(?:\([^()]*\):)? '
                      r'(?P<text>(?:undefined reference|multiple definition|relocation trunc).*)')
-_LINKER = re.compile(r'(?:\S*[/-])?ld(?:\.\w+)?: ')
+_LINKER = re.compile(r'^(?:\S*[/-])?ld(?:\.\w+)?: ')
 # A line of a Makefile that makes no sense to make
 _MAKEFILE = re.compile(r'(?P<file>[^\s:]+):(?P<line>\d+): (?P<text>\*\*\* .*)')
 _RECIPE = re.compile(r'\[.*\] Error \d+')

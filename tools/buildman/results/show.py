@@ -88,6 +88,7 @@ class SummaryRequest:
         step: --step: each n-th commit, 0 for the first and the last
         json: --json: file to write, or None
         junit: --junit: file to write, or None
+        html: --html: file to write, or None
         text: print the summary; else the reports are written only
         gate: finds out what counts, None if all does
         annotate: --annotate github
@@ -129,6 +130,7 @@ class SummaryRequest:
     step: int = 1
     json: Optional[str] = None
     junit: Optional[str] = None
+    html: Optional[str] = None
     text: bool = True
     gate: Optional[Gate] = None
     annotate: bool = False
@@ -181,15 +183,16 @@ class SummaryRequest:
 
     def wanted(self) -> Wanted:
         """Return what is to be read for this."""
-        report = bool(self.json or self.junit)
+        report = bool(self.json or self.junit or self.html)
+        sizes = bool(self.json or self.budget or self.html)
         config: Tuple[str, ...] = ()
         if self.show_config:
             config = CONFIG_FILES + (KCONFIG_FILES if self.preserve_config_y else ())
         return Wanted(
             messages=report or (self.show_errors and not self.ide),
-            stderr=bool(self.junit or self.gate or self.annotate or self.codequality) or self.ide,
-            sizes=bool(self.json or self.budget) or self.show_sizes,
-            all_sizes=bool(self.json or self.budget),
+            stderr=bool(self.junit or self.html or self.gate or self.annotate
+                        or self.codequality) or self.ide,
+            sizes=sizes or self.show_sizes, all_sizes=sizes,
             files=self.budget.files if self.budget else (),
             functions=self.bloat and self.show_sizes,
             config=config, config_as_is=self.preserve_config_y,
@@ -225,13 +228,13 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
         problems += check_branch_folder(
             request.folder, [commit.hash for commit in request.commits], request.known)
     times: Dict[str, Dict[str, float]] = {}
-    if request.json or request.junit:
+    if request.json or request.junit or request.html:
         times = durations.by_commit(durations.read(request.times_folder or request.folder))
     was_collecting = gc.isenabled()
     # Nothing that is read here forms cycles
     gc.disable()
     try:
-        _make_reports(request, collector, reports)
+        _make_reports(request, collector, [folder for _, _, folder in commits], reports)
         printer.begin(None if request.commits is None else len(commits),
                       request.threads, request.jobs_per_thread)
         differ = Differ(request.boards)
@@ -341,7 +344,7 @@ class ResultTeller:
         return out.getvalue()
 
 
-def _make_reports(request: SummaryRequest, collector: Optional[Collector],
+def _make_reports(request: SummaryRequest, collector: Optional[Collector], folders: Sequence[str],
                   reports: List[Report]) -> None:
     """Add the reports that are asked for, each as soon as it is open."""
     if request.codequality and collector:
@@ -356,6 +359,10 @@ def _make_reports(request: SummaryRequest, collector: Optional[Collector],
         if request.junit:
             reports.append(JunitReport(request.junit, request.boards, request.folder,
                                        request.found))
+    if request.html:
+        from buildman.results.html import HtmlReport
+        reports.append(HtmlReport(request.html, request.boards, request.folder, folders,
+                                  request.times_folder or request.folder))
 
 
 def _summaries(request: SummaryRequest, commits: Sequence[Tuple[int, Optional[Commit], str]],
