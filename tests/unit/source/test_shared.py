@@ -15,7 +15,8 @@ from unittest import mock
 
 from support import assert_same_tree, command, needs
 
-from buildman.source import git, replay, shared
+from buildman.core import files
+from buildman.source import git, shared
 from buildman.source.checkout import Origin, SlotSource
 from buildman.source.shared import Watch, Watches
 
@@ -195,7 +196,7 @@ class TestSeed(SeedCase):
             index = os.path.join(slot.path, '.git', 'index')
             # As when a step to another commit, which changes neither, was repeated meanwhile
             with open(index, 'rb') as inf:
-                replay.replace_file(index, inf.read())
+                files.replace_file(index, inf.read())
             os.utime(index, (time.time() + 2,) * 2)
             self.assertEqual(self.state(slot), ' M b\n M run.sh\n')
             self.assertTrue(slot.spoiled())

@@ -33,7 +33,6 @@ from buildman.source import git
 from buildman.source.checkout import ChangedFiles, SlotSource
 from buildman.source.localversion import VersionTexts
 from buildman.source.origin import Origin
-from buildman.source.replay import Steps
 from buildman.source.shared import Seed, Watches, remove_leftovers
 
 
@@ -106,7 +105,6 @@ class Engine:
         self._keys: Optional[Keys] = None
         self._seed: Optional[Seed] = None
         self._watches: Optional[Watches] = None
-        self._steps = Steps()
         self._dtcs: Optional[shared_dtc.DtcStore] = None
         self._meter: Optional[ccache.Meter] = None
         # One after the other, so that the first is ready soon
@@ -300,7 +298,7 @@ class Engine:
             source = SlotSource(path, self._origin)
             self._prepare(source, config.commits[0].hash)
             if self._watches and self._changed:
-                source.learn(self._watches, self._steps, self._changed)
+                source.watch(self._watches, self._changed)
             more, wrong = source.stand()
             env = {**git.apart(env), **more}
             if wrong and number == 0:

@@ -14,14 +14,13 @@ import contextlib
 import errno
 import os
 import re
-from typing import Dict, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Mapping, Optional, Sequence, Set, Tuple
 
 from buildman.core.errors import GitError
 from buildman.core.files import clear_way, replace_file
 from buildman.process.clock import newer_than_now
 from buildman.source import git
 from buildman.source.origin import ABBREV, Origin, make_standing
-from buildman.source.replay import Layout, Steps, folders_of, is_damaged
 from buildman.source.shared import SHARED_MARK, Watch, Watches
 
 # Processes that write files when many have to be checked out; older gits do not know it
@@ -92,9 +91,7 @@ class SlotSource:
         self._env = {**git.ALONE, 'GIT_DIR': self._git_dir, 'GIT_WORK_TREE': path}
         self._origin = origin
         self._keep = keep
-        self._intact = False
         self._watch: Optional[Watch] = None
-        self._steps: Optional[Steps] = None
         self._changed: Optional[ChangedFiles] = None
 
     def prepare(self, commit: str, alone: bool = False) -> str:
@@ -145,9 +142,7 @@ class SlotSource:
         try:
             self.checkout(commit)
         except GitError:
-            if not is_damaged(self._git_dir):
-                raise
-            # As after a loss of power
+            # Its index may be damaged, as after a loss of power
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._git_dir, 'index'))
             self.checkout(commit)
@@ -158,8 +153,8 @@ class SlotSource:
         """Take over a working tree that has just been made, at this commit."""
         self.commit = commit
 
-    def learn(self, watches: Watches, steps: Steps, changed: 'ChangedFiles') -> None:
-        """From now on be told of writes to the source, and do what other slots did.
+    def watch(self, watches: Watches, changed: 'ChangedFiles') -> None:
+        """From now on be told of writes to the source.
 
         Not for builds that write into the tree. To be called after prepare() or
         adopt() and before the first build, since what that writes may be another
@@ -167,20 +162,15 @@ class SlotSource:
 
         Args:
             watches: tells of writes
-            steps: what slots did to get from commit to commit
             changed: which files differ
         """
-        folders = steps.folders(self.commit, self._git_dir)
-        if folders is None:
-            watches.give_up()
-        else:
-            self._watch = watches.watch(self.path, folders, self._keep)
-            if self._watch:
-                # Checked out in this run, before this. A build that wrote to one of
-                # its files since did so in a slot that was watched
-                self._watch.settle(0)
-                self._trust_times()
-        self._steps, self._changed = steps, changed
+        self._changed = changed
+        self._watch = watches.watch(self.path, changed.folders(self.commit), self._keep)
+        if self._watch:
+            # Checked out in this run, before this. A build that wrote to one of
+            # its files since did so in a slot that was watched
+            self._watch.settle(0)
+            self._trust_times()
 
     def _trust_times(self) -> None:
         """Have git go by the time stamps of the files, if no build has written to any.
@@ -265,16 +255,14 @@ class SlotSource:
         Raises:
             GitError: git refused
         """
-        if self._watch and self._watch.is_quiet():
-            self._intact = True
-            return False
-        if not self.shared:
+        if (self._watch and self._watch.is_quiet()) or not self.shared:
             return False
         alarms = self._watch.alarms() if self._watch else 0
-        self._intact = not git.run(self.path, 'diff-files', '--name-only', env=self._env)
-        if self._watch and self._intact:
+        if git.run(self.path, 'diff-files', '--name-only', env=self._env):
+            return True
+        if self._watch:
             self._watch.settle(alarms)
-        return not self._intact
+        return False
 
     def _links(self, name: bytes) -> int:
         """Return how many names a file has, 0 when it is not there"""
@@ -310,7 +298,6 @@ class SlotSource:
 
     def _write_anew(self, names: Sequence[bytes]) -> None:
         """Replace files of the source with those of the commit"""
-        self._intact = False
         with self._moving():
             for name in names:
                 os.unlink(name)
@@ -331,84 +318,35 @@ class SlotSource:
             return
         with self._moving():
             old, self.commit = self.commit, ''
-            intact, self._intact = self._intact, False
-            if intact and self._steps and self._changed and self._steps.repeat(
-                    old, commit, self.path, self._git_dir):
-                self._watch_new(folders_of(_added(self._changed.between(old, commit))))
-            else:
-                self._go(old, commit, intact)
-            self._origin.set_abbrev(self._git_dir, commit)
-            self.commit = commit
-
-    def _go(self, old: str, commit: str, intact: bool) -> None:
-        """Have git bring the working tree to a commit, and keep how it did that.
-
-        Args:
-            old: commit that it has, '' when that is not known
-            commit: the one that it is to have
-            intact: no tracked file was changed
-        """
-        steps, changed = self._steps, self._changed
-        files: Mapping[str, str] = {}
-        before: Optional[Layout] = None
-        if steps and changed and old:
-            files = changed.between(old, commit)
-            if steps.is_new(old, commit):
-                before = steps.before(old, commit, files, self._git_dir)
-        alarms = self._watch.alarms() if self._watch else 0
-        if not (intact and self._merge(commit)):
-            # Most of a tree that is new has to be written; else threads that
-            # look at files cost more than they save
+            alarms = self._watch.alarms() if self._watch else 0
+            is_quiet = self._watch and self._watch.is_quiet()
+            # Most of a tree that is new has to be written; else threads that look at
+            # files cost more than they save
             git.run(self.path, '-c', f'checkout.workers={CHECKOUT_WORKERS}', '-c',
                     f"core.preloadIndex={'false' if old else 'true'}", 'checkout', '-q',
                     '-f', '--detach', commit, '--', env=self._env)
-            if self._watch:
-                # It looks at all files, which a merge does not
+            if self._watch and self._changed:
                 self._watch.settle(alarms)
-        if steps and before:
-            steps.learn(old, commit, files, before, self.path, self._git_dir)
-        if self._watch and steps:
-            # Something may have removed any folder, and git made it again
-            self._watch_new(folders_of(_added(files)) if old and intact
-                            else steps.folders(commit, self._git_dir))
-
-    def _watch_new(self, folders: Optional[Sequence[str]]) -> None:
-        """Watch folders that have been made; None when they are not known"""
-        if self._watch and (folders is None or not self._watch.extend(folders)):
-            self._watch.close()
-            self._watch = None
-
-    def _merge(self, commit: str) -> bool:
-        """Go to another commit in two thirds of the time that `git checkout` takes.
-
-        It is for a tree in which no tracked file was changed, since it keeps changes.
-
-        Returns:
-            False when it cannot be done so
-        """
-        try:
-            git.run(self.path, 'read-tree', '-u', '-m', commit, env=self._env)
-        except GitError:
-            return False
-        replace_file(os.path.join(self.path, '.git', 'HEAD'), commit.encode() + b'\n')
-        return True
+                # Something may have removed any folder, and git made it again
+                if not self._watch.extend(self._changed.new_folders(old, commit) if is_quiet
+                                          else self._changed.folders(commit)):
+                    self._watch.close()
+                    self._watch = None
+            self._origin.set_abbrev(self._git_dir, commit)
+            self.commit = commit
 
     def clean(self) -> None:
         """Remove all that is not part of the commit, as before an in-tree build."""
         git.run(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}', env=self._env)
 
 
-def _added(files: Mapping[str, str]) -> Sequence[str]:
-    """Return those of some files that were not there before"""
-    return [name for name, how in files.items() if how not in 'MD']
-
-
 class ChangedFiles:
-    """Which files differ between two commits; each pair is asked for once."""
+    """Which files differ between two commits, and which folders there are; asked for once."""
 
     def __init__(self, git_dir: str) -> None:
         self._git_dir = git_dir
         self._cache: Dict[Tuple[str, str], Mapping[str, str]] = {}
+        self._folders: Dict[str, Sequence[str]] = {}
 
     def between(self, old: str, new: str) -> Mapping[str, str]:
         """Return the files that differ, each with how: M, A, D or T.
@@ -423,3 +361,29 @@ class ChangedFiles:
             words = [os.fsdecode(word) for word in out.split(b'\0')]
             self._cache[key] = dict(zip(words[1::2], words[0::2]))
         return self._cache[key]
+
+    def new_folders(self, old: str, new: str) -> Sequence[str]:
+        """Return the folders, and those around them, of files that only the second commit has.
+
+        Raises:
+            GitError: git refused
+        """
+        found: Set[str] = set()
+        for name, how in self.between(old, new).items():
+            folder = os.path.dirname(name) if how not in 'MD' else ''
+            while folder and folder not in found:
+                found.add(folder)
+                folder = os.path.dirname(folder)
+        return sorted(found)
+
+    def folders(self, commit: str) -> Sequence[str]:
+        """Return all folders of a commit, as paths relative to the top one, which is left out.
+
+        Raises:
+            GitError: git refused
+        """
+        if commit not in self._folders:
+            out = git.run(self._git_dir, 'ls-tree', '-r', '-d', '-z', '--name-only',
+                          '--full-tree', commit)
+            self._folders[commit] = os.fsdecode(out).split('\0')[:-1]
+        return self._folders[commit]

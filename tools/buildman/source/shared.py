@@ -24,14 +24,15 @@ and the files are looked at.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import struct
 import threading
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 from buildman.core.errors import GitError
-from buildman.source.replay import backdate
+from buildman.core.files import replace_file
 
 # What a folder of the work area is called while it is no slot yet
 SEED_NAME = 'seed.new'
@@ -43,6 +44,16 @@ SHARED_MARK = 'buildman-shared'
 # A tree of fewer files than this is copied: sharing it saves less than it takes
 # to look after
 SHARE_FROM = 500
+
+# Of git's index (gitformat-index(5)): signature, version, number of entries; the versions
+# that are known; of an entry, the times of the file, what is before its path (the times,
+# numbers, SHA-1, flags), and flags that are more than the length of that; a SHA-1 at the end
+_HEAD = struct.Struct('>4sLL')
+_KNOWN = (b'DIRC\0\0\0\2', b'DIRC\0\0\0\3')
+_CTIME, _MTIME = 8, struct.Struct('>2L')
+_FIXED = 62
+_ODD = 0xfff
+_SUM_SIZE = 20
 
 # What changes a file in a folder, or which files it has (sys/inotify.h)
 _MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
@@ -68,16 +79,50 @@ _PROBE = '.buildman-probe'
 
 
 def tree_size(git_dir: str) -> int:
-    """Return how many files a repository has checked out, from the head of its index.
-
-    The format is in git's gitformat-index(5).
-    """
+    """Return how many files a repository has checked out, from the head of its index."""
     try:
         with open(os.path.join(git_dir, 'index'), 'rb') as inf:
-            magic, _, count = struct.unpack('>4sLL', inf.read(12))
+            magic, _, count = _HEAD.unpack(inf.read(_HEAD.size))
     except (OSError, struct.error):
         return 0
     return int(count) if magic == b'DIRC' else 0
+
+
+def backdate(path: str, git_dir: str) -> bool:
+    """Have files of a new checkout be of the second before that in which it ended.
+
+    Args:
+        path: the working tree, in which nothing was written since
+        git_dir: its repository
+
+    Returns:
+        False when its index is unusual; then nothing was changed
+
+    Raises:
+        OSError: a file is not there, or cannot be written
+    """
+    index = os.path.join(git_dir, 'index')
+    second = int(os.stat(index).st_mtime)
+    with open(index, 'rb') as inf:
+        data = bytearray(inf.read()[:-_SUM_SIZE])
+    if data[:8] not in _KNOWN:
+        return False
+    young: List[Tuple[int, bytes]] = []
+    pos = _HEAD.size
+    for _ in range(tree_size(git_dir)):
+        name = pos + _FIXED
+        length = int.from_bytes(data[name - 2:name], 'big')
+        if length >= _ODD or name + length >= len(data):
+            return False
+        if _MTIME.unpack_from(data, pos + _CTIME)[0] >= second:
+            young.append((pos + _CTIME, bytes(data[name:name + length])))
+        # At least one NUL follows, so that the next one begins at a multiple of eight
+        pos += (_FIXED + length + 8) // 8 * 8
+    for place, file in young:
+        os.utime(os.path.join(os.fsencode(path), file), (second - 1,) * 2, follow_symlinks=False)
+        _MTIME.pack_into(data, place, second - 1, 0)
+    replace_file(index, bytes(data) + hashlib.sha1(data).digest())
+    return True
 
 
 def remove_leftovers(work_dir: str) -> None:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0+
-"""What one slot repeats of what git did in another one is what git would have done."""
+"""The source of a slot is what git makes of a commit, whatever a build did to it."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import re
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -15,10 +15,8 @@ from unittest import mock
 
 from support import needs
 
-from buildman.core.errors import GitError
-from buildman.source import git, replay, shared
+from buildman.source import git, shared
 from buildman.source.checkout import ChangedFiles, Origin, SlotSource
-from buildman.source.replay import Steps
 from buildman.source.shared import Watches
 
 # Names that sort in odd ways, and a folder that another one's name begins with
@@ -26,8 +24,8 @@ NAMES = ('a', 'a.c', 'a-b', 'a/x', 'a/y.c', 'ab/c', 'a0', 'd/e/f/g', 'd/e/h', 'd
          'caf\u00e9/m', 'w x', 'dir.d/n', 'dir/n', 'dir-d/n', 'n' * 60, 'o/' + 'p' * 90)
 
 
-class StepsCase(unittest.TestCase):
-    """Has a repository, and slots that learn from each other"""
+class SlotCase(unittest.TestCase):
+    """Has a repository, and slots of a run"""
 
     def setUp(self) -> None:
         needs('git')
@@ -41,7 +39,6 @@ class StepsCase(unittest.TestCase):
         git.run(self.repo, 'config', 'user.email', 'a@example.com')
         self.watches = Watches()
         self.addCleanup(self.watches.close)
-        self.steps = Steps()
         self.changed = ChangedFiles(self.repo)
         self.git = mock.Mock(side_effect=git.run)
 
@@ -75,20 +72,16 @@ class StepsCase(unittest.TestCase):
         """Return a new slot, as an engine makes it"""
         source = SlotSource(os.path.join(self.dir, name), Origin.read(self.repo))
         source.prepare(commit)
-        source.learn(self.watches, self.steps, self.changed)
+        source.watch(self.watches, self.changed)
         return source
 
-    def go(self, slot: SlotSource, commit: str) -> List[str]:
-        """End a build and go to a commit; return the git commands that this took"""
+    def go(self, slot: SlotSource, commit: str) -> bool:
+        """End a build and go to a commit; return whether files had to be looked at"""
         with mock.patch.object(git, 'run', self.git):
             self.git.reset_mock()
             self.assertFalse(slot.spoiled())
             slot.checkout(commit)
-            used = [next(word for word in call.args[1:] if word in (
-                'checkout', 'read-tree', 'diff-files', 'diff-tree'))
-                for call in self.git.call_args_list]
-        # This one is for all slots together
-        return [word for word in used if word != 'diff-tree']
+            return any('diff-files' in call.args for call in self.git.call_args_list)
 
     def check(self, slot: SlotSource, commit: str) -> None:
         """Check that a slot is as git makes a tree at a commit"""
@@ -118,7 +111,7 @@ class StepsCase(unittest.TestCase):
         subprocess.run(['rm', '-r', other, os.path.join(self.dir, 'index')], check=True)
 
 
-class TestSteps(StepsCase):
+class TestSeries(SlotCase):
     """Several slots go through the same series"""
 
     def change(self, rng: random.Random, tree: Dict[str, str]) -> None:
@@ -148,125 +141,99 @@ class TestSteps(StepsCase):
                 git.run(self.repo, 'add', '--', name)
 
     def test_random(self) -> None:
-        """Whatever a series does, the second slot is as the first, mostly without git"""
+        """Whatever a series does, a slot is as git makes it, without a look at its files"""
         seed_number = random.randrange(1 << 32)
         rng = random.Random(seed_number)
         tree: Dict[str, str] = {}
         self.put('always', 'here')
         hashes = [self.commit()]
-        for _ in range(25):
+        for _ in range(12):
             self.change(rng, tree)
             hashes.append(self.commit())
-        slots = [self.slot(name, hashes[0]) for name in ('00', '01')]
-        quiet = moved = 0
-        way = [rng.randrange(len(hashes)) for _ in range(20)]
-        for upto in [*range(1, len(hashes)), 0, *way]:
-            for slot in slots:
-                with self.subTest(seed=seed_number, upto=upto, slot=slot.path):
-                    used = self.go(slot, hashes[upto])
-                    self.check(slot, hashes[upto])
-            moved += 1
-            quiet += not used
-        # A third and more with most seeds, a fifth with some
-        self.assertGreater(quiet, moved // 6, f'seed {seed_number}')
-
-    def test_series(self) -> None:
-        """A change, a new file in a new folder and a removal take git in one slot alone"""
-        self.put('d/a', 'one')
-        hashes = [self.commit()]
-        self.put('d/a', 'two')
-        hashes.append(self.commit())
-        self.put('e/f/b', 'new', 0o755)
-        hashes.append(self.commit())
-        os.unlink(os.path.join(self.repo, 'd/a'))
-        hashes += [self.commit(), self.commit()]
-        first, second, third = (self.slot(name, hashes[0]) for name in ('00', '01', '02'))
-        for commit in [*hashes[1:], hashes[0]]:
-            self.assertIn('read-tree', self.go(first, commit))
-            for slot in (second, third):
-                self.assertEqual(self.go(slot, commit), [])
-                self.check(slot, commit)
+        slot = self.slot('00', hashes[0])
+        for upto in [*range(1, len(hashes)), 0, *(rng.randrange(len(hashes)) for _ in range(5))]:
+            with self.subTest(seed=seed_number, upto=upto):
+                self.assertFalse(self.go(slot, hashes[upto]))
+                self.check(slot, hashes[upto])
 
     def test_time(self) -> None:
         """A file that changes has the time at which it does: make compares that"""
         hashes = self.series(2)
-        slots = [self.slot(name, hashes[0]) for name in ('00', '01')]
-        for _ in range(2):
-            for slot in slots:
-                self.go(slot, hashes[1])
-                mark = os.path.join(self.dir, 'mark')
-                self.write(mark, b'')
-                self.go(slot, hashes[0])
-                self.assertGreaterEqual(
-                    os.stat(os.path.join(slot.path, 'a')).st_mtime_ns,
-                    os.stat(mark).st_mtime_ns)
+        slot = self.slot('00', hashes[0])
+        self.go(slot, hashes[1])
+        mark = os.path.join(self.dir, 'mark')
+        self.write(mark, b'')
+        self.go(slot, hashes[0])
+        self.assertGreaterEqual(os.stat(os.path.join(slot.path, 'a')).st_mtime_ns,
+                                os.stat(mark).st_mtime_ns)
 
     def test_written(self) -> None:
         """What a build did to a source, git mends; and what is new is watched again"""
         self.put('a', 'one')
         self.put('d/b', 'one')
         hashes = [self.commit()]
-        self.put('a', 'two')
+        self.put('e/c', 'two')
         hashes.append(self.commit())
-        slots = [self.slot(name, hashes[0]) for name in ('00', '01')]
-        for slot in slots:
-            for commit in (hashes[1], hashes[0], hashes[1]):
-                self.go(slot, commit)
-        self.assertEqual(self.go(slots[1], hashes[0]), [])
+        slot, other = (self.slot(name, hashes[0]) for name in ('00', '01'))
 
-        def remove(path: str) -> None:
-            subprocess.run(['rm', '-r', os.path.join(path, 'd')], check=True)
+        def put(name: str) -> None:
+            self.write(os.path.join(slot.path, name), b'odd')
 
-        for spoil in (lambda path: self.write(os.path.join(path, 'a'), b'odd'),
-                      lambda path: self.write(os.path.join(path, 'd', 'b'), b'odd'),
-                      remove,
-                      lambda path: self.write(os.path.join(path, 'd', 'b'), b'odd')):
-            spoil(slots[1].path)
-            self.assertEqual(self.go(slots[1], hashes[1]), ['checkout'])
-            self.check(slots[1], hashes[1])
-            self.assertEqual(self.go(slots[1], hashes[0]), [])
-            self.check(slots[1], hashes[0])
+        for spoil, at in ((lambda: put('a'), 1), (lambda: put('d/b'), 0),
+                          (lambda: shutil.rmtree(os.path.join(slot.path, 'd')), 1),
+                          (lambda: put('d/b'), 0), (lambda: put('d/b'), 1),
+                          (lambda: put('e/c'), 0)):
+            alarms = self.watches.alarms()
+            spoil()
+            self.assertGreater(self.watches.alarms(), alarms)
+            for one in (slot, other):
+                self.go(one, hashes[at])
+                self.check(one, hashes[at])
+        alarms = self.watches.alarms()
+        self.go(slot, hashes[1])
+        self.assertEqual(alarms, self.watches.alarms())
 
     def test_index(self) -> None:
-        """A form of the index that we do not know, or none, is git's to deal with"""
+        """A run that finds an index that git gives up on makes a new one"""
         hashes = self.series(2)
-        slots = [self.slot(name, hashes[0]) for name in ('00', '01')]
-        for slot in slots:
-            for commit in (hashes[1], hashes[0]):
-                self.go(slot, commit)
-        slot = slots[1]
-        index = os.path.join(slot.path, '.git', 'index')
-
-        def write(data: bytes) -> None:
-            self.write(index, data)
-
-        def version(number: int) -> None:
-            git.run(slot.path, 'update-index', '--index-version', str(number))
-
+        path = self.slot('00', hashes[0]).path
+        index = os.path.join(path, '.git', 'index')
         with open(index, 'rb') as inf:
             good = inf.read()
-        for odd in (lambda: os.unlink(index), lambda: version(4),
-                    lambda: git.run(slot.path, 'rm', '-q', '--cached', 'a')):
-            odd()
-            used = self.go(slot, hashes[1])
-            self.assertTrue({'checkout', 'read-tree'} & set(used), used)
-            self.check(slot, hashes[1])
-            version(2)
-            self.go(slot, hashes[0])
-            self.check(slot, hashes[0])
-        # git itself gives up on these; the next run makes a new one
         for data in (b'', good[:40], good[:8] + b'\xff' * 4 + good[12:], b'x' * len(good),
                      good[:-30] + b'x' * 30):
-            write(data)
-            with contextlib.suppress(GitError):
-                self.go(slot, hashes[1])
+            self.write(index, data)
             for commit in (hashes[1], hashes[0]):
-                slot = SlotSource(slot.path, Origin.read(self.repo))
+                slot = SlotSource(path, Origin.read(self.repo))
                 slot.prepare(commit)
                 self.check(slot, commit)
-            write(data)
-            self.assertIsNone(Steps().folders(hashes[0], os.path.join(slot.path, '.git')))
-            slot = self.slot('01', hashes[0])
+        os.unlink(index)
+        self.go(slot, hashes[1])
+        self.check(slot, hashes[1])
+
+    def test_backdate(self) -> None:
+        """Files of a new checkout are of a second that is over, and git sees no change"""
+        first = self.series(1)[0]
+        slot = SlotSource(os.path.join(self.dir, '00'), Origin.read(self.repo))
+        slot.prepare(first)
+        git_dir = os.path.join(slot.path, '.git')
+        index = os.path.join(git_dir, 'index')
+        second = int(os.stat(index).st_mtime)
+        os.utime(os.path.join(slot.path, 'b'), (1e9, 1e9))
+        git.run(slot.path, 'update-index', '--refresh')
+        os.utime(index, (second, second))
+        self.assertTrue(shared.backdate(slot.path, git_dir))
+        self.assertEqual([second - 1, 1e9], [int(os.stat(os.path.join(slot.path, name)).st_mtime)
+                                             for name in 'ab'])
+        self.check(slot, first)
+        git.run(slot.path, 'update-index', '--index-version', '4')
+        with open(index, 'rb') as inf:
+            before = inf.read()
+        for data in (before, b'', before[:8].replace(b'\4', b'\2') + before[8:]):
+            self.write(index, data)
+            self.assertFalse(shared.backdate(slot.path, git_dir))
+            with open(index, 'rb') as inf:
+                self.assertEqual(data, inf.read())
 
     def test_converted(self) -> None:
         """Content that git converts on its way into a tree comes out converted"""
@@ -278,11 +245,10 @@ class TestSteps(StepsCase):
         self.put('b.id', '$Id$\nmore\n')
         hashes.append(self.commit())
         slots = [self.slot(name, hashes[0]) for name in ('00', '01')]
-        for commit in (hashes[1], hashes[0], hashes[1], hashes[0]):
+        for commit in (hashes[1], hashes[0]):
             for slot in slots:
-                used = self.go(slot, commit)
+                self.go(slot, commit)
                 self.check(slot, commit)
-        self.assertEqual(used, [])
         with open(os.path.join(slots[1].path, 'a.bat'), 'rb') as inf:
             self.assertEqual(inf.read(), b'one\r\ntwo\r\n')
 
@@ -298,57 +264,17 @@ class TestSteps(StepsCase):
         hashes.append(self.commit())
         with mock.patch.dict(os.environ, {'HOME': home}):
             slots = [self.slot(name, hashes[0]) for name in ('00', '01')]
-            for commit in (hashes[1], hashes[0], hashes[1]):
+            for commit in (hashes[1], hashes[0]):
                 for slot in slots:
-                    used = self.go(slot, commit)
+                    self.go(slot, commit)
                     self.check(slot, commit)
-        self.assertEqual(used, [])
-
-    def test_room(self) -> None:
-        """Of a long series of large steps no more is kept than there is room for"""
-        hashes = []
-        for number in range(4):
-            self.put('a', str(number) * 40)
-            hashes.append(self.commit())
-        with mock.patch.object(replay, 'MAX_KEPT', 100):
-            self.steps = Steps()
-        slots = [self.slot(name, hashes[0]) for name in ('00', '01')]
-        used = []
-        for commit in (hashes[1], hashes[2], hashes[3], hashes[0], *hashes[1:]):
-            used = [self.go(slot, commit) for slot in slots]
-            self.check(slots[1], commit)
-        self.assertEqual(used, [['read-tree'], ['read-tree']])
-
-    def test_large(self) -> None:
-        """A step that changes much is not kept"""
-        for number in range(201):
-            self.put(f'many/{number}', 'one')
-        self.put('big', '1' * (5 << 20))
-        hashes = [self.commit()]
-        self.put('big', '2' * (5 << 20))
-        hashes.append(self.commit())
-        for number in range(201):
-            self.put(f'many/{number}', 'two')
-        hashes.append(self.commit())
-        slots = [self.slot(name, hashes[0]) for name in ('00', '01')]
-        for commit in hashes[1:]:
-            for slot in slots:
-                used = self.go(slot, commit)
-                self.assertTrue({'checkout', 'read-tree'} & set(used), used)
-                self.check(slot, commit)
 
 
-    def test_folders(self) -> None:
-        """Each folder comes once, and before what is in it"""
-        self.assertEqual(replay.folders_of(['a', 'b/c/d', 'b/e', 'b/c/f', 'g/h']),
-                         ['b', 'b/c', 'g'])
-
-
-class TestShared(StepsCase):
+class TestShared(SlotCase):
     """Slots that share files"""
 
-    def plant(self, commit: str, learn: bool = True) -> List[SlotSource]:
-        """Return three slots that have the same files, which may learn from each other"""
+    def plant(self, commit: str, watch: bool = True) -> List[SlotSource]:
+        """Return three slots that have the same files, watched or not"""
         origin = Origin.read(self.repo)
         first = SlotSource(os.path.join(self.dir, '00'), origin)
         first.prepare(commit)
@@ -359,36 +285,35 @@ class TestShared(StepsCase):
             subprocess.run(['cp', '-al', first.path, os.path.join(self.dir, name)], check=True)
             slots.append(SlotSource(os.path.join(self.dir, name), origin))
             slots[-1].adopt(commit)
-        for slot in slots if learn else ():
-            slot.learn(self.watches, self.steps, self.changed)
+        for slot in slots if watch else ():
+            slot.watch(self.watches, self.changed)
         return slots
 
     def test_new(self) -> None:
         """Nothing is looked at after the first build, since slots have just been made"""
         hashes = self.series(2)
-        used = [self.go(slot, hashes[1]) for slot in self.plant(hashes[0])]
-        self.assertEqual(used, [['read-tree'], [], []])
+        self.assertFalse(any([self.go(slot, hashes[1]) for slot in self.plant(hashes[0])]))
 
     def test_times(self) -> None:
         """Files as young as the index are not read by git when it is known that none was written"""
         first = self.series(1)[0]
-        one, two, three = self.plant(first, learn=False)
+        one, two, three = self.plant(first, watch=False)
         # They have the same one
         index = os.path.join(one.path, '.git', 'index')
         for number, slot in enumerate((one, two, three)):
             os.utime(index, (1e9, 1e9))
             if number == 2:
                 self.write(os.path.join(one.path, 'b'), b'odd')
-            slot.learn(self.watches, self.steps, self.changed)
+            slot.watch(self.watches, self.changed)
             self.assertEqual(os.stat(index).st_mtime == 1e9, number == 2)
 
     def test_late(self) -> None:
         """A slot that begins when others build already finds what they wrote before"""
         first = self.series(1)[0]
-        early, late, _ = self.plant(first, learn=False)
-        early.learn(self.watches, self.steps, self.changed)
+        early, late, _ = self.plant(first, watch=False)
+        early.watch(self.watches, self.changed)
         self.write(os.path.join(early.path, 'b'), b'odd')
-        late.learn(self.watches, self.steps, self.changed)
+        late.watch(self.watches, self.changed)
         self.assertTrue(late.spoiled())
 
     def test_shared(self) -> None:
@@ -397,9 +322,8 @@ class TestShared(StepsCase):
         slots = self.plant(hashes[0])
         for commit in (hashes[1], hashes[0], hashes[1]):
             for slot in slots:
-                used = self.go(slot, commit)
+                self.assertFalse(self.go(slot, commit))
                 self.check(slot, commit)
-        self.assertEqual(used, [])
         self.write(os.path.join(slots[0].path, 'b'), b'odd')
         for slot in slots:
             self.assertTrue(slot.spoiled())
@@ -416,8 +340,16 @@ class TestShared(StepsCase):
         for slot in (one, two):
             self.go(slot, hashes[1])
         self.assertFalse(two.spoiled())
-        self.write(os.path.join(one.path, 'b'), b'odd')
-        two.checkout(hashes[2])
+        run = git.run
+
+        def write(*args: str, **kwargs: Any) -> bytes:
+            out = run(*args, **kwargs)
+            self.write(os.path.join(one.path, 'b'), b'odd')
+            return out
+
+        self.git.side_effect = write
+        with mock.patch.object(git, 'run', self.git):
+            two.checkout(hashes[2])
         self.assertTrue(two.spoiled())
 
     def test_one_untold(self) -> None:
@@ -426,8 +358,7 @@ class TestShared(StepsCase):
         with mock.patch.object(self.watches, 'most', 2):
             slots = self.plant(hashes[0])
         for commit in (hashes[1], hashes[0], hashes[1]):
-            used = [self.go(slot, commit) for slot in slots]
-        self.assertEqual(used, [['diff-files']] * 3)
+            self.assertTrue(all([self.go(slot, commit) for slot in slots]))
         self.write(os.path.join(slots[2].path, 'b'), b'odd')
         self.assertTrue(slots[0].spoiled())
 
@@ -447,10 +378,8 @@ class TestShared(StepsCase):
         slots = self.plant(hashes[0])
         for commit in (hashes[1], hashes[0], hashes[1]):
             for slot in slots:
-                used: Any = self.go(slot, commit)
+                self.assertTrue(self.go(slot, commit))
                 self.check(slot, commit)
-        # It knows the step, but has to look first
-        self.assertEqual(used, ['diff-files'])
         self.write(os.path.join(slots[0].path, 'b'), b'odd')
         for slot in slots:
             self.assertTrue(slot.spoiled())
