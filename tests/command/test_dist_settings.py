@@ -32,7 +32,7 @@ FLAGS = {
     '--target=u-boot.bin': 'target',
     '--no-skip-unaffected': 'skip_unaffected', '-a=LTO': 'adjust_cfg',
     '--fragments=quiet.config': 'fragments', '-j=3': 'jobs', '--timeout=600': 'timeout',
-    '--lines': 'lines'}
+    '--lines': 'lines', '--retry=2': 'retry'}
 
 
 class TestSettings(DistCase):
