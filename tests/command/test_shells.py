@@ -23,6 +23,7 @@ OFFERS = {
     'an': ['anvil', 'anvil_nor'],
     '--boards rocket,an': ['rocket,anvil', 'rocket,anvil_nor'],
     '-x an': ['anvil', 'anvil_nor'],
+    '--reproduce an': ['anvil', 'anvil_nor'],
     '-b fea': ['feature/one'],
     '-g {tree} -b fea': ['feature/one'],
     '--comp': ['--completion'],

@@ -69,6 +69,9 @@ class WatchTest(unittest.TestCase):
         self.assertEqual([], second['building'])
         self.assertEqual([{'board': 'b', 'commit': 1, 'machine': 'local',
                            'error': 'a.c:1: error: no'}], state['failures'])
+        for text, want in (('***\n*** Cannot find x!\nmake: *** Error 1\n', '*** Cannot find x!'),
+                           ('make: *** Error 1\n', 'make: *** Error 1'), ('***\n', '')):
+            self.assertEqual(want, watch.first_error(text))
         self.now = 100.0
         self.assertEqual(0.0, seen.state()['machines'][0]['per_minute'])
 

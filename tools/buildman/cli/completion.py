@@ -14,15 +14,16 @@ from typing import Callable, Dict, List
 
 from buildman.cli.cmdline import make_parser
 
-# What a value may be, by what is in its metavar, in this order
-_KINDS = (('FILE', 'file'), ('DIR', 'folder'), ('BRANCH', 'branch'))
+# What a value may be, by what its metavar begins with
+_KINDS = {'FILE': 'file', 'DIR': 'folder', 'BRANCH': 'branch', 'BOARD': 'boards'}
 
 
 def _kind(action: argparse.Action) -> str:
     """Return what can stand for the value of a flag: see _KINDS, 'boards', or '' """
     if action.dest in ('boards', 'exclude'):
         return 'boards'
-    return next((kind for word, kind in _KINDS if word in str(action.metavar or '')), '')
+    return next((kind for word, kind in _KINDS.items()
+                 if str(action.metavar).startswith(word)), '')
 
 
 def _flags() -> List[argparse.Action]:

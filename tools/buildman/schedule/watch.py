@@ -12,6 +12,7 @@ import collections
 import heapq
 import json
 import os
+import re
 import time
 from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -42,7 +43,7 @@ Signs = Callable[[str], Tuple[float, float]]
 
 def first_error(text: str) -> str:
     """Return the line of stderr that tells best why a build failed, fit to be shown."""
-    every = [line.strip() for line in text.splitlines() if line.strip()]
+    every = [line.strip() for line in text.splitlines() if re.search('[A-Za-z]', line)]
     # What make adds is the same for all
     own = [line for line in every if not line.startswith('make')] or every or ['']
     return plain(next((line for line in own if 'error' in line.lower()), own[0]))[:MAX_ERROR]
@@ -132,6 +133,10 @@ class Watch:
                 'failures': list(self._failures)}
 
 
+# Columns of all that is told of a machine before what it builds
+HEAD = 56
+
+
 def _fit(text: str, width: int) -> str:
     """Return the beginning of a text that is as wide as it has characters"""
     return text.encode('ascii', 'replace').decode()[:width].rstrip()
@@ -159,8 +164,12 @@ def lines(state: Mapping[str, Any], rows: int, columns: int) -> List[str]:
     shown = machines if len(machines) <= room else machines[:room - 1]
     out = [_fit('machine         slots busy results  /min   load silent  longest in hand', columns)]
     for mach in shown:
-        what = ', '.join(f"{item['board']}@{item['commit']:02} {item['seconds']:.0f}s"
-                         for item in mach['building'][:3])
+        what = ''
+        for item in mach['building']:
+            more = f"{item['board']}@{item['commit']:02} {item['seconds']:.0f}s"
+            if what and len(what) + len(more) + 2 > columns - HEAD:
+                break
+            what += f", {more}" if what else more
         if mach['state'] != 'ready':
             what = ': '.join(filter(None, (mach['state'], mach['why'])))
         silent = f"{mach['silent']:.0f}s" if mach['silent'] >= 1 else ''
@@ -224,6 +233,8 @@ class StatusFile:
     def end(self, phase: str, status: int) -> None:
         """Write how it ended."""
         self._state.update(left=0 if phase == 'ended' else None)
+        for mach in self._state['machines']:
+            mach.update(in_hand=0, building=[])
         self._try(phase, status)
 
     def _try(self, phase: str, status: Optional[int]) -> None:
