@@ -15,7 +15,7 @@ from buildman.core.errors import UsageError
 # Long flags and spellings that upstream does not have. They must not make a prefix
 # ambiguous that scripts use with upstream.
 _ONLY_OURS = frozenset((
-    '--annotate', '--budget', '--budget-update', '--clean-workers', '--codequality',
+    '--against', '--annotate', '--budget', '--budget-update', '--clean-workers', '--codequality',
     '--completion', '--demo', '--html', '--hunt', '--json', '--junit', '--known', '--man',
     '--merge', '--new-only', '--reproduce', '--retry', '--shard', '--show-errors', '--show-unknown',
     '--status', '--timeout', '--top', '--version'))
@@ -330,6 +330,9 @@ def _add_summary(parser: argparse.ArgumentParser) -> None:
                        help="with -K, show 'y' as it is, not as 1")
     group.add_argument('--show-not-built', action='store_true',
                        help='name the boards that were not built at a commit')
+    group.add_argument('--against', type=_named, metavar='DIR|BRANCH',
+                       help='with -s, compare with the results in another output folder, or of '
+                            'another branch, not with the commit before')
     group.add_argument('--json', type=_named, metavar='FILE', help='write the summary as JSON')
     group.add_argument('--junit', type=_named, metavar='FILE',
                        help='write the results as JUnit XML, for CI servers')
@@ -470,6 +473,12 @@ def parse(argv: Sequence[str], args: Optional[argparse.Namespace] = None) -> arg
     if args.no_local and not (args.dist or args.machines or args.kill_workers
                               or args.clean_workers):
         raise UsageError('--no-local requires --dist (or --use-machines)')
+    if args.against:
+        if not args.summary:
+            raise UsageError('--against needs -s: it compares results that are there')
+        if args.new_only or args.annotate or args.hunt is not None:
+            raise UsageError('--against goes with neither --new-only, --annotate nor --hunt, which '
+                             'compare with the commit before')
     if args.merge and args.output_dir is None:
         raise UsageError('--merge needs -o DIR, the folder to put the results into')
     if args.hunt is not None and not args.branch:

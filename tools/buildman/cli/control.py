@@ -467,6 +467,16 @@ def show_summary(args: argparse.Namespace, folders: Folders,
         ide=args.ide and text, step=args.step, json=args.json, junit=args.junit,
         html=args.html, colour=sys.stdout.isatty(), times_folder=folders.base,
         missing=missing or {}, text=text, status=status, **judge)
+    if args.against:
+        from buildman.results.against import find_others
+
+        def find_tip(name: str) -> Tuple[str, str]:
+            return (commits.find_series(args.git, name, 1).commits[0].hash, os.path.join(
+                os.path.dirname(folders.base), commits.folder_name(name)))
+
+        request = dataclasses.replace(request, against=find_others(
+            args.against, request.folder, [(upto, commit) for upto, commit, _ in request.selected()
+                                           if commit] if series else None, find_tip))
     if args.hunt is not None and series and not found:
         where = {upto: folder for upto, _, folder in request.selected()}
         hunt = make_hunt(args, series, lambda upto, target: os.path.join(where[upto], target))

@@ -15,13 +15,14 @@ number)::
       "commits": [{
         "number": 1,                 as in the text, counted from 1
         "hash": "…", "subject": "…", both null for the current source
+        "against": "…",              with --against: folder that it is compared with
         "counts": {"ok": 0, "warning": 0, "error": 0, "not-built": 0},
         "boards": {"TARGET": {       boards that have a result
           "outcome": "ok" | "warning" | "error",
           "blob_only": true | false, an error or a warning, but only for want of
                                      binaries
           "before": outcome at the commit before, "not-built" included;
-                    null at the first commit
+                    null at the first commit; with --against, the other outcome
           "errors": ["…"], "warnings": ["…"],   lines, each once
           "blobs": ["…"],            lines about missing binaries, in neither
           "sizes": {"IMAGE": {"all": n, "text": n, "data": n, "bss": n,
@@ -222,6 +223,8 @@ class JsonReport(Report):
             'sizes': [{'arch': item.arch, 'sized': item.sized, 'total': item.total,
                        'deltas': item.deltas} for item in summary.sizes],
         }
+        if summary.against:
+            out['against'] = summary.against
         if summary.inferred:
             out['inferred'] = {self._boards[num].target: what
                                for num, what in summary.inferred.items()}
@@ -242,7 +245,8 @@ class JsonReport(Report):
         out: Dict[str, Any] = {
             'outcome': STATUS_NAMES[facts.statuses[num]],
             'blob_only': num in facts.blob_only,
-            'before': STATUS_NAMES[summary.was[num]] if self._count else None,
+            'before': (STATUS_NAMES[summary.was[num]] if self._count or summary.against
+                       else None),
             'errors': [line for line in errors if line not in blobs],
             'warnings': [line for line in warnings if line not in blobs],
             'blobs': [line for line in errors + warnings if line in blobs],

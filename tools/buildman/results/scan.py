@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import gc
 import os
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from buildman.build.output import as_ours
 from buildman.core.errors import GitError
@@ -135,14 +135,17 @@ class SliceReader:
     """Reads a share of the boards, one commit after another."""
 
     def __init__(self, targets: Sequence[str], first: int, end: int, wanted: Wanted,
-                 history: Optional[History] = None):
+                 history: Optional[History] = None, pairs: Optional[Mapping[str, str]] = None):
         """
         Args:
             targets: all boards
             first, end: the range of them to read
             wanted: what to read
             history: where the sources of the commits are, for `wanted.lines`
+            pairs: folder of a commit to another one that must have a result of a
+                board as well
         """
+        self._pairs = pairs or {}
         self._history = history
         self._step = 0
         self._boards = list(enumerate(targets[first:end], first))
@@ -165,9 +168,10 @@ class SliceReader:
         lines: Dict[int, _Manifests] = {}
         if len(self._known_err) > 10000:
             self._known_err.clear()
+        pair = self._pairs.get(folder, '')
         for num, target in self._boards:
             code = commit.return_code(target)
-            if code is None:
+            if code is None or (pair and not os.path.exists(f'{pair}/{target}/done')):
                 statuses.append(UNKNOWN)
                 self._forget(num, target, facts)
                 continue
@@ -439,21 +443,22 @@ def process_count(results: int, wanted: Wanted, limit: int = 0) -> int:
 
 
 def read_commits(folders: Sequence[str], targets: Sequence[str], wanted: Wanted,
-                 processes: int, history: Optional[History] = None) -> Iterator[Step]:
+                 processes: int, history: Optional[History] = None,
+                 pairs: Optional[Mapping[str, str]] = None) -> Iterator[Step]:
     """Yield for each folder what the boards did, compared with the one before.
 
     Raises:
         ChildDied: a process that reads has died
     """
     if processes <= 1 or len(targets) < processes:
-        part = SliceReader(targets, 0, len(targets), wanted, history)
+        part = SliceReader(targets, 0, len(targets), wanted, history, pairs)
         for folder in folders:
             yield part.advance(folder)
         return
     gc.freeze()
     try:
         with contextlib.ExitStack() as stack:
-            parts = [SliceReader(targets, first, end, wanted, history)
+            parts = [SliceReader(targets, first, end, wanted, history, pairs)
                      for first, end in _share(len(targets), processes)]
             children = [stack.enter_context(Child(functools.partial(_steps, part, folders),
                                                   'the summary')) for part in parts]

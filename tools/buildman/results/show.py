@@ -26,6 +26,7 @@ from buildman.core.errors import EXIT_ERRORS, EXIT_OK
 from buildman.core.outcome import Outcome
 from buildman.core.plan import Board, Commit
 from buildman.results import durations
+from buildman.results.against import Other
 from buildman.results.compare import NO_MESSAGES, classify
 from buildman.results.hunted import Found
 from buildman.results.reader import (
@@ -103,6 +104,8 @@ class SummaryRequest:
         missing: board -> commits (indexes) that the build before this summary
             could not build, and why
         found: what a hunt has found
+        against: index of a commit to the one that it is compared with, for just the
+            commits to show; None: with the commit before
     """
 
     folder: str
@@ -144,6 +147,7 @@ class SummaryRequest:
     times_folder: str = ''
     missing: Mapping[str, Tuple[Tuple[int, ...], str]] = dataclasses.field(default_factory=dict)
     found: Optional[Found] = None
+    against: Optional[Mapping[int, Other]] = None
 
     def selected(self) -> List[Tuple[int, Optional[Commit], str]]:
         """Return index, commit and folder of each commit to show."""
@@ -159,7 +163,7 @@ class SummaryRequest:
                   else sorted({0, last}))
         return [(upto, self.commits[upto],
                  os.path.join(self.folder, names[upto]))
-                for upto in wanted]
+                for upto in wanted if self.against is None or upto in self.against]
 
     def why_not_built(self, upto: int, nums: Iterable[int]) -> Dict[int, str]:
         """Return which boards could not be built at a commit, and why.
@@ -237,7 +241,7 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
         _make_reports(request, collector, [folder for _, _, folder in commits], reports)
         printer.begin(None if request.commits is None else len(commits),
                       request.threads, request.jobs_per_thread)
-        differ = Differ(request.boards)
+        differ = Differ(request.boards, request.against is not None)
         found = incomplete = False
         for summary in _summaries(request, commits, differ, problems):
             summary.seconds = times.get(
@@ -256,7 +260,11 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
             for report in reports:
                 report.commit(summary)
         incomplete = incomplete and found and not request.ide
-        printer.end(differ.flakes, incomplete or bool(request.missing))
+        if request.against is not None:
+            # What was worse elsewhere has not recovered, and both may have the same errors
+            differ.flakes.clear()
+        printer.end(differ.flakes,
+                    incomplete or bool(request.missing) or request.against is not None)
         for report in reports:
             report.end(differ.flakes, problems)
     finally:
@@ -271,7 +279,8 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
         err.write(f"buildman: there is no result in '{request.folder}': build first (leave out"
                   ' -s), or name the output folder of that build with -o\n')
     elif incomplete and not printer.told_boards and request.text:
-        err.write('buildman: not every board has a result: --show-not-built shows which\n')
+        where = '' if request.against is None else ' on both sides'
+        err.write(f'buildman: not every board has a result{where}: --show-not-built shows which\n')
     _tell_problems(problems, err)
     return _verdict(request, collector, out)
 
@@ -367,16 +376,28 @@ def _make_reports(request: SummaryRequest, collector: Optional[Collector], folde
 
 def _summaries(request: SummaryRequest, commits: Sequence[Tuple[int, Optional[Commit], str]],
                differ: Differ, problems: List[Problem]) -> Iterator[CommitSummary]:
-    """Yield each commit compared with the one before, adding to `problems`."""
+    """Yield each commit compared with the one before, or another, adding to `problems`."""
     wanted = request.wanted()
     targets = [brd.target for brd in request.boards]
     processes = process_count(len(commits) * len(targets), wanted, request.processes)
-    history = History(request.repo, tuple(commit.hash for _, commit, _ in commits if commit))
-    steps = read_commits([folder for _, _, folder in commits], targets, wanted, processes,
-                         history)
-    for (upto, commit, _), (facts, found) in zip(commits, steps):
-        problems += found
-        yield differ.advance(upto, commit, facts)
+    pairs: Dict[str, str] = {}
+    hashes = [commit.hash for _, commit, _ in commits if commit]
+    shown = [folder for _, _, folder in commits]
+    if request.against is not None:
+        others = [request.against[upto] for upto, _, _ in commits]
+        pairs = {ours: other.folder for ours, other in zip(shown, others)}
+        hashes = [name for other, ours in zip(others, hashes) for name in (other.hash, ours)]
+    folders = [name for ours in shown for name in ([pairs[ours], ours] if pairs else [ours])]
+    steps = iter(read_commits(
+        folders, targets, wanted, processes, History(request.repo, tuple(hashes)),
+        {**pairs, **{other: ours for ours, other in pairs.items()}}))
+    for upto, commit, folder in commits:
+        for _ in range(1 + bool(pairs)):
+            facts, found = next(steps)
+            problems += found
+            summary = differ.advance(upto, commit, facts)
+        summary.against = pairs.get(folder, '')
+        yield summary
 
 
 def _tell_problems(problems: Sequence[Problem], err: TextIO) -> None:

@@ -13,7 +13,7 @@ with those of the commit before.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from buildman.core.plan import Board, Commit
 from buildman.results.compare import (
@@ -131,6 +131,7 @@ class CommitSummary:
         tolerated: boards that fail or warn and do not count, and why
         inferred: of the boards without a result, those of which a hunt has some on both
             sides that are alike, and what these are
+        against: folder that it is compared with, '' for the commit before
     """
 
     upto: int
@@ -150,6 +151,7 @@ class CommitSummary:
     failures: Dict[int, str] = dataclasses.field(default_factory=dict)
     tolerated: Dict[int, str] = dataclasses.field(default_factory=dict)
     inferred: Dict[int, str] = dataclasses.field(default_factory=dict)
+    against: str = ''
 
 
 # Line to the boards that have it, in the order of first appearance
@@ -163,8 +165,15 @@ class Differ:
         flakes: boards that failed and did not at a later commit
     """
 
-    def __init__(self, boards: Sequence[Board]):
+    def __init__(self, boards: Sequence[Board], apart: bool = False):
+        """Begin before the first commit.
+
+        Args:
+            boards: all boards
+            apart: a line that a board has is new although others had it
+        """
         self.boards = boards
+        self._apart = apart
         self.flakes: Set[int] = set()
         self._failed: Set[int] = set()
         self._was = bytes(len(boards))
@@ -239,9 +248,15 @@ class Differ:
         blobs: List[Line] = []
         if not changed:
             return removed, added, blobs
+        had = {num: self._messages[num] for num in changed}
         self._messages = list(self._messages)
         for num, messages in changed.items():
             self._messages[num] = messages
+        if self._apart:
+            lines = self._lines_without(changed, had)
+            return (self._lines_without(had, changed),
+                    [line for line in lines if not is_blob(line.text)],
+                    [line for line in lines if is_blob(line.text)])
         old, self._index = self._index, self._make_index()
         for kind, (before, after) in enumerate(zip(old, self._index)):
             warning = bool(kind)
@@ -252,6 +267,20 @@ class Differ:
                     group = blobs if is_blob(text) else added
                     group.append(Line(text, warning, nums))
         return removed, added, blobs
+
+    def _lines_without(self, some: Mapping[int, Messages], others: Mapping[int, Messages]
+                       ) -> List[Line]:
+        """Return the lines that boards have in the one and not in the other."""
+        out: List[Line] = []
+        for kind in range(2):
+            index: _Index = {}
+            for num in sorted(some):
+                known = {self._ours.get(text, text) for text in others[num][kind]}
+                for text in some[num][kind]:
+                    if self._ours.get(text, text) not in known:
+                        index.setdefault(text, []).append(num)
+            out += [Line(text, bool(kind), boards) for text, boards in index.items()]
+        return out
 
     def _is_in(self, index: _Index, text: str) -> bool:
         """Return whether a line is there as the other buildman writes it.

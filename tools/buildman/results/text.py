@@ -7,6 +7,7 @@ buildman: it must stay as it is, to the last blank.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Dict, Iterable, List, Optional, Sequence, TextIO, Tuple
 
@@ -63,13 +64,18 @@ class TextPrinter:
             threads: number of builder threads
             jobs: number of jobs that each of them runs
         """
-        if self._request.ide:
+        request = self._request
+        if request.ide:
             return
         what = ('current source' if commit_count is None
                 else f"{commit_count} commit{'' if commit_count == 1 else 's'}")
         self._print(f"Summary of {what} for {len(self._boards)} boards ({threads} "
                     f"thread{'' if threads == 1 else 's'}, {jobs} "
                     f"job{'' if jobs == 1 else 's'} per thread)")
+        against = [other.folder for other in (request.against or {}).values()]
+        if against:
+            where = os.path.dirname(against[0]) if len(against) > 1 else against[0]
+            self._print(f"Against '{where}'")
 
     def commit(self, summary: CommitSummary) -> None:
         """Print what one commit changed."""
@@ -108,7 +114,8 @@ class TextPrinter:
                 self._print_config(' '.join(sort_names(self._boards, nums)) + ' :', files)
         if request.show_not_built and summary.not_built:
             names = ', '.join(self._boards[num].target for num in summary.not_built)
-            self._print(f'Boards not built ({len(summary.not_built)}): {names}')
+            where = ' here or there' if summary.against else ''
+            self._print(f'Boards not built{where} ({len(summary.not_built)}): {names}')
 
     def end(self, flakes: Iterable[int], is_incomplete: bool = False) -> None:
         """Print what can be said at the end only.
