@@ -58,6 +58,7 @@ SECTIONS: Dict[str, Optional[FrozenSet[str]]] = {
                            'other_gcc')),
     'worker-env': None,
     'distributed': frozenset(('heartbeat',)),
+    'result-cache': frozenset(('folder', 'mode', 'size')),
 }
 
 

@@ -334,12 +334,15 @@ class TestResults(unittest.TestCase):
         os.makedirs(os.path.join(self.base, 'mine'))
         # A is dropped, so B and C have other numbers
         new = ResultTree(self.base, (B, C))
-        self.assertEqual(new.stale(), [commit_dir_name(0, A)])
-        new.remove_stale()
+        gone = new.settle()
+        self.assertEqual(gone, [commit_dir_name(0, A)])
+        # What they have may be of use until then
+        self.assertIn(commit_dir_name(0, A), self.names())
+        new.remove(gone)
         self.assertEqual(new.read_done(0, 'b'), (1, False))
         self.assertEqual(new.read_done(1, 'b'), (2, False))
         self.assertEqual(self.names(), [commit_dir_name(0, B), commit_dir_name(1, C), 'mine'])
-        self.assertEqual(ResultTree(self.base, (B, C)).stale(), [])
+        self.assertEqual(ResultTree(self.base, (B, C)).settle(), [])
 
     def test_left_out(self):
         """Results of commits that -c leaves out are kept: they are still in the branch"""
@@ -347,7 +350,7 @@ class TestResults(unittest.TestCase):
         for upto in range(3):
             tree.write(Outcome('b', upto, upto))
         new = ResultTree(self.base, (C,))
-        new.remove_stale({A.hash, C.hash})
+        new.remove(new.settle({A.hash, C.hash}))
         self.assertEqual(new.read_done(0, 'b'), (2, False))
         self.assertEqual(self.names(), [commit_dir_name(0, A), commit_dir_name(0, C)])
 
@@ -361,17 +364,17 @@ class TestResults(unittest.TestCase):
         tree = ResultTree(self.base, (B, A))
         # A is where it should be, the other two folders are of no use
         gone = [commit_dir_name(2, A), commit_dir_name(4, B)]
-        self.assertEqual(tree.stale(), gone)
-        self.assertEqual(tree.stale({A.hash, B.hash}), gone)
+        self.assertEqual(tree.settle(), gone)
+        self.assertEqual(tree.settle({A.hash, B.hash}), gone)
         tree = ResultTree(self.base, (C, B, A))
         # The first of B's takes the place; of A's the wanted one stays
-        self.assertEqual(tree.stale(), [commit_dir_name(1, A), commit_dir_name(4, B)])
-        tree.remove_stale()
+        self.assertEqual(tree.settle(), [commit_dir_name(1, A), commit_dir_name(4, B)])
+        tree.remove(tree.settle())
         self.assertEqual(self.names(), sorted([
             commit_dir_name(1, B), commit_dir_name(2, A), commit_dir_name(7, C),
             commit_dir_name(8, C), commit_dir_name(9, C)]))
-        self.assertEqual(ResultTree(self.base, (A,), flat=True).stale(), [])
-        self.assertEqual(ResultTree(self.base, None).stale(), [])
+        self.assertEqual(ResultTree(self.base, (A,), flat=True).settle(), [])
+        self.assertEqual(ResultTree(self.base, None).settle(), [])
 
     def test_stale_fails(self):
         """A folder that cannot be moved is named"""
@@ -379,7 +382,7 @@ class TestResults(unittest.TestCase):
         steps = Steps(lambda kind, name: OSError(errno.EACCES, 'Denied', name)
                       if kind == 'os.rename' else None)
         with steps.watch(), self.assertRaisesRegex(SetupError, 'cannot tidy .*Denied.*02_gbbb'):
-            ResultTree(self.base, (A, B)).remove_stale()
+            ResultTree(self.base, (A, B)).settle()
 
     def test_swapped(self):
         """Two commits in another order keep their results"""
@@ -387,7 +390,7 @@ class TestResults(unittest.TestCase):
         for upto in range(2):
             tree.write(Outcome('b', upto, upto))
         new = ResultTree(self.base, (B, A))
-        new.remove_stale()
+        new.settle()
         self.assertEqual([new.read_done(i, 'b') for i in range(2)], [(1, False), (0, False)])
 
     def test_lock(self):

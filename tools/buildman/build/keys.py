@@ -60,6 +60,10 @@ class Keys:
         self._told: Dict[Tuple[object, ...], Optional[str]] = {}
         self._shapes: Dict[str, str] = {}
 
+    def close(self) -> None:
+        """Remove what was made to find out the version texts."""
+        self._texts.close()
+
     def tree(self, upto: int) -> trace.Tree:
         """Return the tree of a commit.
 

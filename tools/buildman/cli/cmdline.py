@@ -17,8 +17,8 @@ from buildman.core.errors import UsageError
 _ONLY_OURS = frozenset((
     '--against', '--annotate', '--budget', '--budget-update', '--clean-workers', '--codequality',
     '--completion', '--demo', '--html', '--hunt', '--json', '--junit', '--known', '--man',
-    '--merge', '--new-only', '--reproduce', '--retry', '--shard', '--show-errors', '--show-unknown',
-    '--status', '--timeout', '--top', '--version'))
+    '--merge', '--new-only', '--no-result-cache', '--reproduce', '--result-cache', '--retry',
+    '--shard', '--show-errors', '--show-unknown', '--status', '--timeout', '--top', '--version'))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -252,6 +252,12 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--skip-unaffected', dest='skip_unaffected', default=True,
                        action='store_true',
                        help='carry the result forward there (the default)')
+    group.add_argument('--result-cache', type=_named, metavar='DIR',
+                       help='take results of other commits, branches and people from this '
+                            'folder, too, and keep those of this run there')
+    group.add_argument('--no-result-cache', action='store_true',
+                       help='build all that this branch has no result of, whatever results '
+                            'of other commits there are')
 
 
 def _add_where(parser: argparse.ArgumentParser) -> None:

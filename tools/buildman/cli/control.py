@@ -62,8 +62,11 @@ if TYPE_CHECKING:
 
     from buildman.core.events import Event
     from buildman.remote.fleet import Fleet
+    from buildman.results.cache import ResultCache
+    from buildman.results.carry import Carrier
     from buildman.results.durations import Recorder
     from buildman.results.hunted import Found
+    from buildman.results.made_with import Earlier
     from buildman.results.merge import Part
     from buildman.results.tree import ResultTree
     from buildman.schedule.hunt import Hunt
@@ -102,7 +105,7 @@ def make_settings(args: argparse.Namespace) -> Settings:
         force_build_failures=args.force_build_failures,
         kconfig_check=args.kconfig_check,
         force_reconfig=args.force_reconfig or args.lines,
-        skip_unaffected=args.skip_unaffected,
+        skip_unaffected=args.skip_unaffected and not (args.no_result_cache or args.force_build),
         ccache=args.ccache,
         keep_outputs=args.keep_outputs,
         quick=args.quick,
@@ -565,13 +568,12 @@ def build(args: argparse.Namespace, folders: Folders, series: Optional[commits.S
                 alive = commits.to_keep(args.git, series, tree.built_commits()).union(
                     kept_results(args, folders.base, series))
                 note_owner(args, folders.base, series)
-            stale = tree.stale(alive)
+            stale = tree.settle(alive)
             if stale and not args.ide:
                 status.say(f'Removing {len(stale)} old build directories...')
-            tree.remove_stale(alive)
             # Another machine may have the compiler that this one lacks
             report = run_builds(args, folders, plan, tree, status, fleet,
-                                set() if fleet else choice.unbuildable(), hunt, file)
+                                set() if fleet else choice.unbuildable(), hunt, file, stale)
         finally:
             lock.close()
     tell_unbuilt(report, choice, plan, status, bool(fleet))
@@ -615,7 +617,7 @@ def make_status(args: argparse.Namespace, selected: Sequence[Board],
 def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: ResultTree,
                status: Status, fleet: Optional[Fleet] = None,
                unbuildable: Collection[str] = (), hunt: Optional[Hunt] = None,
-               file: Optional[StatusFile] = None) -> Report:
+               file: Optional[StatusFile] = None, stale: Sequence[str] = ()) -> Report:
     """Build what is missing in the tree.
 
     Args:
@@ -623,6 +625,7 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
         unbuildable: boards that nobody has a compiler for
         hunt: tells which commits are to be built; None: all
         file: is to tell how it is
+        stale: folders that are removed when nothing of them is of use any more
 
     Returns:
         what could not be built
@@ -638,10 +641,11 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
     status.start(len(plan.jobs) * plan.commit_count)
     here: Optional[LocalWorker] = None
     earlier = Earlier(plan, tree)
+    carrier = make_carrier(args, folders, plan, tree, earlier, fleet)
     loop = Loop(plan, tree, status, events, host=fleet.host if fleet else '',
-                      weigh=functools.partial(weigh_boards, tree.base_dir,
-                                              output_folder(args), plan),
-                      unbuildable=unbuildable, earlier=earlier, hunt=hunt)
+                weigh=functools.partial(weigh_boards, tree.base_dir, output_folder(args), plan),
+                unbuildable=unbuildable, earlier=earlier, hunt=hunt, carrier=carrier)
+    tree.remove(stale)
     recorder: Optional[Recorder] = None
 
     def tell_counts() -> None:
@@ -683,6 +687,7 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
     finally:
         status.end_line()
         tell()
+        said = carrier.close(sys.exc_info()[0] is not None) if carrier else ''
         if recorder:
             recorder.close()
         if fleet:
@@ -695,9 +700,8 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
         if fleet:
             for line in [*fleet.transfer_lines(), *loop.aftermath.lines()]:
                 status.say(line)
-        scanned = status.scanned()
-        if scanned:
-            status.say(scanned)
+        for line in filter(None, (status.scanned(), said)):
+            status.say(line)
     return loop.report
 
 
@@ -735,6 +739,50 @@ def let_watch(args: argparse.Namespace, loop: Loop, status: Status,
 
     loop.add_ticker(tell, 1.0)
     return tell
+
+
+def make_carrier(args: argparse.Namespace, folders: Folders, plan: Plan, tree: ResultTree,
+                 earlier: Earlier, fleet: Optional[Fleet]) -> Optional[Carrier]:
+    """Return what finds results that need not be built; None if each is to be built.
+
+    Raises:
+        UsageError: the configuration of the result cache makes no sense
+    """
+    from buildman.build import keys, slots, trace
+    from buildman.results.carry import Carrier
+    from buildman.source.localversion import VersionTexts
+    from buildman.source.origin import Origin
+    cache = result_cache(args)
+    if plan.commits is None or not trace.carries(plan.settings):
+        return None
+    texts = VersionTexts(os.path.join(work_area(tree.base_dir), 'version.carried'),
+                         Origin.read(folders.source))
+    env = {**slots.clean_env(os.environ), **environment.make_definitions(os.environ),
+           **(fleet.environment(()) if fleet else {})}
+    return Carrier(tree, output_folder(args), keys.Keys(
+        folders.source, plan.commits, plan.settings, env, trace.Trees(folders.source), texts),
+        earlier, cache)
+
+
+def result_cache(args: argparse.Namespace) -> Optional[ResultCache]:
+    """Return the cache of results that the command line or the configuration names.
+
+    Raises:
+        UsageError: its mode or size makes no sense
+    """
+    from buildman.results.cache import ResultCache, parse_size
+    section = 'result-cache'
+    folder = args.result_cache or bsettings.get_value(section, 'folder')
+    mode = bsettings.get_value(section, 'mode') or 'rw'
+    size = bsettings.get_value(section, 'size') or '10G'
+    if mode not in ('ro', 'rw'):
+        raise UsageError(f"[{section}] mode = {mode}: use ro or rw")
+    try:
+        limit = parse_size(size)
+    except ValueError as exc:
+        raise UsageError(f'[{section}] size: {exc}') from exc
+    return ResultCache(os.path.abspath(os.path.expanduser(folder)), mode == 'rw',
+                       limit) if folder else None
 
 
 def weigh_boards(base: str, around: str, plan: Plan,

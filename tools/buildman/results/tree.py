@@ -107,6 +107,16 @@ def put_done(folder: str, return_code: int, stamp: bool) -> None:
     os.replace(temp, os.path.join(folder, 'done'))
 
 
+def settings_of(folder: str) -> str:
+    """Return what a result tells of the settings that made it; '' if it does not."""
+    try:
+        with open(os.path.join(folder, 'settings'), encoding='utf-8', errors='replace') as inf:
+            done = os.stat(os.path.join(folder, 'done'))
+            return inf.read() if os.fstat(inf.fileno()).st_mtime_ns == done.st_mtime_ns else ''
+    except OSError:
+        return ''
+
+
 def _is_result_only(name: str) -> bool:
     """Return whether a file in the folder of a build is one of its result"""
     return name in _RESULT_ONLY or name.endswith(('.sizes', '.objdump'))
@@ -308,13 +318,7 @@ class ResultTree:
 
     def read_settings(self, upto: int, target: str) -> str:
         """Return what a result tells of the settings that made it; '' if it does not."""
-        folder = self.board_dir(upto, target)
-        try:
-            with open(os.path.join(folder, 'settings'), encoding='utf-8', errors='replace') as inf:
-                done = os.stat(os.path.join(folder, 'done'))
-                return inf.read() if os.fstat(inf.fileno()).st_mtime_ns == done.st_mtime_ns else ''
-        except OSError:
-            return ''
+        return settings_of(self.board_dir(upto, target))
 
     def lacks_compiler(self, upto: int, target: str) -> bool:
         """Return whether a board has a result that says that there was no compiler.
@@ -377,34 +381,39 @@ class ResultTree:
             return []
         return list(self._folders().values())
 
-    def stale(self, alive: Container[str] = ()) -> List[str]:
-        """Return the folders of commits that are no longer in the branch.
+    def settle(self, alive: Container[str] = ()) -> List[str]:
+        """Give the commits that have another number now the folder of that.
 
-        Args:
-            alive: hashes of commits that are, although not in this run
-        """
-        return self._sort_old(alive)[0]
-
-    def remove_stale(self, alive: Container[str] = ()) -> None:
-        """Remove the results of commits that are no longer in the branch.
-
-        A commit that only moved within the series (another number, the same
-        hash) keeps its results: its folder is renamed.
+        Returns:
+            the folders of commits that are no longer in the branch, for remove()
 
         Raises:
-            SetupError: a folder cannot be moved or removed
+            SetupError: a folder cannot be moved
         """
         gone, moves = self._sort_old(alive)
         try:
-            for name in gone:
-                shutil.rmtree(os.path.join(self.base_dir, name))
             for name, new in moves.items():
-                move_folder(os.path.join(self.base_dir, name),
-                            os.path.join(self.base_dir, new),
+                move_folder(os.path.join(self.base_dir, name), os.path.join(self.base_dir, new),
                             os.path.join(self.work_dir, 'moved.new'))
         except OSError as exc:
-            raise SetupError(f"cannot tidy '{self.base_dir}': {exc.strerror}: "
-                             f"'{exc.filename}'") from exc
+            raise self._untidy(exc) from exc
+        return gone
+
+    def remove(self, gone: Iterable[str]) -> None:
+        """Remove the results of commits that are no longer in the branch.
+
+        Raises:
+            SetupError: a folder cannot be removed
+        """
+        try:
+            for name in gone:
+                shutil.rmtree(os.path.join(self.base_dir, name))
+        except OSError as exc:
+            raise self._untidy(exc) from exc
+
+    def _untidy(self, exc: OSError) -> SetupError:
+        """Return what to say of old folders that stay as they are"""
+        return SetupError(f"cannot tidy '{self.base_dir}': {exc.strerror}: '{exc.filename}'")
 
     def write(self, outcome: Outcome) -> None:
         """Write one result, replacing what an earlier run left for it; see write_result()."""

@@ -44,6 +44,7 @@ from buildman.core.events import (
 from buildman.core.outcome import TRIES, Outcome, without_compiler
 from buildman.core.plan import BoardJob, Plan
 from buildman.process.threads import join, on_all
+from buildman.results.carry import Carrier
 from buildman.results.made_with import Earlier
 from buildman.schedule.estimate import Estimate
 from buildman.schedule.hunt import Hunt
@@ -109,13 +110,15 @@ class Loop:
         events: queue that all workers post to
         scheduler, ledger: who gets what next, and who owes what
         report, aftermath: how it ended, and what became of machines
+        carried: boards at commits that have a result of another commit
     """
 
     def __init__(self, plan: Plan, tree: Sink, status: Status,
                  events: 'queue.Queue[Event]',
                  weigh: Optional[Weigh] = None, host: str = '',
                  unbuildable: Collection[str] = (), for_caller: bool = False,
-                 earlier: Optional[Earlier] = None, hunt: Optional[Hunt] = None) -> None:
+                 earlier: Optional[Earlier] = None, hunt: Optional[Hunt] = None,
+                 carrier: Optional[Carrier] = None) -> None:
         """Set up.
 
         Args:
@@ -136,6 +139,7 @@ class Loop:
             earlier: tells which results are of other settings; None: each counts, and
                 none will tell its settings
             hunt: tells which commits are to be built; None: all
+            carrier: finds results that need not be built, None for none
         """
         self.plan = plan
         self._tree = tree
@@ -172,6 +176,8 @@ class Loop:
         self._for_caller = for_caller
         self._earlier = earlier
         self._hunt = hunt
+        self._carrier = carrier
+        self.carried: List[Tuple[str, int]] = []
         self.scheduler = Scheduler(self._find_tasks(weigh), clock=time.monotonic,
                                    moves=not for_caller)
         self.ledger = self.scheduler.ledger
@@ -213,6 +219,8 @@ class Loop:
                 lacked = bool(done and done[0]) and self._tree.lacks_compiler(upto, target)
                 if self._earlier and not is_open and not lacked:
                     is_open = self._earlier.is_outdated(target, upto)
+                if is_open and not (done and done[0]) and self._carry(target, upto):
+                    continue
                 if target in self._unbuildable and is_open:
                     self._refused.append((target, upto))
                 elif is_open or (lacked and target not in self._unbuildable):
@@ -242,6 +250,32 @@ class Loop:
             weight, first = weights.get(target, (0.0, 0.0))
             tasks.append(Task(target, board.arch, tuple(commits), weight, first, group))
         return tasks
+
+    def _carry(self, target: str, upto: int) -> bool:
+        """Write the result of a board that another commit had; return whether there is one"""
+        found = self._carrier.find(self._jobs[target], upto) if self._carrier else None
+        if not found:
+            return False
+        outcome, counts = found.outcome, self._status.counts
+        if self._host:
+            outcome.files['host'] = f'{self._host}\n'.encode()
+        self._write(outcome)
+        self.carried.append((target, upto))
+        counts.add(outcome.return_code, outcome.warned)
+        counts.carried[found.where] = counts.carried.get(found.where, 0) + 1
+        if self._hunt:
+            self._hunt.recall(target, upto)
+        self._status.result(outcome)
+        self._status.progress(target)
+        return True
+
+    def _write(self, outcome: Outcome) -> None:
+        """Keep a result, with the settings of this run"""
+        if self._earlier:
+            outcome.files['settings'] = self._earlier.text(outcome.target).encode()
+        self._tree.write(outcome)
+        if self._carrier and 'trace' in outcome.files:
+            self._carrier.kept(outcome.commit_upto, outcome.target)
 
     # -- boards that nobody has a compiler for -----------------------------
 
@@ -511,9 +545,9 @@ class Loop:
             self._bad_boards.pop(event.worker, None)
         if self._host:
             outcome.files['host'] = f'{event.worker or self._host}\n'.encode()
-        if self._earlier:
-            outcome.files['settings'] = self._earlier.text(outcome.target).encode()
-        self._tree.write(outcome)
+        self._write(outcome)
+        if outcome.skipped:
+            self.carried.append(key)
         self.report.built += 1
         self.aftermath.built(event.worker, outcome.target)
         counts = self._status.counts

@@ -35,6 +35,7 @@ class Counts:
         ok, warned, failed: results by kind
         previous: of these, how many were there before this run
         skipped: of the new ones, how many were carried forward unbuilt
+        carried: of the new ones, how many were there as those of other commits, by place
         reconfigured: of the new ones, how many were configured again
         flaky: of the new ones, how many were good when they were tried again
         refused: of the new ones, how many took no time, as nobody has a compiler
@@ -49,6 +50,7 @@ class Counts:
     failed: int = 0
     previous: int = 0
     skipped: int = 0
+    carried: Dict[str, int] = dataclasses.field(default_factory=dict)
     reconfigured: int = 0
     flaky: int = 0
     refused: int = 0
@@ -281,8 +283,9 @@ class Status:
             parts.append(f'{counts.previous} previously')
             if new:
                 parts.append(f'{new} newly')
-        elif counts.skipped or counts.reconfigured:
+        elif counts.skipped or counts.reconfigured or counts.carried:
             parts.append(f'{new} newly')
+        parts += [f'{count} carried from {where}' for where, count in counts.carried.items()]
         if counts.skipped:
             parts.append(f'{counts.skipped} skipped as unaffected')
         if counts.reconfigured:
