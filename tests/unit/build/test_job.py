@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 import unittest
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 from support import needs
 
@@ -24,7 +24,7 @@ from buildman.build.output import (
     lacks_blobs_only,
     machine_failure,
 )
-from buildman.core.outcome import FailureKind
+from buildman.core.outcome import FailureKind, Outcome
 from buildman.core.plan import Board, BoardJob, Commit, Settings, Toolchain
 from buildman.process.clock import Clock, newer_than_now
 from buildman.process.registry import ProcessGroups
@@ -485,13 +485,14 @@ class JobCase(FolderCase):
     """Builds two commits of a small source, with board `b`, in one slot"""
 
     def job(self, files: Mapping[str, str], settings: Optional[Settings] = None,
-            args: Sequence[str] = (), **more: Any) -> MakeJob:
+            args: Sequence[str] = (), changed: str = 'f', **more: Any) -> MakeJob:
         """Return what builds it.
 
         Args:
-            files: name to text; a file `f` has 'one' in the first commit and 'two' then
+            files: name to text
             settings: how to build
             args: words for make
+            changed: a file that has 'one' in the first commit and 'two' then
             more: for the job
         """
         needs('git', 'make')
@@ -500,7 +501,7 @@ class JobCase(FolderCase):
         git.run(repo, 'init', '-q')
         commits = []
         for text in ('one', 'two'):
-            for name, content in {**files, 'f': text, 'Makefile': (
+            for name, content in {**files, changed: text, 'Makefile': (
                     files['Makefile'] + 'b_defconfig:\n\tmkdir -p $(O)/include\n')}.items():
                 with open(os.path.join(repo, name), 'w', encoding='ascii') as outf:
                     outf.write(content)
@@ -550,6 +551,41 @@ class TestCcache(JobCase):
             self.assertEqual(ccache.past_ccache(env, words, compiler), (ccache.AFLAGS, before))
             self.assertEqual(env, {ccache.AFLAGS: after})
             self.assertEqual(words, ['-s', f"KAFLAGS=-DY {after.replace('-DX ', '')}"])
+
+
+class TestStillFails(JobCase):
+    """A board that goes on failing is tried once, and with a doubt as often as before"""
+
+    def calls(self, changed: str, recipe: str) -> Tuple[List[str], Outcome, Outcome]:
+        """Build both commits; return which makes the second took, and the results"""
+        job = self.job({'Makefile': f'all:\n\t@echo all >>../calls; {recipe}\n'
+                                    'b_defconfig: log\nlog:\n\t@echo config >>../calls\n'},
+                       changed=changed)
+        first = job.build(0)
+        os.unlink(os.path.join(self.dir, 'calls'))
+        second = job.build(1)
+        with open(os.path.join(self.dir, 'calls'), encoding='ascii') as inf:
+            return inf.read().split(), first, second
+
+    def test_makes(self) -> None:
+        """What another outcome may come of is not taken for the same failure"""
+        for changed, recipe, makes in (
+                ('n.txt', 'echo no >&2; false', 'config all'),
+                # The sources that it speaks of, and headers, may have been mended
+                ('a.c', 'echo "a.c:1: error: no" >&2; false', 'all config all'),
+                ('a.h', 'echo no >&2; false', 'all config all'),
+                # It fails otherwise: that is tried again from nothing, as at first
+                ('a.c', 'cat a.c >&2; false', 'config all config all'),
+                ('a.c', 'test $$(cat a.c) = two', 'config all')):
+            with self.subTest(changed=changed, recipe=recipe):
+                calls, first, second = self.calls(changed, recipe)
+                self.assertEqual(calls, makes.split())
+                self.assertEqual((first.return_code, second.return_code),
+                                 (2, 2 if 'false' in recipe else 0))
+                self.assertEqual('one' in first.stderr, 'cat a.c >' in recipe)
+                self.assertEqual('two' in second.stderr, 'cat a.c >' in recipe)
+            shutil.rmtree(self.dir)
+            os.mkdir(self.dir)
 
 
 class TestSetBack(JobCase):

@@ -188,6 +188,10 @@ class BuildFolder:
         self._config_said = self._config_said or bool(_CONFIGURED.search(text))
         return len(found)
 
+    def blames(self, names: Iterable[str]) -> bool:
+        """Return whether a compiler had something to say about one of these sources."""
+        return not self._diagnosed.isdisjoint(names)
+
     def remove_diagnosed(self) -> None:
         """Remove what was made of the sources that were complained about.
 

@@ -56,6 +56,9 @@ SMALL = 8
 # So many results of a board are remembered, for commits that take back what one did
 REMEMBERED = 4
 
+# Ends of the names of files that no other source includes
+_OF_ONE = ('.c', '.S', '.dts', '.md', '.py', '.rst', '.txt', '.yaml', '_defconfig')
+
 # As the preprocessor takes it, with or without blanks
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*[<"]', re.MULTILINE)
 
@@ -144,6 +147,7 @@ class MakeJob:
         self._prefix = ''
         self._noisy = False
         self._complaints = 0
+        self._failure: Optional[str] = None
         self._found: Mapping[str, artifacts.Stamp] = {}
         self._cut_short = False
         # A failure that was none with one job
@@ -302,7 +306,8 @@ class MakeJob:
             self._source.checkout(commit)
         again, images = self._what_changed(upto)
         first = self._prev is None
-        configure = first or again or self._settings.force_reconfig
+        lasting = not (first or again or images) and self._fails_still(upto)
+        configure = first or again or lasting or self._settings.force_reconfig
         if configure or images or self._noisy:
             if self._in_slot_tree and self._source:
                 self._source.clean()
@@ -316,10 +321,12 @@ class MakeJob:
         self._make.start_build()
         try:
             configure, (code, out, err) = self._try(
-                configure, had_objects, serial=not configure and self._is_small(upto))
+                configure, had_objects, self._failure if lasting else None,
+                serial=lasting or (not configure and self._is_small(upto)))
         except OutOfTime as exc:
             return self._out_of_time(upto, exc)
         self._prev = upto if self._make.configured else None
+        self._failure = self._tidier.complaints(err) if code else None
         self._noisy = bool(err)
         outcome = Outcome(
             target=job.board.target, commit_upto=upto, return_code=code,
@@ -435,7 +442,20 @@ class MakeJob:
         return names is not None and len(names) <= SMALL and all(
             name.endswith(('.c', '.S', '.dts')) for name in names)
 
-    def _try(self, configure: bool, had_objects: bool,
+    def _fails_still(self, upto: int) -> bool:
+        """Tell whether a board that failed at the last commit is going to do so again.
+
+        Then the try that counts after a failure, configured and with one job, is the first
+        as well. This may be wrong; but when much is left to be built, that try takes long.
+        """
+        settings, names = self._settings, self._step(upto)
+        if self._failure is None or self._in_slot_tree or settings.quick or (
+                settings.fallback_mrproper):
+            return False
+        return names is not None and len(names) <= SMALL and not self._folder.blames(names) and (
+            all(name.endswith(_OF_ONE) for name in names))
+
+    def _try(self, configure: bool, had_objects: bool, failure: Optional[str],
              serial: bool) -> Tuple[bool, Tuple[int, bytes, bytes]]:
         """Build, and again when what came out may depend on chance.
 
@@ -447,6 +467,8 @@ class MakeJob:
         Args:
             configure: configure first
             had_objects: the folder has objects of earlier builds
+            failure: what the last build in the folder said, if this one is to fail as well:
+                it was tried as often as is needed; a failure that says the same is the same
             serial: let the first attempt have but one job at a time
 
         Returns:
@@ -461,6 +483,8 @@ class MakeJob:
             return configure, self._attempt(False, True)
         if got[0] == 0 or got[0] >= 126 or settings.quick or self._make.starved:
             return configure, got
+        if failure is not None and self._tidier.complaints(got[2]) == failure:
+            had_objects = parallel = False
         if had_objects or settings.fallback_mrproper:
             emptied = False
             if settings.fallback_mrproper:
