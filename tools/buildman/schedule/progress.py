@@ -82,6 +82,11 @@ def _to_top(lines: Sequence[str]) -> str:
     return '\r' + (f'\033[{len(lines) - 1}A' if len(lines) > 1 else '')
 
 
+def _erase(lines: Sequence[str]) -> str:
+    """Return what takes lines away that were drawn, and the cursor to their beginning"""
+    return _to_top(lines) + ('\033[J' if len(lines) > 1 else '\033[K')
+
+
 class Status:
     """The progress line and the messages around it.
 
@@ -246,22 +251,20 @@ class Status:
         if self._ide:
             self._ide.write(text + '\n')
             return
-        if not self._drawn:
+        lines = self._drawn
+        if not lines:
             self._put(text + '\n')
             return
-        self._erase()
-        self._put(text + '\n')
-        self._draw()
-
-    def _erase(self) -> None:
-        """Take away what was drawn"""
-        before, self._drawn = self._drawn, []
-        self._put(_to_top(before) + ('\033[J' if len(before) > 1 else '\033[K'))
+        # As in _draw()
+        self._drawn = lines[-1:]
+        self._put(_erase(lines) + text + '\n' + '\n'.join(lines))
+        self._drawn = lines
 
     def end_line(self) -> None:
         """Leave the progress line as it stands and go to the next one."""
         if self._drawn:
-            self._erase()
+            lines, self._drawn = self._drawn, self._drawn[-1:]
+            self._put(_erase(lines))
             self._draw(above=False)
             self._put('\n')
             self._drawn = []
