@@ -179,14 +179,17 @@ class TracedTree:
         self.git('checkout', '-q', '-B', branch, parent)
         self.git('branch', '-q', '--set-upstream-to', base)
 
+    def can(self, subject):
+        """Return whether a change is one that can be made"""
+        return all(text not in ('', '+x', '-x') or os.path.lexists(os.path.join(self.path, name))
+                   for name, text in CHANGES[subject].items())
+
     def random_changes(self, rnd: random.Random, count):
         """Commit changes by chance; return their subjects"""
         done = []
         while len(done) < count:
             subject = rnd.choice(sorted(CHANGES))
-            files = CHANGES[subject]
-            if all(text not in ('', '+x', '-x') or os.path.lexists(os.path.join(self.path, name))
-                   for name, text in files.items()):
-                self.commit(subject, files)
+            if self.can(subject):
+                self.change(subject)
                 done.append(subject)
         return done

@@ -132,3 +132,23 @@ class TestRewritten(CarryCase):
                                     boards='a', env={'BL31': path} if content else {})
             # The tree of the first commit takes nothing of that name
             self.assertEqual(want - bool(num and want), made, text)
+
+    def test_check_carried(self):
+        """What is carried is built all the same, and what differs is told"""
+        self.tree.change('documents', 'unused source')
+        text, _ = self.build('out', '--check-carried', '3', boards='a')
+        self.assertIn('2 carried results are as they are built', text)
+        trees = self.tree.trees()
+        # Somebody changes a result: that is found out, if it comes to be checked
+        top = os.path.join(self.top, 'out/topic')
+        first = next(name for name in sorted(os.listdir(top)) if name.startswith('01'))
+        with open(os.path.join(top, first, 'a/sizes'), 'a', encoding='utf-8') as outf:
+            outf.write('x\n')
+        self.tree.rewrite(trees, 'x')
+        text, made = self.build('out', '--check-carried', '9:1', boards='a', want=(100,))
+        self.assertIn('Checking 2 of 2 carried results (seed 1)', text)
+        self.assertRegex(text, rf"'a' at [0-9a-f]+: carried from '.*{first}/a', differs from what "
+                         r"a build gives \('.*/checked/.*'\): sizes\n")
+        self.assertEqual(2, made)
+        text, _ = self.build('out', '--check-carried', 'x', want=(2,))
+        self.assertIn('--check-carried', text)

@@ -15,10 +15,11 @@ from buildman.core.errors import UsageError
 # Long flags and spellings that upstream does not have. They must not make a prefix
 # ambiguous that scripts use with upstream.
 _ONLY_OURS = frozenset((
-    '--against', '--annotate', '--budget', '--budget-update', '--clean-workers', '--codequality',
-    '--completion', '--demo', '--html', '--hunt', '--json', '--junit', '--known', '--man',
-    '--merge', '--new-only', '--no-result-cache', '--reproduce', '--result-cache', '--retry',
-    '--shard', '--show-errors', '--show-unknown', '--status', '--timeout', '--top', '--version'))
+    '--against', '--annotate', '--budget', '--budget-update', '--check-carried', '--clean-workers',
+    '--codequality', '--completion', '--demo', '--html', '--hunt', '--json', '--junit', '--known',
+    '--man', '--merge', '--new-only', '--no-result-cache', '--reproduce', '--result-cache',
+    '--retry', '--shard', '--show-errors', '--show-unknown', '--status', '--timeout', '--top',
+    '--version'))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -131,6 +132,12 @@ def _shard(text: str) -> Tuple[int, int, str]:
         raise argparse.ArgumentTypeError(
             f"'{text}' is no shard: it is K/N, with K from 1 to N, or K/N:DIR")
     return int(number), int(count), folder
+
+
+def _sample(text: str) -> Tuple[int, Optional[int]]:
+    """Parse how many are chosen by chance, and the number that this follows from, if any"""
+    count, gap, seed = text.partition(':')
+    return _count(count), _count(seed) if gap else None
 
 
 def _repository(text: str) -> str:
@@ -255,6 +262,9 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--result-cache', type=_named, metavar='DIR',
                        help='take results of other commits, branches and people from this '
                             'folder, too, and keep those of this run there')
+    group.add_argument('--check-carried', type=_sample, metavar='N[:SEED]',
+                       help='build N of the carried results all the same, chosen by chance, and '
+                            'compare; SEED, which is told, chooses the same again')
     group.add_argument('--no-result-cache', action='store_true',
                        help='build all that this branch has no result of, whatever results '
                             'of other commits there are')
@@ -476,6 +486,8 @@ def parse(argv: Sequence[str], args: Optional[argparse.Namespace] = None) -> arg
         args.lines = True
     if args.machines_fetch_arch:
         args.machines = True
+    if args.no_local and args.check_carried:
+        raise UsageError('--check-carried builds on this machine: it cannot go with --no-local')
     if args.no_local and not (args.dist or args.machines or args.kill_workers
                               or args.clean_workers):
         raise UsageError('--no-local requires --dist (or --use-machines)')

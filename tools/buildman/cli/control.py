@@ -44,6 +44,7 @@ from buildman.cli.folders import (
     work_area,
 )
 from buildman.core.errors import (
+    EXIT_ERRORS,
     EXIT_OK,
     EXIT_USAGE,
     BoardError,
@@ -574,11 +575,14 @@ def build(args: argparse.Namespace, folders: Folders, series: Optional[commits.S
             # Another machine may have the compiler that this one lacks
             report = run_builds(args, folders, plan, tree, status, fleet,
                                 set() if fleet else choice.unbuildable(), hunt, file, stale)
+            as_built = not args.check_carried or check_carried(
+                args, folders, plan, tree, report, status, fleet)
         finally:
             lock.close()
     tell_unbuilt(report, choice, plan, status, bool(fleet))
-    return (exit_status(status, report, args.ignore_warnings), report.missing,
-            hunt.found([board.target for board in selected]) if hunt else None)
+    code = exit_status(status, report, args.ignore_warnings) if as_built else EXIT_ERRORS
+    return code, report.missing, hunt.found(
+        [board.target for board in selected]) if hunt else None
 
 
 def make_hunt(args: argparse.Namespace, series: commits.Series,
@@ -739,6 +743,28 @@ def let_watch(args: argparse.Namespace, loop: Loop, status: Status,
 
     loop.add_ticker(tell, 1.0)
     return tell
+
+
+def check_carried(args: argparse.Namespace, folders: Folders, plan: Plan, tree: ResultTree,
+                  report: Report, status: Status, fleet: Optional[Fleet]) -> bool:
+    """Build some of the results that were carried (--check-carried).
+
+    Returns:
+        False when one differs
+    """
+    from buildman.build import outside
+    from buildman.cli import recheck
+
+    def make_worker(again: Plan, loop: Loop, post: Callable[[Event], None]) -> Worker:
+        assert again.commits
+        inputs = outside.search(folders.source, [again.commits[upto].hash for upto in
+                                                 again.selected], os.environ)
+        return make_local_worker(args, folders, again, tree, loop, post,
+                                 [job.board.arch for job in again.jobs if job.toolchain.gcc],
+                                 inputs, fleet)
+
+    count, seed = args.check_carried
+    return recheck.check(count, seed, plan, tree, report.carried, make_worker, status.say)
 
 
 def make_carrier(args: argparse.Namespace, folders: Folders, plan: Plan, tree: ResultTree,

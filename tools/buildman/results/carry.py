@@ -22,6 +22,9 @@ from buildman.results.cache import ResultCache, StoredFile, read_result
 from buildman.results.made_with import Earlier
 from buildman.results.tree import WORK_DIR, ResultTree, commit_folders, settings_of
 
+# What people call it
+CACHE = 'the result cache'
+
 # Bytes that the first line of a trace has at most
 _LINE = 1000
 
@@ -32,10 +35,12 @@ class Found(NamedTuple):
     Attributes:
         outcome: as if it had been built
         where: what it is from, for people
+        source: the very result
     """
 
     outcome: Outcome
     where: str
+    source: str
 
 
 class _Shelf(NamedTuple):
@@ -89,11 +94,12 @@ class Carrier:
                 if self._fits(header, folder, upto):
                     found = self._take(folder, target, header)
                     if found:
-                        return Found(self._outcome(target, upto, found), shelf.where)
+                        return Found(self._outcome(target, upto, found), shelf.where,
+                                     f"'{folder}'")
             if key and self._cache:
                 stored = self._cache.find(key, lambda reads: self._digest(upto, reads))
                 if stored:
-                    return Found(self._outcome(target, upto, stored), 'the result cache')
+                    return Found(self._outcome(target, upto, stored), CACHE, CACHE)
         except (GitError, OSError):
             # Then it is built, and tells what is wrong
             pass

@@ -20,6 +20,7 @@ from typing import (
     Iterable,
     List,
     Mapping,
+    NamedTuple,
     Optional,
     Protocol,
     Sequence,
@@ -81,6 +82,14 @@ class Sink(Protocol):
         """Let an earlier result count no more, as it was to be built anew and was not."""
 
 
+class Carried(NamedTuple):
+    """A board at a commit that has the result of another one, and which"""
+
+    target: str
+    upto: int
+    source: str
+
+
 @dataclasses.dataclass
 class Report:
     """How a run ended.
@@ -93,6 +102,7 @@ class Report:
         built: how many results came out
         lacking: boards that nobody has a compiler for who takes part, with the
             commits for which that is the result
+        carried: results that nobody had to build
     """
 
     missing: Dict[str, Tuple[Tuple[int, ...], str]] = dataclasses.field(default_factory=dict)
@@ -100,6 +110,7 @@ class Report:
     lost: Dict[str, str] = dataclasses.field(default_factory=dict)
     built: int = 0
     lacking: Dict[str, Tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    carried: List[Carried] = dataclasses.field(default_factory=list)
 
 
 class Loop:
@@ -110,7 +121,6 @@ class Loop:
         events: queue that all workers post to
         scheduler, ledger: who gets what next, and who owes what
         report, aftermath: how it ended, and what became of machines
-        carried: boards at commits that have a result of another commit
     """
 
     def __init__(self, plan: Plan, tree: Sink, status: Status,
@@ -177,7 +187,6 @@ class Loop:
         self._earlier = earlier
         self._hunt = hunt
         self._carrier = carrier
-        self.carried: List[Tuple[str, int]] = []
         self.scheduler = Scheduler(self._find_tasks(weigh), clock=time.monotonic,
                                    moves=not for_caller)
         self.ledger = self.scheduler.ledger
@@ -260,7 +269,7 @@ class Loop:
         if self._host:
             outcome.files['host'] = f'{self._host}\n'.encode()
         self._write(outcome)
-        self.carried.append((target, upto))
+        self.report.carried.append(Carried(target, upto, found.source))
         counts.add(outcome.return_code, outcome.warned)
         counts.carried[found.where] = counts.carried.get(found.where, 0) + 1
         if self._hunt:
@@ -547,7 +556,7 @@ class Loop:
             outcome.files['host'] = f'{event.worker or self._host}\n'.encode()
         self._write(outcome)
         if outcome.skipped:
-            self.carried.append(key)
+            self.report.carried.append(Carried(*key, 'another commit of this run'))
         self.report.built += 1
         self.aftermath.built(event.worker, outcome.target)
         counts = self._status.counts
