@@ -106,6 +106,15 @@ class GateTest(FileCase):
             'at the base 000000000000 (Commit 0)'])
         self.assertEqual(Gate(BOARDS, True, None, False).status(), 100)
 
+    def test_inferred(self) -> None:
+        """What a hunt passes over and has results around counts as these do"""
+        gate, differ = Gate(BOARDS, True, None, False), Differ(BOARDS)
+        for upto, board in enumerate(((OK, ''), (UNKNOWN, ''), (OK, ''))):
+            one = summary(differ, upto, board)
+            one.inferred = {num: 'ok' for num in one.not_built}
+            gate.judge(one)
+        self.assertEqual(0, gate.status())
+
     def test_known(self) -> None:
         """What a rule knows does not count as long as it holds, all else does"""
         rule = 'sn* | undeclared | until 2026-05-31 | soon'

@@ -130,7 +130,7 @@ class Gate:
         for num, status in enumerate(summary.facts.statuses):
             now = of_board(summary, num)
             if not now:
-                if status == UNKNOWN and not is_base:
+                if status == UNKNOWN and not is_base and num not in summary.inferred:
                     self._unbuilt.add(num)
                 continue
             if self._new_only and not is_no_compiler(summary.facts.stderr.get(num, '')):
