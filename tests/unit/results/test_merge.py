@@ -74,6 +74,23 @@ class MergeTest(unittest.TestCase):
         part = read_part(self.path('all', 'try'))
         self.assertEqual((1, 2, 3), part and part.numbers)
 
+    def test_images(self) -> None:
+        """Whatever images are called; whose results they are goes along, and is kept"""
+        sources = [self.make('1', 'a'), self.make('2', 'b')]
+        for source in sources:
+            os.makedirs(os.path.join(source, 'try', '.bm-work'), exist_ok=True)
+            with open(os.path.join(source, 'try', '.bm-work', 'branches'), 'w',
+                      encoding='utf-8') as outf:
+                outf.write(f'refs/heads/{source}\n')
+        place = os.path.join('try', f'01_g{"a" * 40}_Commit-a', 'a', 'spl', 'done')
+        os.makedirs(os.path.dirname(self.path('1', place)))
+        with open(self.path('1', place), 'wb'):
+            pass
+        self.merge(*sources)
+        self.assertTrue(os.path.exists(self.path('all', place)))
+        with open(self.path('all', 'try', '.bm-work', 'branches'), encoding='utf-8') as inf:
+            self.assertEqual(f'refs/heads/{sources[0]}\n', inf.read())
+
     def test_refused(self) -> None:
         """What does not belong together is not mixed, and nothing is written"""
         first = self.make('1', 'a', number=1)

@@ -130,6 +130,18 @@ class HuntTest(unittest.TestCase):
                          self.texts(series, slack=4))
         self.assertEqual([], self.texts(series, slack=14))
 
+    def test_filters(self) -> None:
+        """Warnings that are left out are none; nor is a result that is not there"""
+        made = [(0, b'', b''), (0, b'a.dts:3.1-4: Warning (reg): odd\n', b'')]
+        for filters, changes in (((False, False), 1), ((True, False), 0)):
+            looked = Hunt(commits(2), range(2), lambda upto, target: made[upto], filters=filters)
+            for upto in range(2):
+                looked.recall('a', upto)
+            self.assertEqual(changes, len(looked.found('a').changes))
+        nothing = Hunt(commits(2), range(2), lambda upto, target: None)
+        nothing.recall('a', 0)
+        self.assertEqual((0, 1), nothing.wanted('a'))
+
     def test_lines(self) -> None:
         """Other lines are a change, and one line more; not the place that they are from"""
         warning = 'lib/a.c:{}:5: warning: unused\n'

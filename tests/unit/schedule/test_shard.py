@@ -42,6 +42,15 @@ class ShardTest(unittest.TestCase):
                 loads = [sum(self.costs[board.target] for board in part) for part in parts]
                 self.assertLessEqual(max(loads), 1.1 * sum(loads) / count, count)
 
+    def test_longest_first(self) -> None:
+        """A few boards of which some take much longer"""
+        boards = [Board(name, 'arm') for name in 'abcdef']
+        costs = dict(zip('abcdef', (1, 2, 3, 4, 5, 9)))
+        self.assertEqual(['cf', 'abde'], [''.join(board.target for board in part)
+                                          for part in split(boards, costs, 2)])
+        part = note(split(boards, costs, 2), 2)
+        self.assertEqual(((2,), 2, 12), (part.numbers, part.count, len(part.digest)))
+
     def test_same(self) -> None:
         """Neither the order of the boards nor anything of a machine changes who gets what"""
         parts = split(self.boards, self.costs, 7)

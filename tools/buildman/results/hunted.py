@@ -80,6 +80,8 @@ def sign(code: int, err: bytes, sizes: bytes, no_dtb: bool = False,
 
 def _only(lines: Tuple[str, ...], others: Tuple[str, ...]) -> List[str]:
     """Return the lines that are not among others, wherever they are from"""
+    if lines == others:
+        return []
     left = Counter(_PLACE.sub('', line) for line in others)
     out = []
     for line in lines:
