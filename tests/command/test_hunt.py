@@ -5,9 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import tempfile
+import unittest
 from xml.etree import ElementTree
 
 from dist_support import DistCase, read
+from support import command
+from traced import FILES, TracedTree
 
 
 class TestHunt(DistCase):
@@ -75,3 +80,27 @@ class TestHunt(DistCase):
         self.assertIn('Hunting in 4 commits for 1 boards', done.stdout)
         self.assertRegex(done.stdout, 'begins with 2 builds, .* at most 2 for each')
         self.assertFalse(os.path.exists(self.out()))
+
+
+class TestTraced(unittest.TestCase):
+    """A tree whose builds note what they read"""
+
+    def test_few_builds(self) -> None:
+        """Where it is known which commits matter to a board, only these are built"""
+        with tempfile.TemporaryDirectory() as top:
+            tree, made = TracedTree(os.path.join(top, 'repo')), os.path.join(top, 'made')
+            for number in range(30):
+                tree.commit(f'note {number}', {
+                    19: {'common/main.c': FILES['common/main.c'] + 'int broken\n'}}.get(
+                        number, {'common/other.c': f'int other = {number};\n'}))
+            done = subprocess.run(
+                [*command(), '-g', tree.path, '-b', 'topic', '-o', os.path.join(top, 'out'),
+                 '--boards', 'a,c', '--hunt'], capture_output=True, text=True, check=False,
+                env={**os.environ, 'HOME': top, 'made': made})
+            for board in 'ac':
+                self.assertRegex(done.stdout, rf'(?m)^{board}: ok -> error at 21 \w+ note 19$')
+            # The ends and the break, which fails; what comes before it is as the first one
+            self.assertIn('8 total built', done.stdout)
+            self.assertIn('2 carried', done.stdout)
+            with open(made, encoding='utf-8') as inf:
+                self.assertEqual(2, len(inf.read().splitlines()), done.stdout)

@@ -107,6 +107,37 @@ class HuntTest(unittest.TestCase):
                     self.assertEqual(2 if code else bool(err), status)
             self.assertEqual(12 * count, builds + sum(map(len, found.inferred.values())))
 
+    def test_steps(self) -> None:
+        """Where it is known which commits matter, it is a tenth of all builds, and as right"""
+        rnd = random.Random(4)
+        for _ in range(20):
+            places = {str(number): rnd.randrange(1, 33) for number in range(12)}
+            series: Dict[str, Sequence[Come]] = {
+                target: [GOOD] * place + [(2, 'x.c:1:1: error: no\n', '')] * (33 - place)
+                for target, place in places.items()}
+            found, builds, carried = self._hunt_with_steps(series, places)
+            self.assertEqual(full(series), [change.text() for change in found.changes])
+            self.assertLessEqual(builds, 12 * 33 / 10)
+            self.assertGreater(carried, 6)
+
+    @staticmethod
+    def _hunt_with_steps(series: Dict[str, Sequence[Come]], places: Dict[str, int]
+                         ) -> Tuple[Found, int, int]:
+        """Hunt where one commit matters to each board; return what was built and carried"""
+        made = Hunt(commits(33), range(33), lambda upto, target: read(series[target][upto]))
+        made.steps = lambda target, uptos: [upto for upto in uptos[1:] if upto == places[target]]
+        builds = carried = 0
+        for target, comes in series.items():
+            while made.wanted(target):
+                for upto in made.wanted(target):
+                    code, err, _ = comes[upto]
+                    made.learn(Outcome(target, upto, code, stderr=err))
+                    # What is good is that of each commit before the one that matters
+                    is_carried = not code and upto > 0
+                    builds += not is_carried
+                    carried += is_carried
+        return made.found(series), builds, carried
+
     def test_mended(self) -> None:
         """What breaks and is mended between two builds is not seen, unless it is known"""
         bad: Come = (2, 'error\n', '')

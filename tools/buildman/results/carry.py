@@ -145,12 +145,47 @@ class Carrier:
             self._shelves = self._list_shelves()
         there: Dict[str, List[Tuple[trace.Header, _Shelf]]] = {}
         for shelf in self._shelves:
-            with contextlib.suppress(OSError), open(
-                    os.path.join(shelf.folder, target, 'trace'), 'rb') as inf:
-                header = trace.Header.parse(inf.readline(_LINE))
-                if header:
-                    there.setdefault(header.key, []).append((header, shelf))
+            self._add(there, shelf, target)
         return there
+
+    @staticmethod
+    def _add(there: Dict[str, List[Tuple[trace.Header, _Shelf]]], shelf: _Shelf,
+             target: str) -> None:
+        """Add what a folder has of a board, by key"""
+        with contextlib.suppress(OSError), open(
+                os.path.join(shelf.folder, target, 'trace'), 'rb') as inf:
+            header = trace.Header.parse(inf.readline(_LINE))
+            if header:
+                there.setdefault(header.key, []).append((header, shelf))
+
+    def learn(self, upto: int, target: str) -> None:
+        """Let a result that this run has built be found, too."""
+        self._add(self._there.setdefault(target, {}),
+                  _Shelf(self._tree.commit_dir(upto), 'this branch'), target)
+
+    def steps(self, job: BoardJob, uptos: Sequence[int]) -> List[int]:
+        """Return at which of some commits something differs that matters to a board.
+
+        That is a guess: what was read for the first or the last of them tells.
+
+        Args:
+            job: the board
+            uptos: indexes of commits; the first and the last one have results
+
+        Returns:
+            those that differ from the one before them here; [] when nobody knows
+        """
+        for upto in (uptos[0], uptos[-1]):
+            with contextlib.suppress(GitError, OSError), open(
+                    os.path.join(self._tree.board_dir(upto, job.board.target), 'trace'),
+                    'rb') as inf:
+                found = trace.unpack(inf.read())
+                if found:
+                    states = [(self._keys.key(job, upto), self._digest(upto, found.reads))
+                              for upto in uptos]
+                    return [upto for upto, old, new in zip(uptos[1:], states, states[1:])
+                            if old != new]
+        return []
 
     def _fits(self, header: trace.Header, folder: str, upto: int) -> bool:
         """Return whether a commit has what a result was made of"""

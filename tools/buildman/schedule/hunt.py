@@ -3,7 +3,8 @@
 
 First the ends of the series; then, between two results that are not alike and have
 others between them, the one in the middle. As all boards have the same middles, those
-that change at about the same place are built at the same commits.
+that change at about the same place are built at the same commits. Where it is known at
+which commits anything changed that a board reads, it is the middle of those.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from buildman.results.hunted import Change, Found, Result, Signature, sign
 
 
 class Hunt:
-    """What is known of each board, and what follows from it."""
+    """What is known of each board, and what follows from it.
+
+    Attributes:
+        steps: returns at which of some commits (indexes) something may differ for a board
+            from the one before; none when that is not known. The first and the last of
+            them have results.
+    """
 
     def __init__(self, commits: Sequence[Commit], selected: Sequence[int],
                  read: Callable[[int, str], Optional[Result]], slack: float = math.inf,
@@ -38,6 +45,7 @@ class Hunt:
         self._filters = filters
         # Board -> place in `selected` -> result
         self._known: Dict[str, Dict[int, Signature]] = {}
+        self.steps: Callable[[str, Sequence[int]], Sequence[int]] = lambda target, uptos: ()
         self._places = {upto: place for place, upto in enumerate(selected)}
 
     def learn(self, outcome: Outcome) -> None:
@@ -60,9 +68,17 @@ class Hunt:
         known = self._known.get(target, {})
         last = len(self._selected) - 1
         places = [place for place in dict.fromkeys((0, last)) if place not in known] or [
-            (low + high) // 2 for low, high in self._gaps(target)
+            self._middle(target, low, high) for low, high in self._gaps(target)
             if self._change(target, low, high)]
         return tuple(self._selected[place] for place in places)
+
+    def _middle(self, target: str, low: int, high: int) -> int:
+        """Return the place between two others that tells most"""
+        steps = self.steps(target, self._selected[low:high + 1])
+        if not steps:
+            return (low + high) // 2
+        place = self._places[steps[len(steps) // 2]]
+        return place - (place == high)
 
     def _pairs(self, target: str) -> List[Tuple[int, int]]:
         """Return each place with a result, with the next one"""

@@ -187,6 +187,8 @@ class Loop:
         self._earlier = earlier
         self._hunt = hunt
         self._carrier = carrier
+        if hunt and carrier:
+            hunt.steps = lambda target, uptos: carrier.steps(self._jobs[target], uptos)
         self.scheduler = Scheduler(self._find_tasks(weigh), clock=time.monotonic,
                                    moves=not for_caller)
         self.ledger = self.scheduler.ledger
@@ -487,10 +489,17 @@ class Loop:
         """Have more of a board built, when what is known of it asks for that"""
         hunt.learn(outcome)
         target = outcome.target
-        wanted = () if self.ledger.boards[target].todo else hunt.wanted(target)
+        if self._carrier:
+            self._carrier.learn(outcome.commit_upto, target)
+        if self.ledger.boards[target].todo:
+            return
+        wanted = hunt.wanted(target)
+        self._status.counts.total += len(wanted)
+        while any([self._carry(target, upto) for upto in wanted]):
+            known, wanted = wanted, hunt.wanted(target)
+            self._status.counts.total += len(set(wanted).difference(known))
         if wanted:
             self.ledger.extend(target, wanted)
-            self._status.counts.total += len(wanted)
 
     def _board_done(self, event: BoardDone) -> None:
         """See what has become of a board on a worker"""
