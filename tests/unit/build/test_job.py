@@ -22,6 +22,7 @@ from buildman.build.output import (
     by_path,
     failure_told,
     lacks_blobs_only,
+    lone_object,
     machine_failure,
 )
 from buildman.core.outcome import FailureKind, Outcome
@@ -190,6 +191,18 @@ class TestMessages(unittest.TestCase):
             self.assertEqual((FailureKind.OTHER, True, text or kind),
                              (told.kind, told.passes, told.text))
         self.assertIsNone(failure_told('', ''))
+
+    def test_lone_object(self) -> None:
+        """Only what make says of one object and nothing else tells which it is"""
+        for text, found in (
+                ('make[2]: *** [scripts/x:3: a/b.o] Error 1\nmake[1]: *** [Makefile:2: a] Error 2\n'
+                 'make: *** [Makefile:1: all] Error 2\n', 'a/b.o'),
+                ('make: *** [a.o] Error 1\n', 'a.o'), ('make: *** [M:1: a.elf] Error 1\n', ''),
+                ('make: *** [M:1: a.o] Error 1\nmake: *** [M:2: b.o] Error 1\n', ''),
+                ('make: *** [M:1: a.o] Error 1\nmake: *** [M:2: b] Error 1\n', ''),
+                ("make: *** [M:1: a.o] Error 1\nmake: *** No rule for 'x'.  Stop.\n", ''),
+                ('', '')):
+            self.assertEqual(lone_object(text), found, text)
 
     def test_lacks_blobs(self) -> None:
         """A board that lacks a blob is none that fails; one that fails as well is"""
@@ -485,7 +498,8 @@ class JobCase(FolderCase):
     """Builds two commits of a small source, with board `b`, in one slot"""
 
     def job(self, files: Mapping[str, str], settings: Optional[Settings] = None,
-            args: Sequence[str] = (), changed: str = 'f', **more: Any) -> MakeJob:
+            args: Sequence[str] = (), changed: str = 'f', tokens: int = 1,
+            **more: Any) -> MakeJob:
         """Return what builds it.
 
         Args:
@@ -493,6 +507,7 @@ class JobCase(FolderCase):
             settings: how to build
             args: words for make
             changed: a file that has 'one' in the first commit and 'two' then
+            tokens: how many jobs make may have
             more: for the job
         """
         needs('git', 'make')
@@ -513,7 +528,7 @@ class JobCase(FolderCase):
         groups = ProcessGroups()
         self.addCleanup(groups.close)
         job = MakeJob(SlotDirs(slot.path, self.dir, 0), slot, commits, settings or Settings(),
-                      groups, JobServer(1), ChangedFiles(repo),
+                      groups, JobServer(tokens), ChangedFiles(repo),
                       dict(os.environ, CCACHE_DIR=os.path.join(self.dir, 'cache')), **more)
         tool = Toolchain('sandbox', shutil.which('gcc') or '', '/usr/bin', '')
         job.start_board(BoardJob(Board('b', 'sandbox'), (0, 1), tool, tuple(args)))
@@ -551,6 +566,38 @@ class TestCcache(JobCase):
             self.assertEqual(ccache.past_ccache(env, words, compiler), (ccache.AFLAGS, before))
             self.assertEqual(env, {ccache.AFLAGS: after})
             self.assertEqual(words, ['-s', f"KAFLAGS=-DY {after.replace('-DX ', '')}"])
+
+
+class TestUsedFolder(JobCase):
+    """A failure in a folder that another board has used"""
+
+    def test_makes(self) -> None:
+        """What was there is not to blame if one object fails alone, too; else it goes"""
+        one_job = 'case "$(MAKEFLAGS)" in *jobserver*) ;; *) echo y >&2; false; esac'
+        for x, y, makes, said in (
+                ('echo x >&2; false', 'true', 'config all config x.o all', 'x'),
+                # It is to blame
+                ('test ! -e $(O)/include/left', 'true', 'config all config x.o config all', ''),
+                # It is not the object alone
+                ('echo x >&2; echo "make: *** [b] Error 1" >&2; false', 'true',
+                 'config all config all all', 'x'),
+                # With one job another one fails before
+                ('echo x >&2; false', one_job, 'config all config x.o all config all all', 'y')):
+            with self.subTest(x=x, y=y):
+                job = self.job({'Makefile': (
+                    'all: first y.o x.o\nfirst:\n\t@echo all >>../calls\n'
+                    f'y.o:\n\t@{y}\nx.o:\n\t@[ $(MAKECMDGOALS)n = n ] || echo x.o >>../calls\n'
+                    f'\t@{x}\nb_defconfig: log\nlog:\n\t@echo config >>../calls\n')}, tokens=2)
+                os.makedirs(os.path.join(self.dir, '00/build/include/left'))
+                outcome = job.build(0)
+                with open(os.path.join(self.dir, 'calls'), encoding='ascii') as inf:
+                    self.assertEqual(inf.read().split(), makes.split())
+                self.assertEqual(outcome.stderr[:1], said)
+                self.assertEqual(os.listdir(self.dir + '/00/build/include') == ['left'],
+                                 makes == 'config all config x.o all')
+                self.assertEqual([], [name for name in os.listdir(self.dir) if 'alone' in name])
+            shutil.rmtree(self.dir)
+            os.mkdir(self.dir)
 
 
 class TestStillFails(JobCase):

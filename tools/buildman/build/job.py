@@ -13,8 +13,9 @@ which are out of date; these rules make that safe:
   does not inherit the SPL of another; and when the last build said anything,
   as the linker may have said it.
 - A failure in a folder with older objects is not believed: the board is
-  configured again and tried once more. What it says in the end comes from one
-  job at a time.
+  configured again and tried once more, with an empty folder where objects of another
+  board were; but if it was one object, only that is made alone in another folder. What
+  it says in the end comes from one job at a time.
 - A folder whose last build was cut short is emptied; and when the clock is set
   back, as make goes by time stamps (`process.clock`).
 
@@ -39,8 +40,16 @@ from buildman.build.jobserver import JobServer
 from buildman.build.keys import Keys
 from buildman.build.make import MakeRunner
 from buildman.build.notes import NoteReader
-from buildman.build.output import Tidier, bounded, by_path, lacks_blobs_only, machine_failure
+from buildman.build.output import (
+    Tidier,
+    bounded,
+    by_path,
+    lacks_blobs_only,
+    lone_object,
+    machine_failure,
+)
 from buildman.build.shared_dtc import DtcStore, SharedDtc
+from buildman.core.files import clear_way
 from buildman.core.outcome import TRIES, Outcome, write_tries
 from buildman.core.plan import BoardJob, Commit, Settings
 from buildman.process.clock import Clock, outdate
@@ -485,6 +494,12 @@ class MakeJob:
             return configure, got
         if failure is not None and self._tidier.complaints(got[2]) == failure:
             had_objects = parallel = False
+        if had_objects and configure and folder.own and self._fails_anew(got):
+            # What is there is not to blame. But one job may come to something else first
+            lone = lone_object(self._tidier.said(got[2]))
+            got = self._with_one_job(got) if parallel else got
+            parallel = False
+            had_objects = got[0] != 0 and lone_object(self._tidier.said(got[2])) != lone
         if had_objects or settings.fallback_mrproper:
             emptied = False
             if settings.fallback_mrproper:
@@ -494,20 +509,41 @@ class MakeJob:
                 emptied = True
             folder.remove_images(True)
             folder.remove_diagnosed()
-            configure = True
+            configure, parallel = True, self._make.parallel
             got = self._attempt(True, parallel and not emptied)
             folder.note_diagnosed(self._tidier.said(got[2]))
             parallel = parallel and emptied
         if 0 < got[0] < 126 and parallel and self._make.configured and not self._make.starved:
-            # Which images the other jobs got done is chance as well
-            folder.remove_images(False)
-            folder.remove_diagnosed()
-            first, got = got, self._attempt(False, True)
-            if got[0] == 0:
-                self._chance = [(first[0], self._tidier.complaints(first[2]))]
+            got = self._with_one_job(got)
         if 0 < got[0] < 126 and not self._make.starved:
             self._finish()
         return configure, got
+
+    def _with_one_job(self, got: Tuple[int, bytes, bytes]) -> Tuple[int, bytes, bytes]:
+        """Return what comes out with one job at a time, after a failure with more"""
+        # Which images the other jobs got done is chance as well
+        self._folder.remove_images(False)
+        self._folder.remove_diagnosed()
+        again = self._attempt(False, True)
+        if again[0] == 0:
+            self._chance = [(got[0], self._tidier.complaints(got[2]))]
+        return again
+
+    def _fails_anew(self, got: Tuple[int, bytes, bytes]) -> bool:
+        """Tell whether a failure can have nothing to do with what was in the folder.
+
+        That is so when nothing but one object failed, and does so where nothing is.
+        """
+        lone = lone_object(self._tidier.said(got[2]))
+        if not lone or self._settings.fallback_mrproper or not self._make.configured:
+            return False
+        # Of that name it goes when a run begins, if this one is killed
+        folder = f'{self._dirs.stem}.alone.new'
+        clear_way(folder)
+        try:
+            return self._make.fails_anew(lone, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _finish(self) -> None:
         """After a failure that came when an image was linked, make the other ones, too.

@@ -14,7 +14,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from buildman.build import environment
 from buildman.build.jobserver import JobServer
-from buildman.build.output import MAX_SAID, starved
+from buildman.build.output import MAX_SAID, lone_object, starved
 from buildman.build.shared_dtc import SharedDtc
 from buildman.core.outcome import Failure
 from buildman.core.plan import Board, Settings
@@ -178,6 +178,38 @@ class MakeRunner:
             if not code and goals[0] == 'scripts_dtc':
                 return 1 if self._read(err) else 0
         return 1
+
+    def fails_anew(self, target: str, folder: str) -> bool:
+        """Make one thing that could not be made, in a folder in which there is nothing else.
+
+        Args:
+            target: what to make
+            folder: where; it is made
+
+        Returns:
+            whether that fails as well; False when it cannot be found out so
+
+        Raises:
+            OSError: the folder cannot be made
+            OutOfTime: the build takes longer than it may
+        """
+        if environment.adjustments(self._settings):
+            return False
+        log, err = (os.path.join(folder, name) for name in ('.log', '.err'))
+        code = 0
+        os.makedirs(folder)
+        for goals in (self._config_targets(), [target]):
+            if code:
+                return False
+            with open(err, 'wb'):
+                pass
+            env = self.dtc.environment(self.env, folder) if self.dtc else self.env
+            code = self._start(['make', f'O={folder}', *self._words, *goals], env, False, log,
+                               err, limited=True)
+        said = self._read(err)
+        self.starved = self.starved or starved(said)
+        return (0 < code < 126 and not self.starved
+                and lone_object(said.decode('utf-8', 'replace')) == target)
 
     def attempt(self, configure: bool, serial: bool = False) -> Tuple[int, bytes, bytes]:
         """Configure if asked, then build.

@@ -33,6 +33,8 @@ _GIVES_UP = re.compile(r'^[ \t]*(?:[\w./-]*make(?:\[(\d+)\])?|[\w./-]+:\d+): \*\
                        re.MULTILINE)
 _RECIPE_ERROR = re.compile(r'\[.*\] Error (\d+)\s*$')
 
+_OBJECT_ERROR = re.compile(r'\*\*\* \[(?:\S+:\d+: )?(\S+\.o)\] Error \d+\s*$', re.MULTILINE)
+
 # What gcc's link-time optimiser says of the jobs that it may start: of the way in
 # which make was run, not of the source. With a job server it has nothing to say
 _SERIAL_LTO = re.compile(r'^lto-wrapper: (?:warning: (?:using serial compilation of \d+ LTRANS jobs'
@@ -133,6 +135,16 @@ def make_failures(text: str) -> List[Optional[int]]:
             found.append(status)
         levels.add(level)
     return found
+
+
+def lone_object(text: str) -> str:
+    """Return the object that a make could not make, if nothing else failed; else ''.
+
+    Args:
+        text: what was written to stderr
+    """
+    objects = _OBJECT_ERROR.findall(text)
+    return objects[0] if len(objects) == 1 == len(make_failures(text)) else ''
 
 
 def is_make_failure(line: str) -> bool:
