@@ -259,9 +259,8 @@ class HtmlReport(Report):
                     continue
                 raw = files.read(f'{board.target}/out-cmd')
                 if raw:
-                    word = re.escape(board.defconfig)
-                    commands[-1] = texts.add(re.sub(rf'(?<=\s){word}(?=\s)', _BOARD,
-                                                    decode(raw)[0]))
+                    commands[-1] = texts.add(decode(raw)[0].replace(_BOARD, '\ufffd').replace(
+                        f' {board.defconfig}', f' {_BOARD}'))
                 raw = files.read(f'{board.target}/err')
                 if raw:
                     err += [num, texts.add(decode(raw)[0])]
