@@ -20,12 +20,13 @@ import xml.etree.ElementTree
 from typing import Any, Dict, Iterator, Tuple, Union
 from unittest import mock
 
-from buildman.core.errors import SetupError
+from buildman.core.errors import SetupError, UsageError
 from buildman.core.events import Built
 from buildman.core.outcome import Outcome
 from buildman.core.plan import Board, Commit
 from buildman.process.fork import ChildDied
 from buildman.results import durations, scan, show
+from buildman.results.report import check_paths
 from buildman.results.show import ResultTeller, SummaryRequest, show_summary
 from buildman.results.tree import commit_dir_name
 
@@ -597,3 +598,23 @@ class TestReports(ShowCase):
         with self.assertRaisesRegex(SetupError, 'cannot write report .*none/x'):
             self.show(json=good, junit=os.path.join(self.folder, 'none', 'x'))
         self.assertEqual(os.listdir(os.path.join(self.folder, '..')), ['branch'])
+
+    def test_special_files(self) -> None:
+        """A link or a pipe, such as /dev/stdout, is written to, and stays what it is"""
+        self.make_history()
+        base = os.path.dirname(self.folder)
+        pipe, link, file = (os.path.join(base, name) for name in ('pipe', 'link', 'file'))
+        os.mkfifo(pipe)
+        os.symlink(file, link)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        check_paths([pipe, link])
+        self.show(json=pipe, junit=link)
+        self.assertIn(b'"commits"', os.read(reader, 1 << 16))
+        self.assertTrue(os.path.islink(link))
+        with open(file, encoding='utf-8') as inf:
+            self.assertIn('</testsuites>', inf.read())
+        for paths, why in (([file, link], 'a file of its own'), ([base], 'it is a folder'),
+                           ([f'{base}/none/x'], 'there is no such folder')):
+            with self.assertRaisesRegex(UsageError, why):
+                check_paths(paths)

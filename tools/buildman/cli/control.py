@@ -236,21 +236,6 @@ def _what_was_asked(args: argparse.Namespace) -> str:
     return f" for {' '.join(asked)}" if asked else ''
 
 
-def check_reports(args: argparse.Namespace) -> None:
-    """See to it, before hours of work, that the files of a summary can be written.
-
-    Raises:
-        UsageError: one cannot
-    """
-    for path in filter(None, (args.json, args.junit, args.html)):
-        folder = os.path.dirname(path) or '.'
-        why = ('there is no such folder' if not os.path.isdir(folder) else
-               'it is a folder' if os.path.isdir(path) else
-               '' if os.access(folder, os.W_OK | os.X_OK) else 'you may not write there')
-        if why:
-            raise UsageError(f"cannot write report '{path}': {why}: name another file")
-
-
 def describe(args: argparse.Namespace, series: Optional[commits.Series],
              selected: Sequence[Board]) -> str:
     """Return the line that says what is going to be built."""
@@ -340,7 +325,10 @@ def run(args: argparse.Namespace) -> int:
         if args.hunt is not None and len(series.selected) < 2:
             raise UsageError('--hunt needs two commits or more, and there is one (-c, --step)')
     settings = make_settings(args)
-    check_reports(args)
+    reports = [path for path in (args.json, args.junit, args.html, args.codequality) if path]
+    if reports:
+        from buildman.results.report import check_paths
+        check_paths(reports)
     # What is wrong with the machines is told before anything is begun
     fleet = make_fleet(args)
     selection = load_boards(args, folders, err)

@@ -86,7 +86,7 @@ import re
 from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Sequence, TextIO
 from xml.sax.saxutils import escape, quoteattr
 
-from buildman.core.errors import SetupError
+from buildman.core.errors import SetupError, UsageError
 from buildman.core.outcome import is_no_compiler, read_tries
 from buildman.core.plan import Board
 from buildman.results.compare import Changes, Messages, about_blobs, is_blob
@@ -101,13 +101,39 @@ VERSION = 1
 _NOT_XML = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
 
 
+def _stays(path: str) -> bool:
+    """Return whether a path is not to be replaced: a link, or no file, such as /dev/stdout"""
+    return os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path))
+
+
+def check_paths(paths: Sequence[str]) -> None:
+    """See to it, before hours of work, that reports can be written.
+
+    Raises:
+        UsageError: one cannot, or they are the same file
+    """
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
+        raise UsageError(f"each report needs a file of its own: {', '.join(paths)}")
+    for path in paths:
+        folder = os.path.dirname(path) or '.'
+        place = path if _stays(path) and os.path.exists(path) else folder
+        why = ('there is no such folder' if not os.path.isdir(folder) else
+               'it is a folder' if os.path.isdir(path) else
+               '' if os.access(place, os.W_OK) else 'you may not write there')
+        if why:
+            raise UsageError(f"cannot write report '{path}': {why}: name another file")
+
+
 class Report:
-    """A file that appears under its name once it is complete."""
+    """A file that appears under its name once it is complete.
+
+    A link, or what is no file (/dev/stdout), stays what it is, and is written to.
+    """
 
     def __init__(self, path: str, boards: Sequence[Board], folder: str,
                  hunt: Optional[Found] = None):
         self._path = path
-        self._temp = f'{path}.{os.getpid()}.tmp'
+        self._temp = path if _stays(path) else f'{path}.{os.getpid()}.tmp'
         self._boards = boards
         self._folder = folder
         self._hunt = hunt
@@ -132,7 +158,8 @@ class Report:
         assert self._out
         try:
             self._out.close()
-            os.replace(self._temp, self._path)
+            if self._temp != self._path:
+                os.replace(self._temp, self._path)
         except OSError as exc:
             raise SetupError(self._trouble(exc)) from exc
         self._out = None
@@ -149,7 +176,8 @@ class Report:
         """Leave nothing behind if the report was not completed."""
         if self._out:
             self._out.close()
-            os.unlink(self._temp)
+            if self._temp != self._path:
+                os.unlink(self._temp)
             self._out = None
 
 
