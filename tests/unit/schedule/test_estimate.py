@@ -82,6 +82,19 @@ class EstimateTest(unittest.TestCase):
         estimate(WorkerGone('m', 'gone'), '')
         self.assertIsNone(estimate.left())
 
+    def test_hunt(self) -> None:
+        """A hunt goes on with other commits, as many as before"""
+        estimate = self.made(Task('a', 'arm', (0, 8), 14.0, 10.0))
+        self.ledger.add_worker('', 1)
+        self.begin(estimate, '', 'a')
+        self.build(estimate, '', 'a', 0, 10.0)
+        self.build(estimate, '', 'a', 8, 4.0)
+        self.ledger.extend('a', (2, 5))
+        self.ledger.board_done('', 'a')
+        estimate(BoardDone('', 'a'), '')
+        self.now += 10
+        self.assertEqual(14.0, estimate.left())
+
     def test_off_by(self) -> None:
         """From the middle of a run on it is off by less than a fifth"""
         for name in ('known, one machine, 60 boards', 'machines come late', 'one long board',

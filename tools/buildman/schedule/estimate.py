@@ -296,7 +296,7 @@ class Estimate:
         def cost(target: str) -> float:
             """Return the cost of a board that nobody has begun"""
             board = boards[target]
-            commits = (board.task.commits if len(board.todo) == len(board.task.commits)
+            commits = (board.task.commits if board.todo.issuperset(board.task.commits)
                        else tuple(sorted(board.todo)))
             if commits not in whole:
                 whole[commits] = sum(factors[upto] for upto in commits[1:])
