@@ -18,7 +18,7 @@ from buildman import bsettings
 from buildman.agent import survey
 from buildman.core.errors import UsageError
 from buildman.process import commands
-from buildman.remote import facts, scripts, ssh
+from buildman.remote import facts, scripts, ssh, supply
 from buildman.remote.facts import Gcc, MachineInfo, gcc_version, parse_probe
 
 PROBE_TIMEOUT = 60.0        # seconds for one machine to describe itself
@@ -62,6 +62,7 @@ class Machine:
         transport: the way to it
         max_load: percent of its threads that may be busy, 0 for any
         other_gcc: compilers of another version than here may be used
+        lease: what it is had by, None for one that is always there
         avail: it was probed and can be used
         reason: why it cannot, '' when it can
         problems: what is wrong with it although it is used, or beside it
@@ -77,6 +78,7 @@ class Machine:
         self.transport: ssh.Transport = ssh.transport_for(hostname, self.name)
         self.max_load = MAX_LOAD
         self.other_gcc = False
+        self.lease: Optional[supply.Lease] = None
         self.avail = False
         self.reason = 'not probed'
         self.problems: List[str] = []
@@ -246,14 +248,39 @@ def _from_config(name: str, hostname: str) -> Machine:
     ssh.register(way, ssh.check_name(name))
     out = Machine(hostname, name)
     out.transport = way
+    # Here the load is our own
+    _configure(out, section, 0 if way.kind == 'local' else MAX_LOAD)
+    return out
+
+
+def _configure(out: Machine, section: str, max_load: int) -> None:
+    """Set what a section says of a machine however it is reached.
+
+    Raises:
+        UsageError: it cannot be understood
+    """
     out.max_boards = bsettings.get_int(section, 'max_boards')
     out.work_dir = bsettings.get_value(section, 'work_dir', scripts.DEFAULT_WORK_DIR)
     if not _WORK_DIR.match(out.work_dir):
         raise UsageError(f"[{section}] work_dir {out.work_dir!r} has to begin with '/' or '~/'")
-    # Here the load is our own
-    default = 0 if way.kind == 'local' else MAX_LOAD
-    out.max_load = bsettings.get_int(section, 'max_load', default)
+    out.max_load = bsettings.get_int(section, 'max_load', max_load)
     out.other_gcc = bsettings.get_bool(section, 'other_gcc')
+
+
+def from_supply(source: supply.Supply) -> Machine:
+    """Return a machine that a supply is to be asked for.
+
+    Its work folder is its own, as several may see the same home folder.
+
+    Raises:
+        UsageError: the configuration cannot be understood
+    """
+    lease = source.next_lease()
+    out = Machine(lease.name)
+    # Nobody else is to be there
+    _configure(out, f'machine:{source.name}', 0)
+    out.work_dir = f'{out.work_dir}/{lease.name}'
+    out.lease = lease
     return out
 
 
@@ -262,6 +289,7 @@ class MachinePool:
 
     Attributes:
         machines: in the order of the configuration
+        supplies: where more come from
     """
 
     def __init__(self, names: Optional[Iterable[str]] = None) -> None:
@@ -274,6 +302,7 @@ class MachinePool:
                 not in it
         """
         self.machines: List[Machine] = []
+        self.supplies: List[supply.Supply] = []
         self.missing: Dict[Machine, Set[str]] = _Missing()
         self._load_from_config(names)
 
@@ -292,7 +321,9 @@ class MachinePool:
                     raise UsageError(f"machine '{name}' is not in [machines]; "
                                      f"there are: {', '.join(known) or 'none'}")
             pairs = [pair for pair in pairs if pair[0] in names]
-        self.machines = [_from_config(*pair) for pair in pairs]
+        found = {name: supply.from_config(ssh.check_name(name)) for name, _ in pairs}
+        self.supplies = [source for source in found.values() if source]
+        self.machines = [_from_config(*pair) for pair in pairs if not found[pair[0]]]
         places: Dict[Tuple[Tuple[str, ...], str], Machine] = {}
         for mach in self.machines:
             other = places.setdefault((tuple(mach.transport.argv('')), mach.work_dir), mach)

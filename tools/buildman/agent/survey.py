@@ -28,6 +28,7 @@ from typing import (
 )
 
 from buildman.agent import account, lock
+from buildman.process import limits
 from buildman.process.threads import join, on_all
 
 # Before the answer, which is one line of JSON: login shells print, too
@@ -206,10 +207,7 @@ def _proc_numbers(path: str, key: str) -> List[float]:
 
 def processors() -> Dict[str, Any]:
     """Return arch, cores, threads, BogoMIPS of one thread and load."""
-    try:
-        threads = len(os.sched_getaffinity(0))
-    except AttributeError:
-        threads = os.cpu_count() or 1
+    threads = limits.cpu_count()
     siblings = _proc_numbers('/proc/cpuinfo', 'siblings')
     cores = _proc_numbers('/proc/cpuinfo', 'cpu cores')
     ratio = cores[0] / siblings[0] if cores and siblings and siblings[0] else 1.0

@@ -498,8 +498,11 @@ def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
     from buildman.remote import fleet
     from buildman.toolchains import find
     if args.kill_workers or args.clean_workers:
-        names = [mach.name for mach in fleet.load_machines(args).machines]
+        pool = fleet.load_machines(args)
+        names = [mach.name for mach in pool.machines]
         done = fleet.kill_all(names) if args.kill_workers else not fleet.clean_workers(names)
+        if args.kill_workers:
+            done = fleet.on_supplies(pool, fleet.supply.kill) and done
         return EXIT_OK if done else 1
     return fleet.show_machines(
         args, find.local_toolchains(args.override_toolchain or '', None), out)
@@ -667,7 +670,8 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
                                          sorted(local), inputs, fleet)
                 workers.append(here)
             if fleet:
-                workers += fleet.make_workers(plan, tree, folders.source, local, inputs, events.put)
+                workers += fleet.make_workers(plan, tree, folders.source, local, inputs, events.put,
+                                              loop.pending())
                 for text in fleet.warnings:
                     status.say(text)
                 fleet.attach(loop, tree.base_dir)

@@ -36,8 +36,11 @@ TRIES = 50
 
 def cpu_count() -> int:
     """Return the number of processors that this process may use."""
+    # Slurm need not bind a job to those that it has
+    given = os.environ.get('SLURM_CPUS_PER_TASK', '')
     try:
-        return len(os.sched_getaffinity(0))
+        count = len(os.sched_getaffinity(0))
+        return min(count, int(given)) if given.isdecimal() and int(given) else count
     except AttributeError:  # not Linux
         return os.cpu_count() or 1
 

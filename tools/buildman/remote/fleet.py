@@ -29,7 +29,7 @@ from buildman.core.text import reason, size
 from buildman.process import commands
 from buildman.process.registry import STARTED
 from buildman.process.threads import on_all
-from buildman.remote import logs, push, scripts, ssh
+from buildman.remote import logs, push, scripts, ssh, supplied, supply
 from buildman.remote.session import RemoteMachine, Shipment
 from buildman.results.tree import ResultTree
 from buildman.schedule.loop import Loop
@@ -90,7 +90,7 @@ def load_machines(args: argparse.Namespace) -> machine.MachinePool:
         UsageError: there are none, or the configuration cannot be understood
     """
     pool = machine.MachinePool(machine_names(args))
-    if not pool.machines:
+    if not pool.machines and not pool.supplies:
         raise UsageError("no machines: add a section [machines] to the configuration, one "
                          "'name = user@host' a line")
     for mach in pool.machines:
@@ -117,6 +117,8 @@ class Fleet:
         self._heartbeat = heartbeat_interval()
         self._pool = load_machines(args)
         self._machines: List[RemoteMachine] = []
+        self._make: Callable[[machine.Machine], RemoteMachine]
+        self._supplied = supplied.Supplied((), self._make_supplied)
         self._boss_log: Optional[logs.BossLog] = None
         self._job_log: Optional[logs.JobLog] = None
         self._loop: Optional[Loop] = None
@@ -144,8 +146,8 @@ class Fleet:
 
     def make_workers(self, plan: Plan, tree: ResultTree, source_dir: str,
                      local: Mapping[str, Toolchain], inputs: Collection[str],
-                     post: Callable[[events.Event], None]) -> List[RemoteMachine]:
-        """Return the machines as workers for the loop.
+                     post: Callable[[events.Event], None], waiting: int) -> List[RemoteMachine]:
+        """Return the machines as workers for the loop; those of supplies are asked for.
 
         Args:
             plan: what to build
@@ -154,6 +156,7 @@ class Fleet:
             local: arch -> compiler of this machine
             inputs: variables that the tree reads
             post: takes events
+            waiting: boards that have something to be built
 
         Raises:
             BuildmanError: the source cannot be read
@@ -186,7 +189,10 @@ class Fleet:
             log_dir=tree.base_dir, stage_dir=tree.work_dir, heartbeat=self._heartbeat)
         # What runs on machines ends with us, even if we are killed
         STARTED.guard()
-        self._machines = [RemoteMachine(mach, shipment, post) for mach in self._pool.machines]
+        self._make = lambda mach: RemoteMachine(mach, shipment, post)
+        self._machines = [self._make(mach) for mach in self._pool.machines]
+        self._supplied = supplied.Supplied(self._pool.supplies, self._make_supplied)
+        self._supplied.first(waiting)
         self._total = len(plan.jobs) * plan.commit_count
         self._push = to_push
         # It is there when the first machine asks for it
@@ -194,6 +200,12 @@ class Fleet:
                                         name='history')
         self._finder.start()
         return self._machines
+
+    def _make_supplied(self, source: supply.Supply) -> RemoteMachine:
+        """Return another machine of a supply; it is asked for when it starts"""
+        out = self._make(machine.from_supply(source))
+        self._machines.append(out)
+        return out
 
     # -- beside the loop ---------------------------------------------------
 
@@ -217,6 +229,7 @@ class Fleet:
                            f"{', '.join(mach.name for mach in self._machines)}")
         loop.add_listener(self._log_event)
         loop.add_ticker(self.log_status, float(boss.STATUS_INTERVAL))
+        self._supplied.attach(loop)
         loop.set_before_end(self.wind_down)
 
     def _log_event(self, event: events.Event, fate: str) -> None:
@@ -248,6 +261,7 @@ class Fleet:
             parts = [f'{mach.name} {self._boards_done[mach.name]}/{mach.boards_sent} boards, '
                      f'{mach.results} results, load {mach.load:.1f}' for mach in self._machines]
             counts = self._loop.counts
+            parts += self._supplied.lines()
             self._boss_log.say(f"status: {counts.done}/{counts.total} done; {'; '.join(parts)}")
 
     def signs(self, name: str) -> Tuple[float, float]:
@@ -355,7 +369,15 @@ def show_machines(args: argparse.Namespace, local: Mapping[str, Toolchain],
     pool.probe_all(gccs)
     pool.check_toolchains(sorted(local), fetch=bool(fetcher), local_gcc=gccs, fetcher=fetcher)
     pool.print_summary()
-    return EXIT_OK if all(mach.avail for mach in pool.machines) else 1
+    # In any case, whatever is wrong with the machines
+    told = on_supplies(pool, supply.describe)
+    return EXIT_OK if told and all(mach.avail for mach in pool.machines) else 1
+
+
+def on_supplies(pool: machine.MachinePool, act: Callable[[supply.Supply], str]) -> bool:
+    """Do something for each supply and print a line; return whether that was done for all."""
+    sources = {source.name: source for source in pool.supplies}
+    return _on_all(list(sources), lambda name: (act(sources[name]), True))
 
 
 def fetch_there(mach: machine.Machine, archs: Sequence[str]) -> None:
@@ -390,11 +412,13 @@ def describe_shares(args: argparse.Namespace, selected: Sequence[Board], slots: 
     for board in selected:
         able = [(name, speed) for name, speed, archs in who if board.arch in archs]
         total = sum(speed for _, speed in able)
-        if not able:
+        if not able and not pool.supplies:
             nobody.append(board.target)
         for name, speed in able:
             shares[name] = shares.get(name, 0.0) + speed / total
     lines = ['Machines, and about how many boards each would get:']
+    lines += [f'   {source.name}: up to {source.count} machines are asked for'
+              for source in pool.supplies]
     for name, _, archs in who:
         lines.append(f"   {name}: {shares.get(name, 0.0):.1f} boards ({' '.join(archs) or 'none'})")
     for mach in pool.machines:

@@ -218,6 +218,11 @@ class RemoteMachine:
     def _start_up(self) -> None:
         """Take all steps up to the first slot being ready"""
         worker, ship, mach = self.worker, self._shipment, self._machine
+        if mach.lease:
+            self._step('wait for the machine')
+            way = ssh.CommandTransport(mach.hostname, mach.lease.wait())
+            ssh.register(way, self.name)
+            mach.transport = way
         self._step('probe and init')
         self._survey()
         self._find_toolchains()
@@ -429,6 +434,8 @@ class RemoteMachine:
             self._gone.set()
         closing = self.worker.closing
         reason = one_line(reason)
+        if self._machine.lease and self._machine.lease.said not in reason:
+            reason += f' ({self._machine.lease.said})'
         self._log.error(reason)
         if not closing:
             self._post(events.WorkerGone(self.name, reason, self._known_archs(), busy))
@@ -498,6 +505,18 @@ class RemoteMachine:
         """Begin nothing more; stop() does the rest."""
         self.worker.closing = True
         self.worker.refusing = True
+        if self._machine.lease:
+            self._machine.lease.withdraw()
+
+    def dismiss(self) -> None:
+        """Do without a machine that is not ready yet."""
+        self.abandon()
+        self.stop()
+
+    @property
+    def asked_at(self) -> float:
+        """When it was asked for (time.time()), if it is of a supply."""
+        return self._machine.lease.since if self._machine.lease else time.time()
 
     def join(self, seconds: float) -> None:
         """Wait for the start-up to end, after abandon()."""
@@ -541,6 +560,12 @@ class RemoteMachine:
         closer.join(FREE_TIME)
         if self._pushing:
             self._pushing.join(FREE_TIME)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Have the machine no more"""
+        if self._machine.lease:
+            self._machine.lease.give_back()
         self._freed.set()
 
     def _end(self, ask: float, step: float) -> None:
@@ -568,7 +593,7 @@ class RemoteMachine:
                     self._over.wait(ask)
             if self._acknowledged:
                 worker.close(step)
-                self._freed.set()
+                self._give_back()
             else:
                 self._free()
             self._receiver.drop_images()

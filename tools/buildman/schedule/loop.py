@@ -370,18 +370,8 @@ class Loop:
             KeyboardInterrupt: the user wants it to end; all workers have ended
             SetupError: results cannot be written; all workers have ended
         """
-        for worker in workers:
-            self._workers[worker.name] = worker
-            self._joining.add(worker.name)
-            self._untold.add(worker.name)
-        self._tell_joining()
         try:
-            for worker in workers:
-                # One that gets ready meanwhile tells so, and must not join twice
-                was_ready = worker.slots > 0
-                worker.start()
-                if was_ready:
-                    self._join(worker)
+            self.add(workers)
             self._loop()
             self._before_end(False)
             join(on_all(self._workers.values(), lambda worker: worker.finish()))
@@ -398,6 +388,29 @@ class Loop:
                 if self.plan.settings.force_build or (target, upto) in outdated:
                     self._tree.forget(upto, target)
         return self.report
+
+    def add(self, workers: Sequence[Worker]) -> None:
+        """Have more workers start; to be called by the loop's own thread, by a listener say."""
+        for worker in workers:
+            self._workers[worker.name] = worker
+            self._joining.add(worker.name)
+            self._untold.add(worker.name)
+        self._tell_joining()
+        for worker in workers:
+            # One that gets ready meanwhile tells so, and must not join twice
+            was_ready = worker.slots > 0
+            worker.start()
+            if was_ready:
+                self._join(worker)
+
+    def let_go(self, name: str) -> None:
+        """Do without a worker that owes nothing or is not ready; as add(). It is not ended."""
+        del self._workers[name]
+        self._joining.discard(name)
+        self._untold.discard(name)
+        self._tell_joining()
+        self.ledger.lost(name)
+        self._changed = True
 
     def _tell_joining(self) -> None:
         """Tell the scheduler whether more workers are to come"""
@@ -597,7 +610,7 @@ class Loop:
         self.ledger.set_aside(name)
         owed = sorted(self.ledger.owed(name))
         what = f'put aside, as {len(bad)} boards in a row failed there: {reason}'
-        self._tell(name, what)
+        self.tell(name, what)
         self.aftermath.note(name, time.monotonic() - self._began, f'was {what}', owed)
         for board in owed:
             self._workers[name].cancel(board)
@@ -633,12 +646,16 @@ class Loop:
         """Tell what many boards may meet on one machine for the first of them only"""
         if (worker, text) not in self._told:
             self._told.add((worker, text))
-            self._tell(worker, f"'{target}' {text}")
+            self.tell(worker, f"'{target}' {text}")
 
-    def _tell(self, worker: str, text: str) -> None:
-        """Tell the user of something that no event tells those who listen"""
+    def tell(self, worker: str, text: str) -> None:
+        """Tell the user, and those who listen, of something about a machine."""
         self._note(worker, text)
         self._tell_listeners(Said(worker or 'local', text))
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+        self._status.say(text)
 
     def _note(self, worker: str, text: str) -> None:
         """Tell the user about something that happened on a machine"""
