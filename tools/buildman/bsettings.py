@@ -54,6 +54,7 @@ SECTIONS: Dict[str, Optional[FrozenSet[str]]] = {
     'toolchain-fetch': frozenset(('url',)),
     'make-flags': None,
     'machines': None,
+    'image': None,
     'machine:': frozenset(('max_boards', 'work_dir', 'ssh_options', 'transport', 'max_load',
                            'other_gcc', 'supply', 'count', 'idle', 'cpus', 'memory', 'time',
                            'partition', 'options')),

@@ -11,8 +11,9 @@ import concurrent.futures
 import dataclasses
 import os
 import re
+import shlex
 import threading
-from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from buildman import bsettings
 from buildman.agent import survey
@@ -33,6 +34,9 @@ MIN_MEM_MB = 512
 
 # Tools whose version shows in what a build makes
 DECIDING_TOOLS = ('gcc', 'binutils', 'dtc', 'swig', 'openssl-headers', 'pyelftools')
+
+# What stands for an image in a transport
+IMAGE = '{image}'
 
 _WORK_DIR = re.compile('~?/[^\x00-\x1f]+\\Z')
 
@@ -62,6 +66,7 @@ class Machine:
         transport: the way to it
         max_load: percent of its threads that may be busy, 0 for any
         other_gcc: compilers of another version than here may be used
+        archs: what it may build, None for whatever it has compilers for
         lease: what it is had by, None for one that is always there
         avail: it was probed and can be used
         reason: why it cannot, '' when it can
@@ -78,6 +83,7 @@ class Machine:
         self.transport: ssh.Transport = ssh.transport_for(hostname, self.name)
         self.max_load = MAX_LOAD
         self.other_gcc = False
+        self.archs: Optional[FrozenSet[str]] = None
         self.lease: Optional[supply.Lease] = None
         self.avail = False
         self.reason = 'not probed'
@@ -117,7 +123,7 @@ class Machine:
             candidates: compilers to be looked for, by arch
             brief: no more than what decides whether it is used, and how
         """
-        self._asked = dict(candidates or {})
+        self._asked = self._own(candidates or {})
         self.problems = []
         return {'work_dir': self.work_dir, 'toolchains': self._asked,
                 **({'tools': ['git', 'make', *DECIDING_TOOLS]} if brief else {})}
@@ -162,6 +168,7 @@ class Machine:
             archs for which it has none that may be used
         """
         gccs = dict(self.info.gccs)
+        candidates = self._own(candidates)
         todo = {arch: names for arch, names in candidates.items()
                 if self._asked.get(arch) != names}
         if todo:
@@ -184,6 +191,11 @@ class Machine:
                 self.toolchains.pop(arch, None)
                 missing.add(arch)
         return missing
+
+    def _own(self, candidates: Mapping[str, List[str]]) -> Dict[str, List[str]]:
+        """Return those of the archs that it may build"""
+        return {arch: names for arch, names in candidates.items()
+                if self.archs is None or arch in self.archs}
 
     def forget_compilers(self) -> None:
         """Have it asked again which compilers it has."""
@@ -235,15 +247,41 @@ class _Missing(Dict[Machine, Set[str]]):
         return set()
 
 
-def _from_config(name: str, hostname: str) -> Machine:
-    """Return a machine with what its section says.
+def _from_config(name: str, hostname: str) -> List[Machine]:
+    """Return a machine with what its section says; one for each image, if it runs images.
 
     Raises:
         UsageError: the configuration cannot be understood
     """
     section = f'machine:{name}'
-    way = ssh.make_transport(ssh.check_hostname(hostname),
-                             bsettings.get_value(section, 'transport'),
+    transport = bsettings.get_value(section, 'transport')
+    if IMAGE not in transport:
+        return [_reached_by(transport, name, hostname, section)]
+    images: Dict[str, List[str]] = {}
+    for arch, image in bsettings.get_items('image'):
+        images.setdefault(image, []).append(arch)
+    if not images:
+        raise UsageError(f'[{section}] transport has {IMAGE}, and there is no section [image]: '
+                         "add one with a line 'arch = IMAGE' for each arch")
+    out = []
+    for image, archs in images.items():
+        mach = _reached_by(transport.replace(IMAGE, shlex.quote(image)), f'{name}-{archs[0]}',
+                           hostname, section)
+        mach.archs = frozenset(archs)
+        mach.work_dir += f'/{archs[0]}'
+        # The image is what somebody has named for the sake of its compiler
+        mach.other_gcc = True
+        out.append(mach)
+    return out
+
+
+def _reached_by(transport: str, name: str, hostname: str, section: str) -> Machine:
+    """Return a machine with what a section says, but for the way to it.
+
+    Raises:
+        UsageError: it cannot be understood
+    """
+    way = ssh.make_transport(ssh.check_hostname(hostname), transport,
                              bsettings.get_value(section, 'ssh_options'))
     ssh.register(way, ssh.check_name(name))
     out = Machine(hostname, name)
@@ -323,7 +361,8 @@ class MachinePool:
             pairs = [pair for pair in pairs if pair[0] in names]
         found = {name: supply.from_config(ssh.check_name(name)) for name, _ in pairs}
         self.supplies = [source for source in found.values() if source]
-        self.machines = [_from_config(*pair) for pair in pairs if not found[pair[0]]]
+        self.machines = [mach for pair in pairs if not found[pair[0]]
+                         for mach in _from_config(*pair)]
         places: Dict[Tuple[Tuple[str, ...], str], Machine] = {}
         for mach in self.machines:
             other = places.setdefault((tuple(mach.transport.argv('')), mach.work_dir), mach)

@@ -502,7 +502,7 @@ def fleet_command(args: argparse.Namespace, out: TextIO) -> int:
         names = [mach.name for mach in pool.machines]
         done = fleet.kill_all(names) if args.kill_workers else not fleet.clean_workers(names)
         if args.kill_workers:
-            done = fleet.on_supplies(pool, fleet.supply.kill) and done
+            done = fleet.kill_supplied(pool) and done
         return EXIT_OK if done else 1
     return fleet.show_machines(
         args, find.local_toolchains(args.override_toolchain or '', None), out)

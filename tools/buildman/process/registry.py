@@ -35,11 +35,12 @@ _POPEN = subprocess.Popen
 
 # What the guard does. '* FILE' tells that a group begins, and which file it prints
 # to; '+ N' and '- N', that it has begun and that it has ended; '= N', that another one
-# has begun. The end of the input tells that whoever started them is no more. If that
-# was between a '*' and its '+', the group is the one that prints to that file
-# (proc_pid_fd(5)); it may be on its way.
+# has begun; '~ N', one that gets time to end by itself. The end of the input tells that
+# whoever started them is no more. If that was between a '*' and its '+', the group is
+# the one that prints to that file (proc_pid_fd(5)); it may be on its way.
 _GUARD = """
 l=' '
+a=' '
 f=
 begun() {
     for p in /proc/[0-9]*; do
@@ -50,16 +51,24 @@ while read -r what arg; do
     case $what in
     '*') f=$arg ;;
     =) l="$l$arg " ;;
+    '~') a="$a$arg " ;;
     +) l="$l$arg " f= ;;
-    -) l="${l%% $arg *} ${l#* $arg }" ;;
+    -) case $a in
+        *" $arg "*) a="${a%% $arg *} ${a#* $arg }" ;;
+        *) l="${l%% $arg *} ${l#* $arg }" ;;
+        esac ;;
     esac
 done
-[ "$l$f" = ' ' ] && exit
+[ "$l$a$f" = '  ' ] && exit
 begun
-for group in $l; do kill -s TERM -- "-$group"; done
+for group in $l $a; do kill -s TERM -- "-$group"; done
 sleep 1
 begun
 for group in $l; do kill -s KILL -- "-$group"; done
+for group in $a; do
+    for n in 1 2 3 4 5 6 7 8 9; do kill -s 0 -- "-$group" && sleep 1; done
+    kill -s KILL -- "-$group"
+done
 """
 
 
@@ -126,12 +135,14 @@ class Group:
         account: whose it is
         tag: what it is for
         process: the head; None when it was forked
+        patient: it gets time to end by itself, as it has to see to something elsewhere
     """
 
     pid: int
     account: 'Account'
     tag: str = ''
     process: Optional['subprocess.Popen[bytes]'] = None
+    patient: bool = False
 
     def signal(self, sig: int) -> None:
         """Send a signal to all of it; that it is gone is no error."""
@@ -198,8 +209,8 @@ class Registry:
         with self._lock:
             if self._guard is None:
                 self._guard = Guard()
-                for pid in self._groups:
-                    self._guard.tell('=', pid)
+                for pid, group in self._groups.items():
+                    self._guard.tell('~' if group.patient else '=', pid)
             return self._guard
 
     def start(self, group: Group, argv: Sequence[str], prints_to: str = '',
@@ -207,7 +218,7 @@ class Registry:
         """Start a program; see Account.start()."""
         if not prints_to:
             group.process = subprocess.Popen(argv, start_new_session=True, **how)
-            self.note(group, '=')
+            self.note(group, '~' if group.patient else '=')
             return group.process
         # The guard thinks of one that begins at a time
         with self._starting:
@@ -338,7 +349,7 @@ class Account:
         return self.stopped.is_set() or tag in self._ended
 
     def start(self, argv: Sequence[str], tag: str = '', prints_to: str = '',
-              **how: Any) -> 'subprocess.Popen[bytes]':
+              patient: bool = False, **how: Any) -> 'subprocess.Popen[bytes]':
         """Start a program as the head of a group; release() is to be called at its end.
 
         Args:
@@ -347,6 +358,7 @@ class Account:
             prints_to: the file that it prints to: a guard that knows this ends it, too,
                 when we are killed while it is being started; '' when that is not worth
                 a guard
+            patient: a guard gives it more time to end by itself
             how: further arguments of Popen
 
         Raises:
@@ -356,7 +368,8 @@ class Account:
         with self._lock:
             if self.refuses(tag):
                 raise Stopped
-            return self._registry.start(Group(0, self, tag), argv, prints_to, **how)
+            group = Group(0, self, tag, patient=patient)
+            return self._registry.start(group, argv, prints_to, **how)
 
     def adopt(self, pid: int) -> None:
         """Take a forked process into the account, which is the head of a group."""

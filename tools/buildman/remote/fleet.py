@@ -190,7 +190,8 @@ class Fleet:
         # What runs on machines ends with us, even if we are killed
         STARTED.guard()
         self._make = lambda mach: RemoteMachine(mach, shipment, post)
-        self._machines = [self._make(mach) for mach in self._pool.machines]
+        self._machines = [self._make(mach) for mach in self._pool.machines
+                          if mach.archs is None or not mach.archs.isdisjoint(needed)]
         self._supplied = supplied.Supplied(self._pool.supplies, self._make_supplied)
         self._supplied.first(waiting)
         self._total = len(plan.jobs) * plan.commit_count
@@ -370,11 +371,16 @@ def show_machines(args: argparse.Namespace, local: Mapping[str, Toolchain],
     pool.check_toolchains(sorted(local), fetch=bool(fetcher), local_gcc=gccs, fetcher=fetcher)
     pool.print_summary()
     # In any case, whatever is wrong with the machines
-    told = on_supplies(pool, supply.describe)
+    told = _on_supplies(pool, supply.describe)
     return EXIT_OK if told and all(mach.avail for mach in pool.machines) else 1
 
 
-def on_supplies(pool: machine.MachinePool, act: Callable[[supply.Supply], str]) -> bool:
+def kill_supplied(pool: machine.MachinePool) -> bool:
+    """End what is left of supplies in their queues; return whether that was done for all."""
+    return _on_supplies(pool, supply.kill)
+
+
+def _on_supplies(pool: machine.MachinePool, act: Callable[[supply.Supply], str]) -> bool:
     """Do something for each supply and print a line; return whether that was done for all."""
     sources = {source.name: source for source in pool.supplies}
     return _on_all(list(sources), lambda name: (act(sources[name]), True))

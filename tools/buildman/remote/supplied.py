@@ -77,7 +77,8 @@ class Supplied:
             source.failures = 0
         elif isinstance(event, events.WorkerGone):
             del self._machines[event.worker]
-            source.failures += 1
+            # Another boss has its folder; the next one is of another name
+            source.failures += not event.busy
             if source.failures == MAX_FAILURES:
                 self._loop.tell(mach.name, f'no more machines of {source.name} are asked for, as '
                                 f'{MAX_FAILURES} in a row were of no use')
@@ -103,15 +104,17 @@ class Supplied:
 
     def tick(self) -> None:
         """Ask for more, give back those that have had nothing to do, say who is waited for."""
-        self._ask()
         for name, (source, mach) in list(self._machines.items()):
             busy = bool(self._loop.ledger.owed(name) if mach.slots else self._waiting(source))
             if self._idle.seconds(name, busy) > source.idle:
+                # One that takes no board although some wait is of no use
+                source.failures += bool(mach.slots and self._waiting(source))
                 del self._machines[name]
                 self._loop.let_go(name)
                 self._loop.tell(name, 'given back, as there is nothing to do for it')
                 threading.Thread(target=mach.finish if mach.slots else mach.dismiss, daemon=True,
                                  name=f'give back {name}').start()
+        self._ask()
         line = '; '.join(self.lines())
         if line != self._last_line and self._clock() >= self._next_line:
             self._last_line, self._next_line = line, self._clock() + TELL_EACH

@@ -73,6 +73,7 @@ class Lease:
         self._told = threading.Event()
         self._ended = threading.Event()
         self._way = ''
+        self._readers: List[Reader] = []
 
     def wait(self) -> str:
         """Ask for the machine, and return what runs a shell command on it.
@@ -85,9 +86,10 @@ class Lease:
         try:
             with self._lock:
                 if not self._ended.is_set():
+                    # What it says when we are no more must not end it (SIGPIPE)
                     self._proc = self._account.start(
-                        self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                        stderr=subprocess.PIPE, bufsize=0,
+                        self._argv, patient=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                        stderr=subprocess.PIPE, bufsize=0, restore_signals=False,
                         env={**os.environ, 'BUILDMAN_MACHINE': self.name})
         except OSError as exc:
             raise SupplyError(f'{self._argv[0]} cannot be run: {exc.strerror}') from exc
@@ -95,9 +97,10 @@ class Lease:
         if proc is None:
             raise SupplyError('not wanted any more')
         errors = Reader(proc.stderr, self._hear, name=f'{self.name} engine')
-        errors.start()
-        Reader(proc.stdout, self._take, on_end=lambda why: self._told.set(),
-               name=f'{self.name} supply').start()
+        self._readers = [errors, Reader(proc.stdout, self._take, name=f'{self.name} supply',
+                                        on_end=lambda why: self._told.set())]
+        for reader in self._readers:
+            reader.start()
         self._told.wait()
         if not self._way:
             if not self._ended.is_set():
@@ -136,6 +139,11 @@ class Lease:
         if proc is not None:
             self._account.finish(proc.pid, END_TIME)
             self._told.set()
+            for reader in self._readers:
+                reader.close()
+            for stream in (proc.stdout, proc.stderr):
+                if stream:
+                    stream.close()
 
 
 @dataclasses.dataclass
@@ -221,7 +229,7 @@ def from_config(name: str) -> Optional[Supply]:
         out.idle = float(bsettings.get_value(section, 'idle') or IDLE)
         shlex.split(out.options)
     except ValueError as exc:
-        raise UsageError(f'[{section}]: {exc}') from exc
+        raise UsageError(f'[{section}] {exc}') from exc
     if out.count < 1 or not out.idle >= 0:
         raise UsageError(f'[{section}] count has to be 1 at least, and idle 0 seconds')
     if engine != 'slurm' and (out.options or out.resources):
