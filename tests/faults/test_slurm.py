@@ -58,7 +58,7 @@ class SlurmCase(FaultCase):
 
 
 class TestSlurm(SlurmCase):
-    """FAULT 28"""
+    """Four machines, three nodes"""
 
     def test_cancelled(self) -> None:
         """One waits for a node, and comes when that of another was cancelled"""

@@ -24,7 +24,7 @@ echo "went $BUILDMAN_MACHINE" >> LOG
 
 
 class TestCommand(FaultCase):
-    """FAULT 29"""
+    """A program instead of an engine"""
 
     names: ClassVar[Tuple[str, ...]] = ('farm-1', 'farm-3', 'farm-4')
 
