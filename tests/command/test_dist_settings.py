@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Dict
 import support
 from dist_support import LOGS, DistCase, read
 
+from buildman.agent import lock
 from buildman.cli import cmdline, control
 from buildman.core.plan import Settings
 from buildman.demo import sample
@@ -33,6 +34,38 @@ FLAGS = {
     '--no-skip-unaffected': 'skip_unaffected', '-a=LTO': 'adjust_cfg',
     '--fragments=quiet.config': 'fragments', '-j=3': 'jobs', '--timeout=600': 'timeout',
     '--lines': 'lines', '--retry=2': 'retry'}
+
+
+class TestImages(DistCase):
+    """A machine of images, which are folders here"""
+
+    names = ('box',)
+    sample_args: ClassVar[Dict[str, Any]] = {'boards': 3, 'commits': 1}
+
+    def tearDown(self) -> None:
+        for arch in ('arm', 'aarch64'):
+            self.assertIsNone(lock.who(os.path.join(self.work_dir('box'), arch)))
+        super().tearDown()
+
+    def test_each(self) -> None:
+        """Each board is built in the image of its arch, and this machine has the others"""
+        self.ways['box'] = f"env PATH={{image}}:{os.environ['PATH']} sh -c"
+        images = ''
+        for arch in ('arm', 'aarch64'):
+            folder = self.out(f'image {arch}')
+            os.mkdir(folder)
+            for path in glob.glob(os.path.join(self.toolchains, 'bin', f'{arch}-*')):
+                os.symlink(path, os.path.join(folder, os.path.basename(path)))
+            images += f'{arch} = {folder}\n'
+        self.machines('box', extra=f'[image]\n{images}')
+        ref, status = self.local()
+        done = self.dist()
+        self.assertEqual(status, done.returncode, done)
+        self.assert_same(ref)
+        self.assertLessEqual({('anvil', 'box-aarch64'), ('rocket', 'box-arm')}.intersection(
+            (board, host) for (_, board), host in self.hosts().items()), set())
+        self.assertRegex(done.stdout, r'(?m)^  box-arm: \d+ results')
+        self.assertRegex(done.stdout, r'(?m)^  box-aarch64: \d+ results')
 
 
 class TestSettings(DistCase):

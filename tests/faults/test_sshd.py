@@ -2,12 +2,16 @@
 """Machines behind a real sshd on 127.0.0.1: probe, lock, push, and what may fail."""
 
 import concurrent.futures
+import contextlib
 import os
+import shlex
+import socket
 import subprocess
 import tempfile
 import unittest
 
 import sshd
+import support
 
 from buildman import bsettings, machine
 from buildman.agent import procfs
@@ -192,6 +196,35 @@ class TestRealSsh(unittest.TestCase):
         with self.assertRaises(ssh.RemoteError) as caught:
             mach.transport.run(scripts.init_script('/root/bm', scripts.new_owner()), WAIT)
         self.assertEqual(caught.exception.kind, 'not-writable')
+
+
+class TestTunnel(unittest.TestCase):
+    """A machine that nobody can reach comes to us."""
+
+    def test_reverse(self):
+        """It opens a port here which leads back to its own sshd, as README says."""
+        sshd.require()
+        with sshd.Sshd(machines=2, forwarding='yes') as server:
+            with socket.socket() as sock:
+                sock.bind(('127.0.0.1', 0))
+                port = sock.getsockname()[1]
+            # The second machine logs in here as the first one's user
+            proc = subprocess.Popen(
+                ['ssh', *shlex.split(server.options(0)), '-N', '-o', 'ExitOnForwardFailure=yes',
+                 '-o', 'StrictHostKeyChecking=accept-new',
+                 '-R', f'{port}:127.0.0.1:{server.port}', server.hostname(0)],
+                stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.addCleanup(proc.wait)
+            self.addCleanup(proc.kill)
+            options = server.options(1).replace(f'-p {server.port} ', f'-p {port} ')
+            way = ssh.make_transport(server.hostname(1), '', f'{options} -o HostKeyAlias=box')
+
+            def is_open():
+                with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), 5):
+                    return True
+
+            support.wait_until(is_open, WAIT, 'the port to be opened')
+            self.assertEqual(server.users[1], way.run('id -un', WAIT).strip())
 
 
 class TestPenalties(unittest.TestCase):

@@ -119,6 +119,21 @@ transport = local
             self.pool(text + '[machine:b]\nssh_options = -p 1\n')
         self.pool(text + '[machine:b]\nssh_options = -p 1\nwork_dir = /x\n')
 
+    def test_images(self):
+        """One machine for each image, which builds the archs of that only."""
+        text = '[machines]\nbox = localhost\n[machine:box]\ntransport = podman run {image} sh -c\n'
+        pool = self.pool(text + '[image]\narm = u/arm:13\naarch64 = u/arm:13\nsandbox = ./x y\n')
+        self.assertEqual([(mach.name, mach.work_dir, mach.archs) for mach in pool.machines],
+                         [('box-arm', '~/dev/.bm-worker/arm', {'arm', 'aarch64'}),
+                          ('box-sandbox', '~/dev/.bm-worker/sandbox', {'sandbox'})])
+        self.assertEqual(['podman', 'run', './x y', 'sh', '-c', 'id'],
+                         pool.machines[1].transport.argv('id'))
+        self.assertEqual({'arm': ['gcc']},
+                         pool.machines[0].probe_spec({'arm': ['gcc'], 'sandbox': ['gcc']})
+                         ['toolchains'])
+        with self.assertRaisesRegex(UsageError, r'no section \[image\]'):
+            self.pool(text)
+
     def test_bad(self):
         """What could run a command here, or is a mistake, is refused with a name."""
         for text in ('[machines]\n-oProxyCommand=touch x\n', '[machines]\na b; reboot\n',

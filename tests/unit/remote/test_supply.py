@@ -55,6 +55,9 @@ class Run:
         """Take the listener"""
         self.hear = hear
 
+    def add_ticker(self, ticker: Callable[[], None], seconds: float) -> None:
+        """The test looks as often as it likes"""
+
     def add(self, machines: List[Any]) -> None:
         """Take machines"""
         for mach in machines:
