@@ -107,10 +107,14 @@ def others_privates(text: str) -> Iterator[str]:
                     yield from (part for part in arg.value.split('.') if is_private(part))
 
 
+# What is in the lines of a document that give flags to others
+OTHER_TOOLS = re.compile('apt-get|git |docker|podman|kubectl|salloc|nspawn|bwrap|unshare')
+
+
 def flags(text: str) -> Iterator[str]:
     """Yield the long flags that a document gives our command."""
     for line in text.splitlines():
-        if 'apt-get' not in line and 'git ' not in line and 'docker' not in line:
+        if not OTHER_TOOLS.search(line):
             yield from re.findall(r'(?<![\w-])--[a-z][a-z_-]+', line)
 
 
