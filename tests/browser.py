@@ -33,14 +33,15 @@ class Browser:
     """
 
     def __init__(self) -> None:
-        support.needs('chromium')
+        program = 'google-chrome' if shutil.which('google-chrome') else 'chromium'
+        support.needs(program)
         self.events: List[Dict[str, Any]] = []
         self._home = tempfile.mkdtemp(prefix='buildman-test-browser-')
         theirs, self._out = os.pipe()
         self._in, answers = os.pipe()
         # It reads from descriptor 3 and writes to 4
         self._process = subprocess.Popen(
-            ['sh', '-c', f'exec chromium "$@" 3<&{theirs} 4>&{answers}', 'sh', *FLAGS,
+            ['sh', '-c', f'exec {program} "$@" 3<&{theirs} 4>&{answers}', 'sh', *FLAGS,
              f'--user-data-dir={self._home}', '--window-size=1300,800', 'about:blank'],
             pass_fds=(theirs, answers), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, env={**os.environ, 'HOME': self._home},

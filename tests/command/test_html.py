@@ -11,6 +11,7 @@ from browser import Browser
 from support import SampleCase
 
 from buildman.core.outcome import Outcome
+from buildman.demo import sample
 from buildman.remote import logs
 
 BOARDS = 'anvil,hammock,rocket,sandbox'
@@ -31,6 +32,7 @@ SHOWN = ('</pre></script><script>alert(1)</script><!-- <img src=x onerror=alert(
 class PageTest(SampleCase):
     """One tree, one browser, for all tests."""
 
+    sample_args: ClassVar[Dict[str, Any]] = {'commits': sample.DEFAULT_STEPS[:4]}
     built: ClassVar[str]
     page: ClassVar[str]
     browser: ClassVar[Browser]
