@@ -96,7 +96,13 @@ class ParseTest(unittest.TestCase):
                 ("make[1]: *** No rule to make target 'a', needed by 'b'.  Stop.\n", True,
                  (True, '', 0, 'build', "No rule to make target 'a', needed by 'b'.  Stop.")),
                 ('lib/Makefile:7: *** missing separator.  Stop.\n', True,
-                 (True, 'lib/Makefile', 7, 'make', 'missing separator.  Stop.')),
+                 (True, 'lib/Makefile', 7, 'build', 'missing separator.  Stop.')),
+                ('tools/x.py:3: SyntaxWarning: invalid escape\n', False,
+                 (False, 'tools/x.py', 3, 'build', 'SyntaxWarning: invalid escape')),
+                ("Kconfig:5: 'endmenu' in different file\n", True,
+                 (True, 'Kconfig', 5, 'build', "'endmenu' in different file")),
+                ('Lexical error: dts/x.dts:8.3-9 Unexpected Y\n', True,
+                 (True, 'dts/x.dts', 8, 'lexical error', 'Unexpected Y')),
                 ('Traceback (most recent call last):\n  File "a.py", line 1\n    f()\n'
                  "KeyError: 'x'\n", True, (True, '', 0, 'python', "KeyError: 'x'")),
                 ('=== WARNING ===\nUse DM.\nSee doc.\n======\n', False,
@@ -130,6 +136,13 @@ class ParseTest(unittest.TestCase):
             for line in some if num % 2 else ():
                 if ' error: ' in line or 'undefined' in line:
                     self.assertIn(line, said, some)
+
+    def test_harm(self) -> None:
+        """No line takes long, whatever is in it: this ends"""
+        for part in ('a.', 'a/', '/', 'ld', ': ', 'a:1:', '1.', '= A', '=', '[', '(',
+                     'make: *** ['):
+            for text in (part * 5000 + 'x', part * 5000 + ': ', 'x:1.' + part * 5000):
+                self.assertTrue([item.key for item in parse(text, True)])
 
     def test_blobs_fail(self) -> None:
         """A board that fails for want of blobs has an error all the same"""

@@ -28,14 +28,15 @@ _AT = re.compile(r'(?P<file>[^\s:][^:]*):(?P<line>\d+):(?:\d+:)? ?'
 # FILE:LINE.COLUMN-LINE.COLUMN: KIND (CHECK): TEXT of dtc, or FILE.dtb: …
 _DTC = re.compile(r'(?P<file>[^\s:][^:]*?)(?::(?P<line>\d+)\.[\d.-]+)?: '
                   r'(?P<kind>Warning|ERROR) \((?P<check>[\w-]+)\): ?(?P<text>.*)')
-_DTC_ERROR = re.compile(r'(?P<kind>Error): (?P<file>[^\s:]+):(?P<line>\d+)\.[\d.-]+:? ?'
-                        r'(?P<text>.*)')
+_DTC_ERROR = re.compile(r'(?P<kind>Error|Lexical error): (?P<file>[^\s:]+):(?P<line>\d+)'
+                        r'\.[\d.-]+:? ?(?P<text>.*)')
 # What a linker says of a place in an object: of the source, if that is known
 _LINKED = re.compile(r'(?P<file>[^\s:]+):(?:(?P<line>\d+):)?(?:\([^()]*\):)? '
                      r'(?P<text>(?:undefined reference|multiple definition|relocation trunc).*)')
 _LINKER = re.compile(r'^(?:\S*[/-])?ld(?:\.\w+)?: ')
-# A line of a Makefile that makes no sense to make
-_MAKEFILE = re.compile(r'(?P<file>[^\s:]+):(?P<line>\d+): (?P<text>\*\*\* .*)')
+# Anything else that says where: make, Kconfig, Python
+_PLACE = re.compile(r'(?P<file>[\w./+-]+):(?P<line>\d+): (?P<text>.+)')
+_FILE = re.compile(r'.*[./]|Makefile$|Kconfig$')
 _RECIPE = re.compile(r'\[.*\] Error \d+')
 # Says where the next complaint belongs, nothing by itself
 _WHERE = re.compile(r"(?P<file>[^\s:]+): ((?:In|in|At) .*|Assembler messages):$|In file included")
@@ -53,6 +54,9 @@ _WARNS = re.compile(r'\bwarning\b', re.IGNORECASE)
 _FOLDERS = re.compile(r'(?<![\w.-])/(?:[^\s/:\'"]+/)+')
 _NUMBER = re.compile(r'\b(?:0x[0-9a-fA-F]+|\d+)\b')
 _QUOTES = str.maketrans('\u2018\u2019\u201c\u201d`', "''\"\"'")
+
+# Characters of a line that are looked at; whoever wrote it may mean harm
+_MAX_LINE = 2000
 
 # Folders of the build that hold the objects of another phase
 _PHASE = re.compile(r'^(?:spl|tpl|vpl)/')
@@ -105,7 +109,7 @@ def parse(stderr: str, failed: bool) -> Tuple[Complaint, ...]:
         failed: the build failed: what is not known to be a warning is an error. There is one
             at least, then.
     """
-    lines = [as_ours(plain(line)) for line in stderr.split('\n')]
+    lines = [as_ours(plain(line[:_MAX_LINE])) for line in stderr.split('\n')]
     found = _Reader(failed)
     for line, blob in zip(lines, about_blobs(lines)):
         found.take(line, blob)
@@ -206,12 +210,14 @@ class _Reader:
             self._add(line, self._failed and not _WARNS.search(rest), '', 0,
                       re.sub('^warning: ', '', rest), 'linker')
         else:
-            match = _MAKEFILE.match(line)
+            match = _PLACE.match(line)
+            if match and not _FILE.match(match.group('file')):
+                match = None
             self._add(line, self._failed and not _WARNS.search(line),
                       match.group('file') if match else '',
                       int(match.group('line')) if match else 0,
                       re.sub(r'^(?:\S*make(?:\[\d+\])?: )?(?:\*\*\* )?', '',
-                             match.group('text') if match else line), 'make' if match else 'build')
+                             match.group('text') if match else line), 'build')
 
     def _add(self, line: str, error: bool, file: str, number: int, text: str, check: str,
              blob: bool = False) -> None:
