@@ -152,3 +152,27 @@ class TestRewritten(CarryCase):
         self.assertEqual(2, made)
         text, _ = self.build('out', '--check-carried', 'x', want=(2,))
         self.assertIn('--check-carried', text)
+
+    def test_machines(self):
+        """What a machine built is carried, here as well; nothing is handed out for that"""
+        config, cache = (os.path.join(self.top, name) for name in ('config', 'cache'))
+        with open(config, 'w', encoding='utf-8') as outf:
+            outf.write('[toolchain]\nroot = /\n[machines]\nalpha = localhost\n[machine:alpha]\n'
+                       f'transport = local\nmax_load = 0\nwork_dir = {self.top}/work\n'
+                       f'[result-cache]\nfolder = {cache}\n')
+        words = ('-G', config, '--use-machines', 'alpha', '--no-local')
+        self.tree.change('documents', 'used source')
+        text, _ = self.build('out', *words, boards='a')
+        self.assertIn('1 skipped as unaffected', text)
+        self.tree.rewrite(self.tree.trees(), 'x')
+        text, _ = self.build('out', *words, boards='a')
+        self.assertIn('2 carried from this branch', text)
+        # With what the machine built, on this one
+        text, made = self.build('there', '--result-cache', cache, boards='a')
+        self.assertEqual((0, True), (made, '3 carried from the result cache' in text), text)
+        self.build('fresh', '--no-result-cache', boards='a')
+        self.same('there/topic', 'fresh/topic')
+        with open(config, 'a', encoding='utf-8') as outf:
+            outf.write('mode = wr\n')
+        text, _ = self.build('out', *words, want=(2,))
+        self.assertIn('[result-cache] mode = wr: use ro or rw', text)
