@@ -65,7 +65,7 @@ class TestTrees(unittest.TestCase):
     def test_new(self):
         """A new header may hide one that was read, wherever it is; a Makefile finds a new source"""
         for name in ('include/new.h', 'common/new.c', 'arch/arm/include/asm/arch/io.h',
-                     'arch/arm/dts/a-u-boot.dtsi', 'board/x/common.h'):
+                     'arch/arm/dts/a-u-boot.dtsi', 'board/x/common.h', 'arch/dts/u-boot.dtsi'):
             self.assertTrue(self.differs(name), name)
         # There nothing was read, so it can only be what is asked for by a name
         self.assertFalse(self.differs('arch/x86/include/asm/new.h'))

@@ -81,8 +81,10 @@ _READ_BY_OTHERS = re.compile(
 # What a board is configured with; a fragment in another folder may be anybody's
 _CONFIG = re.compile(r'configs/[^/]+(?:_defconfig|\.config)')
 
-# What is configured for all archs
-_ARCH = re.compile(r'arch/([^/]+)/(?!(?:.*/)?Kconfig)')
+# What is read for an arch alone. Kconfig is for all of them; so is what is not known to be
+# an arch, as Makefiles look for arch/$(X)/… with X empty, too
+_ARCH = re.compile(r'arch/(arc|arm|m68k|microblaze|mips|nds32|nios2|powerpc|riscv|sandbox|sh|x86|'
+                   r'xtensa)/(?!(?:.*/)?Kconfig)')
 
 # Kinds of what is in a tree, besides the groups
 _OPAQUE, _CONFIGS = -1, -2
