@@ -4,6 +4,7 @@
 
 Usage: carried.py [--series N] [--seed N] [--keep DIR]
        carried.py --repo DIR --boards A,B [--commits N] [--base COMMIT] [--config FILE]
+       carried.py --repo DIR --boards A,B --show FILE [--other BUILDMAN]... [--commits N]
 
 Without --repo: series of a small tree whose log tells of all that was read (see
 tests/traced.py), each built, written anew (other messages, another order, some squashed or
@@ -11,6 +12,10 @@ left out, another branch) and built again. With it: one series of a U-Boot tree,
 of sources, headers, Kconfig, Makefiles, device trees, defconfigs, scripts, names, modes
 and links, some of them taken back. All results are compared with those of a build in
 a fresh folder that carries nothing. Prints what was carried, and each difference.
+
+With --show: the makes that are started, and the time, when a series is built that was
+reworded, amended in the middle (in FILE, which one of the boards reads), put in another
+order, onto another base, under another name, in another folder; by this buildman and others.
 """
 
 from __future__ import annotations
@@ -251,6 +256,95 @@ def real(args: argparse.Namespace, work: str) -> Tuple[int, int, List[str]]:
     return runs.carried, runs.total, runs.wrong
 
 
+# Counts the makes that nobody but buildman starts
+COUNT = """#!/bin/sh
+[ -n "$MAKELEVEL" ] || echo x >> {log}
+exec {make} "$@"
+"""
+
+
+class Shown:
+    """Builds of a series by several buildmans, with the makes and the time that they take"""
+
+    def __init__(self, args: argparse.Namespace, work: str) -> None:
+        self._args = args
+        self._work = work
+        self._log = os.path.join(work, 'makes')
+        folder = os.path.join(work, 'bin')
+        os.mkdir(folder)
+        with open(os.path.join(folder, 'make'), 'w', encoding='utf-8') as outf:
+            outf.write(COUNT.format(log=self._log, make=shutil.which('make')))
+        os.chmod(os.path.join(folder, 'make'), 0o755)
+        self._path = f"{folder}:{os.environ['PATH']}"
+        self.repo = os.path.join(work, 'repo')
+
+    def build(self, what: str, branch: str, out: str = 'out', only_ours: bool = False) -> None:
+        """Build a branch with all of them, print a line for each."""
+        for num, command in enumerate([OURS, *([] if only_ours else self._args.other)]):
+            words = [command, '-b', branch, '-o', os.path.join(self._work, f'{num}-{out}'),
+                     '--boards', self._args.boards]
+            if command == OURS:
+                words += ['--result-cache', os.path.join(self._work, 'cache')]
+            with open(self._log, 'w', encoding='utf-8'):
+                pass
+            started, before = time.monotonic(), os.times()
+            done = subprocess.run(words, cwd=self.repo, capture_output=True, text=True,
+                                  check=False, env={**os.environ, 'HOME': self._work,
+                                                    'PATH': self._path})
+            after = os.times()
+            cpu = after[2] + after[3] - before[2] - before[3]
+            with open(self._log, encoding='utf-8') as inf:
+                makes = len(inf.readlines())
+            lines = [line for line in done.stdout.splitlines() if line.startswith('Completed')]
+            print(f'{what:30} {"this" if command == OURS else command}: {makes} makes, '
+                  f'{cpu:.1f} s of processors, {time.monotonic() - started:.1f} s; '
+                  f'{lines[0] if lines else done.stdout[-200:] + done.stderr[-200:]}', flush=True)
+
+
+def show(args: argparse.Namespace, work: str) -> None:
+    """Print how many makes each buildman starts for what people do to a series"""
+    shown = Shown(args, work)
+    repo = shown.repo
+    git('.', 'clone', '-q', '-s', args.repo, repo)
+    git(repo, 'checkout', '-q', '-B', 'base', args.base)
+    git(repo, 'checkout', '-q', '-b', 'topic')
+    files = (args.show, 'lib/crc8.c', 'doc/README.carried', 'arch/mips/lib/cache.c',
+             'cmd/version.c')
+
+    def series(steps: Sequence[int], message: str, branch: str, base: str = 'base',
+               extra: int = -1) -> None:
+        git(repo, 'checkout', '-q', '-B', branch, base)
+        for num in steps:
+            name = os.path.join(repo, files[num % len(files)])
+            with open(name, 'a', encoding='utf-8') as outf:
+                outf.write(f'/* {num} */\n' + ('int more;\n' if num == extra else ''))
+            git(repo, 'add', '-A')
+            git(repo, 'commit', '-q', '-m', f'{message} {num}')
+        git(repo, 'branch', '-q', '--set-upstream-to', base, branch)
+
+    steps = list(range(args.commits - 1))
+    middle = args.commits // 2 // len(files) * len(files)
+    series(steps, 'first', 'topic')
+    shown.build('first', 'topic')
+    series(steps, 'reworded', 'topic')
+    shown.build('reworded', 'topic')
+    series(steps, 'amended', 'topic', extra=middle)
+    shown.build('amended in the middle', 'topic')
+    series([*steps[:1], steps[2], steps[1], *steps[3:]], 'exchanged', 'topic', extra=middle)
+    shown.build('two exchanged', 'topic')
+    git(repo, 'checkout', '-q', '-b', 'new', 'base')
+    for name in ('doc/new.rst', 'arch/mips/lib/new.c', 'arch/mips/Makefile', 'configs/a_defconfig'):
+        with open(os.path.join(repo, name), 'a', encoding='utf-8') as outf:
+            outf.write('\n')
+    git(repo, 'add', '-A')
+    git(repo, 'commit', '-q', '-m', 'new base')
+    series(steps, 'rebased', 'topic', 'new', extra=middle)
+    shown.build('onto another base', 'topic')
+    git(repo, 'branch', '-q', '-m', 'topic', 'renamed')
+    shown.build('another name', 'renamed')
+    shown.build('another folder', 'renamed', 'other', True)
+
+
 def main() -> int:
     """Try all, print a line at the end."""
     assert __doc__
@@ -262,11 +356,16 @@ def main() -> int:
     parser.add_argument('--boards', default='', help='boards of it')
     parser.add_argument('--commits', type=int, default=60, help='length of the series')
     parser.add_argument('--base', default='HEAD', help='commit to begin with')
+    parser.add_argument('--show', metavar='FILE', help='count makes; FILE is read by one board')
+    parser.add_argument('--other', action='append', default=[], help='another buildman')
     parser.add_argument('--config', default='', help='configuration (default: none)')
     args = parser.parse_args()
     work = os.path.abspath(args.keep or tempfile.mkdtemp(prefix='carried-'))
     os.makedirs(work, exist_ok=True)
     try:
+        if args.show:
+            show(args, work)
+            return 0
         carried, total, wrong = (real(args, work) if args.repo else
                                  small(args.series, args.seed, work))
     finally:
