@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import unittest
 
-from support import assert_same_tree, command, needs
+from support import assert_same_tree, command, full_disk, needs
 from traced import MAKEFILE, TracedTree
 
 # Each is built where it may make a difference, by the boards that it may make one to
@@ -136,8 +136,11 @@ class TestRewritten(CarryCase):
     def test_check_carried(self):
         """What is carried is built all the same, and what differs is told"""
         self.tree.change('documents', 'unused source')
-        text, _ = self.build('out', '--check-carried', '3', boards='a')
+        cache = os.path.join(self.top, 'cache')
+        text, _ = self.build('out', '--check-carried', '3', '--result-cache', cache, boards='a',
+                             env={'LD_PRELOAD': full_disk(self.top, cache)})
         self.assertIn('2 carried results are as they are built', text)
+        self.assertIn(f"result cache '{cache}': No space left on device: not all", text)
         trees = self.tree.trees()
         # Somebody changes a result: that is found out, if it comes to be checked
         top = os.path.join(self.top, 'out/topic')

@@ -89,8 +89,12 @@ class TestNotes(unittest.TestCase):
         """dtoc reads drivers that are not compiled; some headers are read without a note"""
         self.write('.x.o.cmd', '\ndeps_x.o := ../y.h ../y.c\n')
         self.assertEqual((0, 1), self.read().groups)
-        self.write('.config', 'CONFIG_A=y\nCONFIG_SPL_OF_PLATDATA=y\n')
-        self.assertIsNone(self.files())
+        here = os.path.join(self.build, '.config')
+        for text in ('CONFIG_SPL_OF_PLATDATA=y\n', f'CONFIG_EXT_DTB="{here}"\n'):
+            self.write('.config', f'CONFIG_A=y\n{text}')
+            self.assertIsNone(self.files(), text)
+        self.write('.config', f'CONFIG_EXT_DTB="{here}.not"\n')
+        self.assertTrue(self.files())
         for text in ('CONFIG_GENERATE_ACPI_TABLE=y\n', 'CONFIG_IMX_CONFIG="a.cfg"\n'):
             self.write('.config', text)
             self.assertEqual((0,), self.read().groups, text)

@@ -28,7 +28,7 @@ _WITHOUT = ('force_build', 'force_build_failures', 'retry', 'skip_unaffected', '
 
 # Programs of this machine that have a part in a build, and those of a compiler
 _HOST = ('gcc', 'cc', 'as', 'ld', 'make', 'python3', 'sh', 'awk', 'perl', 'bison', 'flex', 'swig',
-         'dtc', 'iasl', 'openssl')
+         'dtc', 'iasl', 'openssl', 'gzip', 'bzip2', 'xz', 'lzma_alone', 'lzop', 'lz4', 'zstd')
 _CROSS = ('as', 'ld', 'ar', 'objcopy', 'objdump', 'nm')
 
 # They change no result

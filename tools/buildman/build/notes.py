@@ -33,6 +33,9 @@ _READS_ALL = re.compile(rb'^CONFIG_(?:[A-Z]+_)?OF_PLATDATA=y', re.MULTILINE)
 # and for the configuration of i.MX images
 _READS_HEADERS = re.compile(rb'^CONFIG_(?:GENERATE_ACPI_TABLE=y|IMX_CONFIG="[^"])', re.MULTILINE)
 
+# A value that may be the path of a file of this machine
+_PATH = re.compile(rb'^CONFIG_\w+="(/[^"]+)"', re.MULTILINE)
+
 _ARCH = re.compile(rb'^CONFIG_SYS_ARCH="([\w-]+)"', re.MULTILINE)
 
 # The text of the default environment, which may include others and headers
@@ -93,7 +96,7 @@ class NoteReader:
                 config = inf.read()
         except OSError:
             return None
-        if _READS_ALL.search(config):
+        if _READS_ALL.search(config) or any(map(os.path.isfile, _PATH.findall(config))):
             return None
         for path in self._notes():
             self._read_note(path)

@@ -82,10 +82,12 @@ def check(count: int, seed: Optional[int], plan: Plan, tree: ResultTree, carried
     Returns:
         False when something differs, or could not be built
     """
+    able = {job.board.target for job in plan.jobs if job.toolchain.gcc}
+    carried = sorted(found for found in carried if found.target in able)
     seed = random.randrange(1 << 32) if seed is None else seed
-    chosen = random.Random(seed).sample(sorted(carried), min(count, len(carried)))
+    chosen = random.Random(seed).sample(carried, min(count, len(carried)))
     if not chosen:
-        say('No result was carried, so none is checked')
+        say('No result was carried that can be built here, so none is checked')
         return True
     say(f'Checking {len(chosen)} of {len(carried)} carried results (seed {seed})...')
     folder = os.path.join(tree.work_dir, _FOLDER)
