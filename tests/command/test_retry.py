@@ -59,8 +59,8 @@ class RetryTest(DistCase):
 
     def test_chance(self) -> None:
         """A failure that one job at a time does not have is one, too, that nobody saw before"""
-        for args, said in ((('--retry', '1'), ' (1 flaky)'), (('--retry', '0'), ' built\n')):
-            got = self.run_buildman('-o', self.out(args[1]), '--boards', 'sandbox', *args,
-                                    env=self.knobs(f'gone{args[1]}'))
-            self.assertEqual((got.returncode, said in got.stdout), (0, True), got)
-            self.assertEqual(list(self.tries(self.out(args[1]))), ['sandbox'] * (args[1] == '1'))
+        for count in ('1', '0'):
+            got = self.run_buildman('-o', self.out(count), '--boards', 'sandbox', '--retry', count,
+                                    env=self.knobs(f'gone{count}'))
+            self.assertEqual((got.returncode, '(1 flaky)' in got.stdout), (0, count == '1'), got)
+            self.assertEqual(list(self.tries(self.out(count))), ['sandbox'] * (count == '1'))
