@@ -8,6 +8,12 @@ building; source is really pushed to each.
     bench/many_machines.py [--machines 64] [--boards 3000] [--sleep 0] [--slots 2]
     bench/many_machines.py --threads 8,16,24,32,64,96,128,256 [--boards 1547] [--scale 0.1]
 
+    bench/many_machines.py --machines 8 --come 60 [--go 30] [--boards 1000] [--sleep 2]
+
+With --come: machines of a supply, which come at a random moment in so many seconds,
+with --go leave so many seconds later, and have others come in their place. The bound
+is what those that were there could have built.
+
 With --threads: machines of so many slots and different speed, and boards of
 different length, as in simulate.py. They are built twice: first with nothing
 known of how long they take, then with what the first run told; with --known once,
@@ -49,12 +55,24 @@ case "$2" in
 esac
 '''
 
+# Supplies a machine
+ENGINE = '''#!/bin/sh
+sleep $(cat {dir}/come-$BUILDMAN_MACHINE)
+echo $(date +%s.%N) {slots} >> {dir}/moves
+echo "{dir}/shell $BUILDMAN_MACHINE"
+exec cat >/dev/null
+'''
+
+# More machines than come
+MANY = 500
+
 # A worker that sleeps: argv is the result, and a file with boards at once, speed, and
 # the seconds of the commits of each board ('' for all others)
 WORKER = '''
 import json, os, select, sys, time
 line = open(sys.argv[1]).read()
-slots, speed, costs = json.load(open(sys.argv[2]))
+slots, speed, costs, stay, log = json.load(open(sys.argv[2]))
+end = time.monotonic() + stay if stay else float("inf")
 def say(**msg):
     return "BM> " + json.dumps(msg) + "\\n"
 def put(text):
@@ -64,7 +82,10 @@ def put(text):
 put(say(resp="ready", nthreads=slots, slots=slots, version=1, heartbeat_interval=10.0, pid=1))
 queue, running, buf, beat = [], [], b"", time.monotonic() + 10
 while True:
-    wait = max(0, min([item[0] for item in running] + [beat]) - time.monotonic())
+    wait = max(0, min([item[0] for item in running] + [beat, end]) - time.monotonic())
+    if time.monotonic() >= end:
+        open(log, "a").write(f"{time.time()} {-slots}\\n")
+        os._exit(1)
     if select.select([0], [], [], wait)[0]:
         data = os.read(0, 1 << 16)
         if not data:
@@ -155,14 +176,25 @@ class Park:
         else:
             self.boards = [simulate.Board(target, (args.sleep,)) for target in targets]
             self.machines = [simulate.Machine('', num, 1.0) for num in threads]
-        self.machines = [dataclasses.replace(mach, name=f'm{num:03}', ready=0.0)
+        name = 'm{:03}' if not args.come else 'farm-{}'
+        if args.come:
+            self.machines = self.machines[:1] * MANY
+        self.machines = [dataclasses.replace(mach, name=name.format(num), ready=0.0)
                          for num, mach in enumerate(self.machines)]
+        self.args = args
         chains = sample.make_toolchains(os.path.join(work, 'cross'))
         text = '[machines]\n' + ''.join(f'{mach.name} = {mach.name}.example\n'
                                         for mach in self.machines)
         for mach in self.machines:
             text += (f'[machine:{mach.name}]\ntransport = {work}/shell {mach.name}\n'
                      f'max_load = 0\nwork_dir = {work}/work/{mach.name}\n')
+        if args.come:
+            text = (f'[machines]\nfarm\n[machine:farm]\nsupply = {work}/engine\n'
+                    f'count = {args.machines}\nwork_dir = {work}/work\n')
+            self._write('engine', ENGINE.format(dir=work, slots=args.slots))
+            os.chmod(f'{work}/engine', stat.S_IRWXU)
+            for mach in self.machines:
+                self._write(f'come-{mach.name}', f'{rng.uniform(0, args.come):.2f}')
         self.config = sample.write_config(os.path.join(work, 'config'), chains, extra=text)
         os.makedirs(f'{work}/work')
         self._write('shell', SHELL.format(python=sys.executable, dir=work))
@@ -193,7 +225,8 @@ class Park:
         for mach in self.machines:
             info = {**json.loads(data), 'threads': mach.threads, 'bogomips': 1000 * mach.speed}
             self._write(f'probe-{mach.name}', f'{before}{mark}{json.dumps(info)}\n')
-            self._write(f'machine-{mach.name}', json.dumps([mach.threads, mach.speed, costs]))
+            self._write(f'machine-{mach.name}', json.dumps(
+                [mach.threads, mach.speed, costs, self.args.go, f'{self.work}/moves']))
 
     def know(self):
         """Write the durations of all builds beside the results, as of an earlier run"""
@@ -233,12 +266,28 @@ class Park:
         ended = max(float(job[3]) + float(job[4]) for job in jobs)
         print(f'exit status {proc.returncode}; {ready} machines became ready; first build '
               f'after {begun - start:.1f} s, end after {end - start:.1f} s')
-        least = simulate.least_time(self.boards, self.machines)
+        if self.args.come:
+            begun = start
+        least = (self.least() - begun if self.args.come else
+                 simulate.least_time(self.boards, self.machines))
         if least:
             print(f'builds took {ended - begun:.1f} s, the least possible is {least:.1f} s: '
                   f'{(ended - begun) / least:.3f} times')
         print(f'boss: {cpu:.1f} s of processor ({cpu / len(jobs) * 1000:.2f} ms a build), '
               f'{memory:.0f} MiB', flush=True)
+
+
+    def least(self):
+        """Return when those that came could have been through with all boards."""
+        with open(f'{self.work}/moves', encoding='ascii') as inf:
+            moves = sorted(tuple(map(float, line.split())) for line in inf)
+        left, slots, now = sum(sum(board.seconds) for board in self.boards), 0.0, moves[0][0]
+        for when, more in moves:
+            if left <= slots * (when - now):
+                break
+            left -= slots * (when - now)
+            slots, now = slots + more, when
+        return now + left / slots
 
 
 def watch(proc):
@@ -267,6 +316,8 @@ def main():
     parser.add_argument('--boards', type=int, default=0, help='default 3000; 1547 with --threads')
     parser.add_argument('--sleep', type=float, default=0.0, help='seconds of a build')
     parser.add_argument('--slots', type=int, default=2)
+    parser.add_argument('--come', type=float, default=0.0, help='seconds in which they come')
+    parser.add_argument('--go', type=float, default=0.0, help='seconds that each stays')
     parser.add_argument('--threads', default='', help='of each machine, with commas between')
     parser.add_argument('--scale', type=float, default=0.1,
                         help='seconds slept for each second of a board')

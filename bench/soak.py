@@ -3,7 +3,7 @@
 """The same distributed build over and over, with random faults; the tree has to come out whole.
 
     bench/soak.py [--runs N] [--seed N] [--machines N] [--boards N] [--commits N]
-                  [--only RUN] [--keep]
+                  [--only RUN] [--keep] [--slurm]
 
 The machines are this one behind the stand-in for ssh (tests/stub_ssh). In each
 run one to three things happen, drawn from the seed and the number of the run:
@@ -11,6 +11,10 @@ workers, connections and makes are killed or stopped at a random moment,
 connections are cut, damaged or go silent after a random message, commands of
 the start-up are refused, the boss is interrupted or killed. What a run leaves
 undone the same command has to complete afterwards, with nothing going wrong.
+
+With --slurm the machines come from a real Slurm (tests/slurm.py), and what happens is
+that jobs are cancelled or come to their time limit, nodes are drained, slurmctld is
+started anew, or the boss is interrupted or killed. Nothing may be left in the queue.
 
 After each run the tree is compared with that of an undisturbed local build, and
 nothing may be left: no process, lock or temporary file. A line tells of each
@@ -37,6 +41,7 @@ from typing import Callable, Counter, Dict, List, NamedTuple, Optional, Tuple
 TESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tests')
 sys.path.insert(0, os.path.abspath(TESTS))
 
+import slurm
 import support
 from dist_support import LOGS, joblog
 
@@ -92,11 +97,8 @@ class Soak:
         self.tree = sample.make_sample(os.path.join(self.base, 'sample'), boards=args.boards,
                                        commits=args.commits)
         tools = sample.make_toolchains(os.path.join(self.base, 'cross'))
-        self.names = [f'm{num + 1}' for num in range(args.machines)]
-        text = f'[distributed]\nheartbeat = {HEARTBEAT}\n[machines]\n'
-        text += ''.join(f'{name} = {name}.example\n' for name in self.names)
-        for name in self.names:
-            text += f'[machine:{name}]\nmax_load = 0\nwork_dir = {self.work_dir(name)}\n'
+        self.names: List[str] = []
+        text = f'[distributed]\nheartbeat = {HEARTBEAT}\n{self.machines()}'
         self.config = sample.write_config(os.path.join(self.base, 'config'), tools, extra=text)
         self.mark = f'soak-{os.getpid()}'
         self.ref = os.path.join(self.base, 'ref')
@@ -105,6 +107,14 @@ class Soak:
         self.status = done.returncode
         self.typical = 2.0
         self.of_compilers = 0
+
+    def machines(self) -> str:
+        """Return their sections of the configuration."""
+        self.names = [f'm{num + 1}' for num in range(self.args.machines)]
+        text = '[machines]\n' + ''.join(f'{name} = {name}.example\n' for name in self.names)
+        for name in self.names:
+            text += f'[machine:{name}]\nmax_load = 0\nwork_dir = {self.work_dir(name)}\n'
+        return text
 
     def work_dir(self, name: str) -> str:
         """Return the work folder of a machine."""
@@ -307,6 +317,65 @@ class Soak:
         return bad, faults, line
 
 
+class SlurmSoak(Soak):
+    """The same with a real Slurm."""
+
+    def machines(self) -> str:
+        """Start it; return the section of the supply"""
+        self.cluster = slurm.Slurm(nodes=self.args.machines)
+        self.cluster.start()
+        # Those that are lost have others come in their place
+        self.names = [f'farm-{num}' for num in range(1, 30)]
+        return self.cluster.config(count=self.args.machines,
+                                   work_dir=os.path.join(self.base, 'work'))
+
+    def env(self) -> Dict[str, str]:
+        """Return the environment of all that is started."""
+        return {**super().env(), 'SLURM_CONF': self.cluster.conf}
+
+    def draw(self, rng: random.Random) -> List[Fault]:
+        """Return what is to go wrong in a run."""
+        faults = [Fault(rng.choice(('scancel', 'scancel', 'drain', 'time limit', 'restart')),
+                        f'n{rng.randint(1, self.args.machines)}', rng.uniform(0.2, self.typical))
+                  for _ in range(rng.randint(1, 3))]
+        if rng.random() < 0.3:
+            faults.append(Fault(rng.choice(('SIGINT', 'SIGTERM', 'SIGKILL')), '',
+                                rng.uniform(0.2, self.typical)))
+        return faults
+
+    def strike(self, fault: Fault, boss: 'subprocess.Popen[bytes]') -> None:
+        """Do it."""
+        run, node = self.cluster.run, fault.machine
+        if not node:
+            super().strike(fault, boss)
+        elif fault.kind == 'drain':
+            run('scontrol', 'update', f'NodeName={node}', 'State=DRAIN', 'Reason=soak')
+        elif fault.kind == 'restart':
+            self.cluster.stop_controller()
+            self.cluster.start_controller()
+        else:
+            for number, _, _, where in self.cluster.queue():
+                if where == node and fault.kind == 'scancel':
+                    run('scancel', number)
+                elif where == node:
+                    run('scontrol', 'update', f'JobId={number}', 'EndTime=now')
+
+    def problems(self, out: str, status: int, text: str, ended: Optional[str]) -> List[str]:
+        """Return what is wrong after a run."""
+        with contextlib.suppress(AssertionError):
+            support.wait_until(lambda: not self.cluster.queue(), GONE_TIME)
+        found = [f'left in the queue: {job}' for job in self.cluster.queue()]
+        for node in range(1, self.args.machines + 1):
+            self.cluster.run('scontrol', 'update', f'NodeName=n{node}', 'State=RESUME')
+        return found + super().problems(out, status, text, ended)
+
+    def one(self, number: int) -> Tuple[List[str], List[Fault], str]:
+        """Do one run, from free nodes"""
+        support.wait_until(lambda: self.cluster.run('sinfo', '-h', '-o', '%T').split() == ['idle'],
+                           RUN_TIME, 'all nodes to be idle')
+        return super().one(number)
+
+
 def _text(*parts: str) -> str:
     """Return the content of a file, '' when there is none."""
     try:
@@ -337,8 +406,9 @@ def main() -> int:
     parser.add_argument('--commits', type=whole, default=3)
     parser.add_argument('--only', type=whole, help='just the run of this number')
     parser.add_argument('--keep', action='store_true', help='keep all that was made')
+    parser.add_argument('--slurm', action='store_true', help='with a real Slurm')
     args = parser.parse_args()
-    soak = Soak(args)
+    soak = SlurmSoak(args) if args.slurm else Soak(args)
     soak.measure()
     print(f'without faults: {soak.typical:.1f} s', flush=True)
     kinds: Counter[str] = collections.Counter()
