@@ -369,6 +369,12 @@ class SlurmSoak(Soak):
             self.cluster.run('scontrol', 'update', f'NodeName=n{node}', 'State=RESUME')
         return found + super().problems(out, status, text, ended)
 
+    def holder(self, name: str) -> str:
+        """Return who has it; a claim stays if its job ended before the worker began"""
+        folder = self.work_dir(name)
+        owner = lock.who(folder) if os.path.isdir(folder) else None
+        return str(owner) if owner and owner.worker_pid else ''
+
     def one(self, number: int) -> Tuple[List[str], List[Fault], str]:
         """Do one run, from free nodes"""
         support.wait_until(lambda: self.cluster.run('sinfo', '-h', '-o', '%T').split() == ['idle'],

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import getpass
+import glob
 import os
 import signal
 from typing import ClassVar, Dict, List, Mapping, Optional, Tuple
@@ -76,6 +77,10 @@ class TestSlurm(SlurmCase):
         self.go()
         text = self.check(proc)
         self.assertRegex(text, rf'(?m)^\[{name}\] lost: .*(CANCELLED|revoked)')
+        # The source was sent once, as all see the same folder
+        packs = glob.glob(os.path.join(self.base, 'work', '*', '.git', 'objects', 'pack', '*.pack'))
+        self.assertLessEqual(3, len(packs))
+        self.assertEqual(1, len({os.stat(path).st_ino for path in packs}), packs)
         self.assertLessEqual(set(self.hosts().values()), {f'farm-{num}' for num in range(1, 6)})
 
     def test_sigint(self) -> None:

@@ -22,7 +22,7 @@ import select
 import shutil
 import subprocess
 import sys
-from typing import Dict, List, NoReturn, Optional, Sequence
+from typing import Dict, List, NoReturn, Optional, Sequence, Set
 
 from buildman.agent import account, lock
 from buildman.core.files import clear_way
@@ -307,6 +307,52 @@ def clean(work_dir: str) -> int:
     return 0
 
 
+def adopt(work_dir: str) -> int:
+    """Take what was pushed to the folders beside this one, so that it need not come again.
+
+    They are those of other machines with the same file system. Packs are linked, so the
+    others may remove theirs; refs and shallow roots are copied. Git on the other end is
+    told of the refs, and sends what is missing.
+    """
+    own = os.path.join(work_dir, '.git')
+    known = set(git(own, 'for-each-ref', '--format=%(refname)').splitlines())
+    for name in sorted(os.listdir(os.path.dirname(work_dir))):
+        other = os.path.join(os.path.dirname(work_dir), name, '.git')
+        if other == own or not os.path.isdir(other):
+            continue
+        with contextlib.suppress(Problem, OSError):
+            refs = [line.split() for line in git(
+                other, 'for-each-ref', '--format=%(refname) %(objectname)',
+                'refs/buildman').splitlines()]
+            _link_packs(other, own)
+            shallow = {path: _lines(os.path.join(path, 'shallow')) for path in (own, other)}
+            with open(os.path.join(own, 'shallow'), 'w', encoding='ascii') as outf:
+                outf.writelines(sorted(shallow[own] | shallow[other]))
+            git(own, 'update-ref', '--stdin', stdin=''.join(
+                f'create {ref} {value}\n' for ref, value in refs if ref not in known))
+            known.update(ref for ref, _ in refs)
+    return 0
+
+
+def _link_packs(other: str, own: str) -> None:
+    """Link the packs of another repository that this one lacks, with an index only if complete"""
+    source, target = (os.path.join(path, 'objects', 'pack') for path in (other, own))
+    os.makedirs(target, exist_ok=True)
+    have = set(os.listdir(target))
+    for name in os.listdir(source):
+        if name.endswith('.idx') and name not in have:
+            for part in (name[:-len('idx')] + 'pack', name):
+                with contextlib.suppress(FileExistsError):
+                    os.link(os.path.join(source, part), os.path.join(target, part))
+
+
+def _lines(path: str) -> Set[str]:
+    """Return the lines of a file that may not be there"""
+    with contextlib.suppress(OSError), open(path, encoding='ascii') as inf:
+        return set(inf)
+    return set()
+
+
 def fail(kind: str, what: str) -> NoReturn:
     """Say what keeps the machine from being used."""
     print(f'bm-problem {kind} ' + ' '.join(what.split()), file=sys.stderr)
@@ -328,6 +374,8 @@ def main(args: Optional[Sequence[str]] = None) -> int:
             return kill(work_dir, args[2] if len(args) > 2 else '')
         if args[0] == 'clean':
             return clean(work_dir)
+        if args[0] == 'adopt':
+            return adopt(work_dir)
     except Problem as exc:
         fail(exc.kind, str(exc))
     except lock.LockStuck as exc:

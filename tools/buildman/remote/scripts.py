@@ -218,6 +218,11 @@ def clean_script(work_dir: str) -> str:
     return module_command('agent.setup', ['clean', work_dir])
 
 
+def adopt_script(work_dir: str) -> str:
+    """Return the command that takes the source which folders beside a work folder have."""
+    return module_command('agent.setup', ['adopt', work_dir])
+
+
 def probe_script(spec: Mapping[str, object]) -> str:
     """Return the command that describes a machine; see `agent.survey`."""
     return module_command('agent.survey', [json.dumps(spec)])

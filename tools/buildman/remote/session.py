@@ -385,6 +385,9 @@ class RemoteMachine:
                 done.set_result(None)
             except Exception as exc:
                 done.set_exception(exc)
+            finally:
+                if self._machine.lease:
+                    self._machine.lease.pushed()
 
         self._pushing = threading.Thread(target=push, daemon=True, name=f'push {self.name}')
         self._pushing.start()
@@ -392,6 +395,11 @@ class RemoteMachine:
 
     def _push(self) -> None:
         """Push the source; a repository that takes no push is begun anew, once"""
+        lease = self._machine.lease
+        if lease and not lease.is_first():
+            # What has come to another one may be on the same file system
+            self._machine.transport.run(scripts.adopt_script(self.worker.work_dir),
+                                        boss.COMMAND_TIME, doing='looking for the source')
         try:
             self._shipment.push(self.worker)
         except ssh.RemoteError as exc:

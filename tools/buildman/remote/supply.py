@@ -45,6 +45,14 @@ class SupplyError(BuildmanError):
     """A machine did not come; the message is what the engine said."""
 
 
+class Source:
+    """Whether the source has come to the first machine of a supply."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self.there = threading.Event()
+
+
 class Lease:
     """One machine that was asked for.
 
@@ -54,13 +62,15 @@ class Lease:
         said: what the engine said last
     """
 
-    def __init__(self, argv: List[str], name: str, delay: float = 0.0) -> None:
+    def __init__(self, argv: List[str], name: str, delay: float = 0.0,
+                 source: Optional['Source'] = None) -> None:
         """Set up; nothing is asked.
 
         Args:
             argv: the command, see above
             name: of the machine
             delay: seconds until it is asked for
+            source: what it shares with the other machines of its supply
         """
         self.since = time.time()
         self.said = ''
@@ -72,6 +82,7 @@ class Lease:
         self._lock = threading.Lock()
         self._told = threading.Event()
         self._ended = threading.Event()
+        self._source = source or Source()
         self._way = ''
         self._readers: List[Reader] = []
 
@@ -126,6 +137,18 @@ class Lease:
         """Return whether the machine has come."""
         return bool(self._way)
 
+    def is_first(self) -> bool:
+        """Wait until the source has come to another machine; return True if this is the first."""
+        if self._source.turn.acquire(blocking=False):
+            return True
+        while not self._source.there.wait(0.2) and not self._ended.is_set():
+            pass
+        return False
+
+    def pushed(self) -> None:
+        """Tell the others that the source has come here, or that it does not."""
+        self._source.there.set()
+
     def withdraw(self) -> None:
         """Wait no longer for a machine that has not come yet."""
         if not self.is_held():
@@ -169,6 +192,7 @@ class Supply:
     archs: Optional[FrozenSet[str]] = None
     failures: int = 0
     _number: int = 0
+    _source: Source = dataclasses.field(default_factory=Source)
 
     @property
     def job(self) -> str:
@@ -181,7 +205,7 @@ class Supply:
         name = f'{self.name}-{self._number}'
         argv = (slurm.ask(f'{self.job}{self._number}', self.resources, slurm.quoted(self.options))
                 if self.engine == 'slurm' else ['sh', '-c', self.engine])
-        return Lease(argv, name, DELAYS[min(self.failures, len(DELAYS) - 1)])
+        return Lease(argv, name, DELAYS[min(self.failures, len(DELAYS) - 1)], self._source)
 
     def wants(self, waiting: int, held: int, coming: int) -> int:
         """Return how many more machines are to be asked for.
