@@ -60,7 +60,7 @@ ENGINE = '''#!/bin/sh
 sleep $(cat {dir}/come-$BUILDMAN_MACHINE)
 echo $(date +%s.%N) {slots} >> {dir}/moves
 echo "{dir}/shell $BUILDMAN_MACHINE"
-exec cat >/dev/null
+{hold}
 '''
 
 # More machines than come
@@ -191,7 +191,9 @@ class Park:
         if args.come:
             text = (f'[machines]\nfarm\n[machine:farm]\nsupply = {work}/engine\n'
                     f'count = {args.machines}\nwork_dir = {work}/work\n')
-            self._write('engine', ENGINE.format(dir=work, slots=args.slots))
+            self._write('engine', ENGINE.format(
+                dir=work, slots=args.slots,
+                hold=f'timeout {args.go} cat' if args.go else 'exec cat'))
             os.chmod(f'{work}/engine', stat.S_IRWXU)
             for mach in self.machines:
                 self._write(f'come-{mach.name}', f'{rng.uniform(0, args.come):.2f}')

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from typing import ClassVar, List, Tuple
@@ -47,7 +48,7 @@ class TestCommand(FaultCase):
 
     def test_idle(self) -> None:
         """Of four one does not come, two have the last board, and the fourth is given back"""
-        proc = self.start_dist('--no-local')
+        proc = self.start_dist('--no-local', '--status', self.out('status'))
         self.wait_begun()
         support.wait_until(lambda: self.seen('went'), name='a machine to be given back')
         self.assertIsNone(proc.poll())
@@ -55,6 +56,8 @@ class TestCommand(FaultCase):
         text = self.check(proc)
         self.assertEqual(self.seen('came'), self.seen('went'))
         self.assertNotIn('farm-2', self.seen('came'))
+        names = {mach['name'] for mach in json.loads(read(self.out('status')))['machines']}
+        self.assertLessEqual({'farm-1', 'farm-2', *self.seen('came')}, names)
         self.assertRegex(text, r'(?m)^\[farm-2\] lost: the pool is on fire$')
         self.assertRegex(text, r'(?m)^\[farm-\d\] given back, as there is nothing to do for it$')
 

@@ -177,7 +177,15 @@ class TestLease(unittest.TestCase):
         self.assertEqual('over here m-1', lease.wait())
         lease.withdraw()
         self.assertTrue(lease.is_held())
+        self.assertFalse(lease.is_taken())
         lease.give_back()
+
+    def test_taken(self) -> None:
+        """It is told that the machine was taken away, or the command ends"""
+        for text in ('echo x; echo job revoked >&2; exec cat', 'echo x'):
+            lease = self.lease(text)
+            lease.wait()
+            self.assertTrue(lease.is_taken(), text)
 
     def test_refused(self) -> None:
         """The reason is the last thing that the engine said"""
@@ -204,7 +212,8 @@ class TestConfig(unittest.TestCase):
         """Each names the section"""
         self.addCleanup(bsettings.setup, None)
         for text in ('supply = slurm\ncount = 0', 'supply = slurm\nidle = soon',
-                     "supply = slurm\noptions = --comment='x", 'supply = ./get\ncpus = 4'):
+                     "supply = slurm\noptions = --comment='x",
+                     'supply = ./get\ncpus = 4', 'count = 2'):
             bsettings.setup(None)
             bsettings.add_file(f'[machine:farm]\n{text}\n')
             with self.assertRaisesRegex(UsageError, r'^\[machine:farm\] ?\w?[^\n]*$'):

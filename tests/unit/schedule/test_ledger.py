@@ -287,6 +287,17 @@ class TestLedger(unittest.TestCase):
                 self.assertEqual(ledger.is_suspect('a'), count >= after)
                 ledger.boards['a'].attempts.append('x')
 
+    def test_taken(self):
+        """A machine that was taken away is no fault of the boards that it had"""
+        ledger = self.make(Task('a', 'arm', (0,)), Task('b', 'arm', (0,)))
+        for num in range(5):
+            self.give(ledger, f'v{num}', 'a')
+            self.give(ledger, f'w{num}', 'a')
+            self.assertEqual([], ledger.lost(f'v{num}', taken=True))
+            self.assertEqual(['a'], ledger.lost(f'w{num}', taken=True))
+            self.assertTrue(ledger.waiting('a'))
+        self.assertFalse(ledger.is_suspect('a'))
+
     def test_give_up(self):
         """A board is given up once, and yet complete is complete"""
         ledger = self.make(Task('a', 'arm', (0,)), Task('b', 'arm', (0,)))

@@ -114,12 +114,14 @@ class WorkerGone:
         archs: what it has compilers for, as far as it told before it was ready;
             None when that is not known
         busy: it is at something else, and never took part
+        taken: it was taken away from us, so no board that it had is to blame
     """
 
     worker: str
     reason: str
     archs: Optional[Tuple[str, ...]] = None
     busy: bool = False
+    taken: bool = False
 
     @property
     def told(self) -> str:

@@ -442,11 +442,13 @@ class RemoteMachine:
             self._gone.set()
         closing = self.worker.closing
         reason = one_line(reason)
-        if self._machine.lease and self._machine.lease.said not in reason:
-            reason += f' ({self._machine.lease.said})'
+        lease = self._machine.lease
+        taken = bool(lease and not closing and lease.is_taken())
+        if lease and lease.said not in reason:
+            reason += f' ({lease.said})'
         self._log.error(reason)
         if not closing:
-            self._post(events.WorkerGone(self.name, reason, self._known_archs(), busy))
+            self._post(events.WorkerGone(self.name, reason, self._known_archs(), busy, taken))
         self._free()
         self._receiver.drop_images()
 

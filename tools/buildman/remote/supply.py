@@ -21,7 +21,7 @@ from typing import Callable, Dict, FrozenSet, List, Mapping, Optional
 
 from buildman import bsettings
 from buildman.core.errors import BuildmanError, UsageError
-from buildman.process.registry import Account
+from buildman.process.registry import Account, has_ended
 from buildman.remote import slurm
 from buildman.wire import fields
 from buildman.wire.channel import Reader
@@ -36,6 +36,11 @@ END_TIME = 5.0
 # seconds before the next is, the longer the more
 MAX_FAILURES = 5
 DELAYS = (0.0, 1.0, 4.0, 15.0, 60.0)
+
+# Seconds in which the engine tells that it has taken a machine away; and how, if what
+# holds it does not end by that
+TAKEN_TIME = 1.0
+_TAKEN = re.compile('revoked|time limit|preempt', re.I)
 
 # What an engine says before its words
 _SPEAKER = re.compile(r'^\w+: (?:error: )?')
@@ -136,6 +141,16 @@ class Lease:
     def is_held(self) -> bool:
         """Return whether the machine has come."""
         return bool(self._way)
+
+    def is_taken(self) -> bool:
+        """Return whether the engine has taken the machine away; waits a moment for its word."""
+        end = time.monotonic() + TAKEN_TIME
+        while time.monotonic() < end and self.is_held():
+            proc = self._proc
+            if _TAKEN.search(self.said) or (proc and has_ended(proc.pid)):
+                return True
+            time.sleep(0.05)
+        return False
 
     def is_first(self) -> bool:
         """Wait until the source has come to another machine; return True if this is the first."""
@@ -244,6 +259,9 @@ def from_config(name: str) -> Optional[Supply]:
     section = f'machine:{name}'
     engine = bsettings.get_value(section, 'supply')
     if not engine:
+        for key in ('count', 'idle', *slurm.RESOURCES, 'options'):
+            if bsettings.get_value(section, key):
+                raise UsageError(f"[{section}] {key} means something with 'supply' only")
         return None
     out = Supply(name, engine, bsettings.get_int(section, 'count', 1),
                  options=bsettings.get_value(section, 'options'),

@@ -229,10 +229,13 @@ class Ledger:
         return worker is not None and worker.accepting and any(
             other.accepting for other in self.workers.values() if other is not worker)
 
-    def lost(self, name: str) -> List[str]:
+    def lost(self, name: str, taken: bool = False) -> List[str]:
         """Forget a worker, or one that is not going to come.
 
         What it owed goes back to the pool or is given up.
+
+        Args:
+            taken: no board can have been the reason
 
         Returns:
             the boards that it had in hand and that nobody else is building
@@ -252,7 +255,10 @@ class Ledger:
             reason = f"worker '{name}' was lost"
             if board.owners:
                 # Another one is at it, too; this loss counts all the same
-                board.attempts.append(reason)
+                board.attempts += [] if taken else [reason]
+            elif taken:
+                back.append(target)
+                self._put_back(board)
             else:
                 back.append(target)
                 self._failed(board, reason)

@@ -161,6 +161,7 @@ class Loop:
         # Board -> what was wrong with the machine that failed it last
         self._blamed: Dict[str, str] = {}
         self._listeners: List[Callable[[Event, str], None]] = []
+        self._roll: List[Worker] = []
         self._joining: Set[str] = set()
         self._known: Set[str] = set()
         self._host = host
@@ -363,6 +364,9 @@ class Loop:
     def run(self, workers: Sequence[Worker]) -> Report:
         """Build everything.
 
+        Args:
+            workers: those to begin with; to a list those that come later are appended
+
         Returns:
             what could not be built, and why
 
@@ -370,8 +374,10 @@ class Loop:
             KeyboardInterrupt: the user wants it to end; all workers have ended
             SetupError: results cannot be written; all workers have ended
         """
+        if isinstance(workers, list):
+            self._roll = workers
         try:
-            self.add(workers)
+            self._begin(workers)
             self._loop()
             self._before_end(False)
             join(on_all(self._workers.values(), lambda worker: worker.finish()))
@@ -391,6 +397,11 @@ class Loop:
 
     def add(self, workers: Sequence[Worker]) -> None:
         """Have more workers start; to be called by the loop's own thread, by a listener say."""
+        self._roll += workers
+        self._begin(workers)
+
+    def _begin(self, workers: Sequence[Worker]) -> None:
+        """Have workers start"""
         for worker in workers:
             self._workers[worker.name] = worker
             self._joining.add(worker.name)
@@ -632,7 +643,7 @@ class Loop:
         if event.archs is not None:
             self._note_archs(event.worker, event.archs)
         was_ready = event.worker in self.ledger.workers
-        back = self.ledger.lost(event.worker)
+        back = self.ledger.lost(event.worker, event.taken)
         self.aftermath.note(event.worker, time.monotonic() - self._began,
                             f"{'was lost' if was_ready else 'took no part'}: {event.reason}", back)
         text = event.told

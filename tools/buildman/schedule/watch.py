@@ -58,27 +58,25 @@ class Watch:
 
         Args:
             ledger: who has what; is read only
-            workers: those that take part
+            workers: those that take part; more may be appended
             signs: see Signs
             clock: returns seconds
         """
         self._ledger = ledger
-        self._workers = list(workers)
+        self._workers = workers
         self._signs = signs
         self._clock = clock
         self._gone: Dict[str, str] = {}
         self._results: 'collections.Counter[str]' = collections.Counter()
-        self._times: Dict[str, Deque[float]] = {
-            worker.name: collections.deque() for worker in workers}
+        self._times: Dict[str, Deque[float]] = collections.defaultdict(collections.deque)
         # Worker and board -> commit and since when
-        self._building: Dict[str, Dict[str, Tuple[int, float]]] = {
-            worker.name: {} for worker in workers}
+        self._building: Dict[str, Dict[str, Tuple[int, float]]] = collections.defaultdict(dict)
         self._failures: Deque[Dict[str, Any]] = collections.deque(maxlen=MAX_FAILURES)
         self._began = clock()
 
     def __call__(self, event: Event, fate: str) -> None:
         """Take an event of the builder's, see Builder.add_listener()."""
-        building = self._building.get(event.worker, {})
+        building = self._building[event.worker]
         if isinstance(event, Started):
             if self._ledger.attempt(event.worker, event.target):
                 building[event.target] = event.commit_upto, self._clock()
