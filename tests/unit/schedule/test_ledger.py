@@ -291,8 +291,9 @@ class TestLedger(unittest.TestCase):
         """A machine that was taken away is no fault of the boards that it had"""
         ledger = self.make(Task('a', 'arm', (0,)), Task('b', 'arm', (0,)))
         for num in range(5):
-            self.give(ledger, f'v{num}', 'a')
-            self.give(ledger, f'w{num}', 'a')
+            for name in (f'v{num}', f'w{num}'):
+                ledger.add_worker(name, 1)
+                self.give(ledger, name, 'a')
             self.assertEqual([], ledger.lost(f'v{num}', taken=True))
             self.assertEqual(['a'], ledger.lost(f'w{num}', taken=True))
             self.assertTrue(ledger.waiting('a'))
