@@ -21,10 +21,11 @@ for _folder in (TESTS, TOOLS, BENCH):
     if _folder not in sys.path:
         sys.path.insert(0, _folder)
 
-from memory import use_memory
+from memory import shared_folder, use_memory
 from parallel import ParallelSuite
 
 use_memory()
+shared_folder()
 
 
 def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite,

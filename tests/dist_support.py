@@ -9,18 +9,21 @@ of it is left and no machine is locked.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import getpass
 import glob
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import time
-from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple
+from typing import Any, ClassVar, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import sshd
 import support
+from memory import shared_folder
 from support import TESTS
 
 from buildman.agent import lock
@@ -46,6 +49,20 @@ def read(*parts: str) -> str:
         return inf.read()
 
 
+@contextlib.contextmanager
+def once(path: str) -> Iterator[str]:
+    """Give out a path to make something there, if no process of this run of tests did before.
+
+    Else ''. Others wait meanwhile.
+    """
+    with open(f'{path}.lock', 'w', encoding='ascii') as lockf:
+        fcntl.flock(lockf, fcntl.LOCK_EX)
+        done = os.path.exists(f'{path}.done')
+        yield '' if done else path
+        with open(f'{path}.done', 'w', encoding='ascii'):
+            pass
+
+
 class DistCase(support.SampleCase):
     """Builds with machines; those of this class are `local` ones.
 
@@ -65,6 +82,11 @@ class DistCase(support.SampleCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls._refs = {}
+        with once(os.path.join(shared_folder(), 'cross')) as folder:
+            if folder:
+                sample.make_toolchains(folder)
+        cls.toolchains = os.path.join(shared_folder(), 'cross')
+        cls.config = sample.write_config(cls.config, cls.toolchains)
 
     def setUp(self) -> None:
         super().setUp()
@@ -156,12 +178,22 @@ class DistCase(support.SampleCase):
         """Return the tree and the exit status of a local build with these arguments."""
         key = (*args, *sorted((env or {}).items()))
         if key not in self._refs:
-            out = os.path.join(self.base, f'ref-{len(self._refs)}')
-            argv = [*support.command(), '-G', self.plain_config, '-b', 'feature', '-o', out, *args]
-            done = subprocess.run(argv, cwd=self.tree.path, env=self.env(env),
-                                  stdin=subprocess.DEVNULL, capture_output=True, check=False,
-                                  timeout=support.TIMEOUT)
-            self._refs[key] = (os.path.join(out, 'feature'), done.returncode)
+            # Other classes have the same branch
+            tip = subprocess.run(['git', 'rev-parse', 'feature'], cwd=self.tree.path, check=True,
+                                 capture_output=True).stdout
+            name = hashlib.sha256(repr((tip, key, read(self.plain_config))).encode()).hexdigest()
+            top = os.path.join(shared_folder(), name[:16])
+            with once(top) as folder:
+                if folder:
+                    argv = [*support.command(), '-G', self.plain_config, '-b', 'feature',
+                            '-o', folder, *args]
+                    done = subprocess.run(argv, cwd=self.tree.path, env=self.env(env),
+                                          stdin=subprocess.DEVNULL, capture_output=True,
+                                          check=False, timeout=support.TIMEOUT)
+                    shutil.rmtree(os.path.join(folder, 'feature', '.bm-work'), ignore_errors=True)
+                    with open(os.path.join(folder, 'status'), 'w', encoding='ascii') as outf:
+                        outf.write(str(done.returncode))
+            self._refs[key] = os.path.join(top, 'feature'), int(read(top, 'status'))
         return self._refs[key]
 
     # -- what came out -----------------------------------------------------
@@ -228,7 +260,9 @@ class FaultCase(DistCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.knob_dir = tempfile.mkdtemp(prefix='buildman-knobs-')
+        # The same for all classes that this process runs, so that their branch is the same
+        cls.knob_dir = os.path.join(tempfile.gettempdir(), f'buildman-knobs-{os.getpid()}')
+        os.mkdir(cls.knob_dir)
         cls.addClassCleanup(subprocess.run, ['rm', '-rf', cls.knob_dir], check=False)
         # Machines may be other users
         os.chmod(cls.knob_dir, 0o777)

@@ -9,11 +9,16 @@ eighth of all processor time went into that. TMPDIR in the environment wins: wit
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 
 # Where Linux has a file system in memory
 MEMORY = '/dev/shm'
+
+# Names the folder of shared_folder()
+SHARED_VARIABLE = 'BUILDMAN_TEST_SHARED'
 
 # Bytes that must be free there: far more than tests were seen to need (50 MB)
 ROOM = 1 << 29
@@ -34,3 +39,14 @@ def use_memory() -> None:
     if not any(os.environ.get(name) for name in ('TMPDIR', 'TEMP', 'TMP')) and has_room(MEMORY):
         os.environ['TMPDIR'] = MEMORY
         tempfile.tempdir = None
+
+
+def shared_folder() -> str:
+    """Return a folder that all processes of this run of tests share; it goes with the run."""
+    folder = os.environ.get(SHARED_VARIABLE, '')
+    if not folder:
+        folder = os.environ[SHARED_VARIABLE] = tempfile.mkdtemp(prefix='buildman-tests-')
+        # A machine of a test may be another user
+        os.chmod(folder, 0o755)
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
