@@ -389,7 +389,7 @@ def check_owners(source_dir: str,
     return sorted(owners.warnings)
 
 
-def check_targets(source_dir: str, jobs: int = 0) -> List[str]:
+def check_targets(source_dir: str) -> List[str]:
     """Return lines about TARGET_… symbols, sorted, then those of check_owners().
 
     A defconfig is to set exactly one such symbol.
@@ -400,7 +400,7 @@ def check_targets(source_dir: str, jobs: int = 0) -> List[str]:
     tree = cache.find_files(source_dir)
     found = tree.defconfigs()
     targets = sorted(found)
-    with _start(source_dir, [found[name] for name in targets], jobs, True) as child:
+    with _start(source_dir, [found[name] for name in targets], 0, True) as child:
         owners = check_owners(source_dir, tree)
         values = child.next()['values']
     lines = []

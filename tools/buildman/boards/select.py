@@ -497,7 +497,7 @@ def maintainer_check(source_dir: str) -> List[str]:
     return scan.check_owners(source_dir)
 
 
-def full_check(source_dir: str, jobs: int = 0) -> List[str]:
+def full_check(source_dir: str) -> List[str]:
     """Return the lines of --full-check.
 
     They are those of maintainer_check(), and the boards that set no TARGET_…
@@ -510,4 +510,4 @@ def full_check(source_dir: str, jobs: int = 0) -> List[str]:
     if not _can_parse(source_dir):
         raise BoardError(f'{source_dir}: this check needs Kconfig and kconfiglib; '
                          "try 'pip install kconfiglib'")
-    return scan.check_targets(source_dir, jobs)
+    return scan.check_targets(source_dir)

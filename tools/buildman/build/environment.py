@@ -215,7 +215,7 @@ def portable_environment(env: Mapping[str, str], inputs: Collection[str]) -> Dic
 # -- words -----------------------------------------------------------------
 
 def make_arguments(toolchain: Toolchain, settings: Settings, make_args: Sequence[str] = (),
-                   jobs: int = 0, nproc: int = 1) -> List[str]:
+                   jobs: int = 0) -> List[str]:
     """Return the words that each make gets between O= and its targets.
 
     Args:
@@ -223,12 +223,12 @@ def make_arguments(toolchain: Toolchain, settings: Settings, make_args: Sequence
         settings: how to build
         make_args: words from [make-flags]
         jobs: -j; 0 leaves it out, for a make that has a job server
-        nproc: processors that link-time optimisation may use when jobs is 0
     """
     words = ['V=1' if settings.verbose_build else '-s']
     if jobs:
         words += ['-j', str(jobs)]
-    words.append(f'NPROC={jobs or nproc}')
+    # For link-time optimisation, which does not ask the job server
+    words.append(f'NPROC={jobs or 1}')
     if settings.warnings_as_errors:
         words += ['KCFLAGS=-Werror', 'HOSTCFLAGS=-Werror']
     if settings.allow_missing:

@@ -31,17 +31,15 @@ def _try_place(folder: str, number: int) -> Optional[TextIO]:
 
 
 @contextlib.contextmanager
-def process_limit(limit: int, say: Callable[[str], None],
-                  folder: Optional[str] = None) -> Iterator[None]:
-    """Hold one of `cli.limit` places while the body runs; waits until one is free.
+def process_limit(limit: int, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold one of `limit` places while the body runs; waits until one is free.
 
-    A place is a locked file, so it is free again when its holder dies.
+    A place is a locked file in a folder of this user's, below the system's temporary one. So
+    it is free again when its holder dies.
 
     Args:
         limit: number of places, 0 for no limit
         say: told once when there is a wait
-        folder: where the files are; None: a folder of this user's below the
-            system's temporary one
 
     Raises:
         SetupError: the files cannot be made
@@ -49,8 +47,7 @@ def process_limit(limit: int, say: Callable[[str], None],
     if not limit:
         yield
         return
-    if folder is None:
-        folder = os.path.join(tempfile.gettempdir(), f'buildman-limit-{os.getuid()}')
+    folder = os.path.join(tempfile.gettempdir(), f'buildman-limit-{os.getuid()}')
     told = False
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)

@@ -433,7 +433,6 @@ def forget_refused() -> None:
     _REFUSED.clear()
 
 
-def run_once(hostname: str, remote_cmd: str, timeout: float, stdin: bytes = b'',
-             doing: str = '', transport: Optional[Transport] = None) -> str:
+def run_once(hostname: str, remote_cmd: str, timeout: float, stdin: bytes = b'') -> str:
     """Run a shell command on a host; see Transport.run()."""
-    return (transport or transport_for(hostname)).run(remote_cmd, timeout, stdin, doing)
+    return transport_for(hostname).run(remote_cmd, timeout, stdin)

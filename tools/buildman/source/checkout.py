@@ -26,6 +26,9 @@ from buildman.source.shared import SHARED_MARK, Watch, Watches
 # Processes that write files when many have to be checked out; older gits do not know it
 CHECKOUT_WORKERS = 4
 
+# The folder in a slot that is not part of the source
+_BUILD_DIR = 'build'
+
 # What the repository of a slot is told; git includes it in the repository's configuration
 _CONFIG_FILE = 'buildman-config'
 
@@ -75,13 +78,12 @@ class SlotSource:
         commit: what it holds at the moment, '' when that is not known
     """
 
-    def __init__(self, path: str, origin: Origin, keep: str = 'build') -> None:
+    def __init__(self, path: str, origin: Origin) -> None:
         """Name a working tree; nothing is touched yet.
 
         Args:
             path: folder for it
             origin: repository to borrow objects from
-            keep: name of a folder inside that is not part of the source
         """
         self.path = path
         self.commit = ''
@@ -90,7 +92,6 @@ class SlotSource:
         # could be the user's, or that of the work folder of a machine
         self._env = {**git.ALONE, 'GIT_DIR': self._git_dir, 'GIT_WORK_TREE': path}
         self._origin = origin
-        self._keep = keep
         self._watch: Optional[Watch] = None
         self._changed: Optional[ChangedFiles] = None
 
@@ -165,7 +166,7 @@ class SlotSource:
             changed: which files differ
         """
         self._changed = changed
-        self._watch = watches.watch(self.path, changed.folders(self.commit), self._keep)
+        self._watch = watches.watch(self.path, changed.folders(self.commit), _BUILD_DIR)
         if self._watch:
             # Checked out in this run, before this. A build that wrote to one of
             # its files since did so in a slot that was watched
@@ -290,7 +291,7 @@ class SlotSource:
             GitError: git refused
             OSError: the disk is full
         """
-        other = tuple(os.path.join(self.path, name, '') for name in ('.git', self._keep))
+        other = tuple(os.path.join(self.path, name, '') for name in ('.git', _BUILD_DIR))
         names = [os.fsencode(name) for name in newer_than_now(self.path)
                  if not name.startswith(other)]
         if names:
@@ -337,7 +338,7 @@ class SlotSource:
 
     def clean(self) -> None:
         """Remove all that is not part of the commit, as before an in-tree build."""
-        git.run(self.path, 'clean', '-fdxq', '-e', f'/{self._keep}', env=self._env)
+        git.run(self.path, 'clean', '-fdxq', '-e', f'/{_BUILD_DIR}', env=self._env)
 
 
 class ChangedFiles:

@@ -384,7 +384,6 @@ class Channel:
                  on_noise: Optional[Callable[[str], None]] = None,
                  on_end: Optional[Callable[[str], None]] = None,
                  name: str = '', max_line: int = fields.MAX_LINE,
-                 deadline: float = WRITE_DEADLINE,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """Set up; start() begins to read.
 
@@ -397,7 +396,6 @@ class Channel:
             on_end: called once, when nothing more comes, with the reason
             name: of the peer, for threads
             max_line: bound on what is read, in bytes
-            deadline: seconds without a byte going out
             clock: monotonic time in seconds
         """
         self._decode = messages.decode_response if from_worker else messages.decode_command
@@ -409,7 +407,7 @@ class Channel:
         self.reader = Reader(incoming, self._line, on_noise=on_noise, on_end=on_end,
                              on_too_long=self._too_long, on_part=self._heard, prefix=prefix,
                              max_line=max_line, name=name)
-        self.writer = Writer(outgoing, deadline=deadline, name=name, clock=clock)
+        self.writer = Writer(outgoing, name=name, clock=clock)
 
     def start(self) -> None:
         """Begin to read."""
