@@ -51,6 +51,17 @@ class TestLedger(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "'a' is in the pool twice"):
             self.make(Task('a', 'arm', (0,)), Task('a', 'arm', (0,)))
 
+    def test_extended(self):
+        """What is added while a worker has a board goes to the pool when it is through"""
+        ledger = self.make(Task('a', 'arm', (0,)))
+        self.give(ledger, 'v')
+        self.assertTrue(ledger.result('v', 'a', 0))
+        ledger.extend('a', [2])
+        self.assertTrue(ledger.board_done('v', 'a'))
+        self.assertEqual(([], False), (ledger.boards['a'].attempts, ledger.finished))
+        self.assertTrue(ledger.takes(ledger.workers['v'], 'a'))
+        self.assertEqual((2,), self.give(ledger, 'v').commits)
+
     def test_workers(self):
         """Who is there, who is to come, and that each change is noticed"""
         ledger = self.make()

@@ -31,6 +31,7 @@ from buildman.core.events import (
 )
 from buildman.core.outcome import Failure, FailureKind, Outcome, without_compiler
 from buildman.core.plan import Board, BoardJob, Commit, Plan, Settings, Toolchain
+from buildman.results.carry import Found
 from buildman.results.made_with import Earlier
 from buildman.results.tree import ResultTree
 from buildman.schedule import loop as loop_module
@@ -685,6 +686,39 @@ class UnbuiltTest(Case):
         # What was found out is not forgotten when a machine does not tell
         self.assertEqual({'a'}, set(self.gone(None).missing))
         self.assertTrue(self.tree.lacks_compiler(0, 'a'))
+
+    def test_told_once(self) -> None:
+        """A result that says that there is no compiler is not written again"""
+        self.gone(())
+        settings = Settings(force_build=True)
+        with mock.patch.object(self.tree, 'write') as write:
+            loop = self.loop(unbuildable=['a'], settings=settings)
+            loop.tell_unbuildable()
+        self.assertEqual((0, {'a': (0,)}), (write.call_count, loop.report.lacking))
+
+    def test_carried(self) -> None:
+        """What another commit had is a result like one that was built; the rest is built"""
+        carrier = mock.Mock(find=lambda job, upto: Found(
+            Outcome(job.board.target, upto, upto), 'there') if job.board.target == 'a' else None)
+        loop = self.loop('ab', commits=2, carrier=carrier, host='here')
+        self.assertEqual(({'there': 2}, 1, [('a', 0), ('a', 1)]),
+                         (loop.counts.carried, loop.counts.failed, loop.carried))
+        worker = Made('w')
+        with mock.patch.object(self.status, 'result') as told:
+            report = self.run_on(loop, worker)
+        self.assertEqual((['b'], 2, 2), (worker.boards, report.built, told.call_count))
+        self.assertEqual(('here\n', '1'), (self.read('a', 'host'), self.read('a', 'done', 1)))
+
+    def test_hunted(self) -> None:
+        """In a hunt as much is to be built as it wants; what it adds counts, too"""
+        wants = iter(([1], [0], []))
+        hunt = mock.Mock(wanted=lambda target: next(wants))
+        loop = self.loop(commits=3, hunt=hunt)
+        self.assertEqual(1, loop.counts.total)
+        worker = Made('w')
+        report = self.run_on(loop, worker)
+        self.assertEqual((2, 2, [('a', (1,)), ('a', (0,))]),
+                         (report.built, loop.counts.total, worker.asked('submit')))
 
     def test_for_caller(self) -> None:
         """What a caller's workers lack is no result of ours"""
