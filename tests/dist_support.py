@@ -82,6 +82,7 @@ class DistCase(support.SampleCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls._refs = {}
+        # Those of all classes: not to be changed
         with once(os.path.join(shared_folder(), 'cross')) as folder:
             if folder:
                 sample.make_toolchains(folder)

@@ -17,6 +17,7 @@ from dist_support import LOGS, DistCase, read
 
 from buildman.build import ccache
 from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
+from buildman.demo import sample
 from buildman.results.tree import ResultTree
 from buildman.schedule.loop import Loop
 from buildman.schedule.progress import Status
@@ -70,9 +71,11 @@ class TestCcache(DistCase):
     def test_linker(self) -> None:
         """A linker that complains does so by name, although ccache runs it by its path"""
         cross = 'arm-sample-linux-gnueabi-'
+        # The usual ones are those of other classes as well
+        self.toolchains = sample.make_toolchains(self.out('cross'))
+        self.config = sample.write_config(self.out('config'), self.toolchains)
         linker = os.path.join(self.toolchains, 'bin', f'{cross}ld')
         os.rename(linker, linker + '.real')
-        self.addCleanup(os.replace, linker + '.real', linker)
         # A script does not learn by which name it was run
         with open(self.out('ld.c'), 'w', encoding='utf-8') as outf:
             outf.write('#include <stdio.h>\n#include <unistd.h>\n'
