@@ -133,17 +133,18 @@ class TestTrees(unittest.TestCase):
     def test_outside(self):
         """A header of the machine counts by content"""
         with tempfile.TemporaryDirectory() as top:
-            found = []
-            for name, text in (('a', 'x'), ('b', 'y')):
-                path = os.path.join(top, name)
+            path = os.path.join(top, 'a')
+            what, found = reads(outside=[path]), [tree().digest(reads(outside=[path]))]
+            for text in ('x', 'yy', 'x'):
                 with open(path, 'w', encoding='utf-8') as outf:
                     outf.write(text)
-                what = reads(outside=[path])
-                # The name is a part of the list
                 found.append(tree().digest(what))
-            gone = os.path.join(top, 'gone')
-            found.append(tree().digest(reads(outside=[gone])))
-            self.assertEqual(3, len(set(found)))
+            self.assertEqual((3, found[1]), (len(set(found)), found[3]))
+
+    def test_opaque(self):
+        """What make may read tells which variables a tree takes"""
+        self.assertNotEqual(tree().opaque, tree(Makefile='100644 ' + 'c' * 40).opaque)
+        self.assertEqual(tree().opaque, tree(**{'common/main.c': '100644 ' + 'c' * 40}).opaque)
 
     def test_git(self):
         """A tree that git tells of, at once or by what differs, is the same"""

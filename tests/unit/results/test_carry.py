@@ -88,7 +88,7 @@ class CarrierTest(unittest.TestCase):
         self.assertEqual({'trace', '.config'}, set(outcome.files))
         self.tree.write(outcome)
         path = os.path.join(self.tree.board_dir(1, 'b'), 'u-boot')
-        self.assertEqual(0o755, os.stat(path).st_mode & 0o777)
+        self.assertEqual((0o755, 5), (os.stat(path).st_mode & 0o777, os.stat(path).st_size))
         # This branch goes first; the image has been moved
         outcome.images = {}
         outcome.files['settings'] = Earlier(self.plan, self.tree).text('b').encode()

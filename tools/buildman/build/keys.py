@@ -18,7 +18,6 @@ import threading
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from buildman.build import environment, outside, trace
-from buildman.core.files import file_sha256
 from buildman.core.plan import BoardJob, Commit, Settings, Toolchain
 from buildman.source import git
 from buildman.source.localversion import VersionTexts
@@ -135,7 +134,8 @@ def programs(tool: Toolchain, path: str) -> str:
     out = [tool.cross, tool.override, tool.wrapper]
     for found in (*_of_compiler(tool, path), *(shutil.which(name, path=path) for name in _HOST)):
         if found:
-            out += [os.path.basename(found), *map(_content, _parts(os.path.realpath(found)))]
+            out += [os.path.basename(found),
+                    *map(trace.content_of, _parts(os.path.realpath(found)))]
     return hashlib.sha256('\n'.join(out).encode('utf-8', 'surrogateescape')).hexdigest()
 
 
@@ -154,21 +154,3 @@ def _parts(path: str) -> List[str]:
     return [path, *(sorted(glob.glob(os.path.join(
         glob.escape(os.path.dirname(os.path.dirname(path))), 'lib*', 'gcc*',
         glob.escape(triplet.group(1)), '*', 'cc1'))) if triplet else ())]
-
-
-def _content(path: str) -> str:
-    """Return what stands for the content of a file"""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return ''
-    return _content_at(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=1024)
-def _content_at(path: str, _size: int, _time: int) -> str:
-    """Return the same, of a file as it was at a time"""
-    try:
-        return file_sha256(path)
-    except OSError:
-        return ''

@@ -318,17 +318,23 @@ class Tree:
         out += [f'{name}\0{self.get(name)}' for name in reads.files]
         wanted = reads.basenames
         out += sorted(path for name, path in self._others(reads.archs) if name in wanted)
-        out += [f'{path}\0{_outside(path)}' for path in reads.outside]
+        out += [f'{path}\0{content_of(path)}' for path in reads.outside]
         return hashlib.sha256('\0\0'.join(out).encode('utf-8', 'surrogateescape')).hexdigest()
 
 
-@functools.lru_cache(maxsize=20_000)
-def _outside(path: str) -> str:
-    """Return what stands for the content of a file of this machine"""
+def content_of(path: str) -> str:
+    """Return what stands for the content of a file of this machine; '' if it cannot be read."""
     try:
-        return file_sha256(path)
+        stat = os.stat(path)
+        return _content_at(path, stat.st_size, stat.st_mtime_ns)
     except OSError:
         return ''
+
+
+@functools.lru_cache(maxsize=20_000)
+def _content_at(path: str, _size: int, _time: int) -> str:
+    """Return the same, of a file as it was at a time"""
+    return file_sha256(path)
 
 
 class Trees:
