@@ -138,6 +138,8 @@ def explain_missing(path: str, who: str, theirs: Dict[str, bytes],
         return 'a board without SPL: theirs keeps files of the board built before'
     if who == 'theirs' and name == 'err' and not _SERIAL_LTO.sub(b'', theirs[path]):
         return _SERIAL_LTO_WHY
+    if who == 'ours' and name in ('settings', 'trace'):
+        return f'{name}: theirs notes no such thing of a result'
     if who == 'ours' and name == 'err':
         return 'err: theirs lacks messages of files that it did not compile this time'
     if name == 'uboot.env' and who == 'theirs' and theirs.get(done) != b'0':

@@ -5,7 +5,7 @@
 The machines are small programs that speak the protocol and sleep instead of
 building; source is really pushed to each.
 
-    bench/many_machines.py [--machines 64] [--boards 3000] [--sleep 0] [--slots 2]
+    bench/many_machines.py [--machines 64] [--boards 3000] [--sleep 0] [--slots 2] [--commits 1]
     bench/many_machines.py --threads 8,16,24,32,64,96,128,256 [--boards 1547] [--scale 0.1]
 
     bench/many_machines.py --machines 8 --come 60 [--go 30] [--boards 1000] [--sleep 2]
@@ -165,7 +165,7 @@ class Park:
         threads = ([int(word) for word in args.threads.split(',')] if self.mixed
                    else [args.slots] * args.machines)
         self.tree = sample.make_sample(os.path.join(work, 'tree'), boards=args.boards,
-                                       commits=4 if self.mixed else 1, instant=True)
+                                       commits=4 if self.mixed else args.commits, instant=True)
         targets = [spec.target for spec in self.tree.boards]
         count = len(self.tree.commits)
         if self.mixed:
@@ -174,7 +174,8 @@ class Park:
                            for target, brd in zip(targets, boards)]
             self.machines = simulate.make_machines(threads, rng, 0.0)
         else:
-            self.boards = [simulate.Board(target, (args.sleep,)) for target in targets]
+            self.boards = [simulate.Board(target, (args.sleep,) * args.commits)
+                           for target in targets]
             self.machines = [simulate.Machine('', num, 1.0) for num in threads]
         name = 'm{:03}' if not args.come else 'farm-{}'
         if args.come:
@@ -248,7 +249,7 @@ class Park:
         argv = [sys.executable, *(['-m', 'cProfile', '-o', args.profile] if args.profile else []),
                 program, '-G', self.config, '-b', 'feature', '-o', f'{self.work}/out', *more]
         if not self.mixed:
-            argv += ['-c', '1']
+            argv += ['-c', str(args.commits)]
         # The list of boards is made before, as it has nothing to do with machines
         subprocess.run([*argv, '-n'], cwd=self.tree.path, check=True, stdout=subprocess.DEVNULL)
         start = time.time()
@@ -320,6 +321,7 @@ def main():
     parser.add_argument('--slots', type=int, default=2)
     parser.add_argument('--come', type=float, default=0.0, help='seconds in which they come')
     parser.add_argument('--go', type=float, default=0.0, help='seconds that each stays')
+    parser.add_argument('--commits', type=int, default=1, help='not with --threads')
     parser.add_argument('--threads', default='', help='of each machine, with commas between')
     parser.add_argument('--scale', type=float, default=0.1,
                         help='seconds slept for each second of a board')

@@ -43,7 +43,7 @@ BREAKS = {
 # Stands for make: writes what one that no make started has cost, and how it was called
 _MAKE = '''#!/bin/bash
 [ -z "$MAKELEVEL" ] || exec {make} "$@"
-case "$MAKEFLAGS $*" in *jobserver*|*' -j'[2-9]*) jobs=many ;; *) jobs=one ;; esac
+case "$MAKEFLAGS $*" in *jobserver*|*' -j'[2-9]*|*' -j '[2-9]*) jobs=many ;; *) jobs=one ;; esac
 TIMEFORMAT='%U %S'" $jobs ${{*//%/}}"
 {{ time {make} "$@" 2>&3; }} 3>&2 2>>{log}
 '''
