@@ -61,6 +61,7 @@ class TestLedger(unittest.TestCase):
         self.assertEqual(([], False), (ledger.boards['a'].attempts, ledger.finished))
         self.assertTrue(ledger.takes(ledger.workers['v'], 'a'))
         self.assertEqual((2,), self.give(ledger, 'v').commits)
+        self.assertEqual((True, True), (ledger.result('v', 'a', 2), ledger.finished))
 
     def test_workers(self):
         """Who is there, who is to come, and that each change is noticed"""

@@ -29,7 +29,7 @@ from buildman.core.events import (
     WorkerGone,
     WorkerReady,
 )
-from buildman.core.outcome import Failure, FailureKind, Outcome, without_compiler
+from buildman.core.outcome import TRIES, Failure, FailureKind, Outcome, without_compiler
 from buildman.core.plan import Board, BoardJob, Commit, Plan, Settings, Toolchain
 from buildman.results.carry import Found
 from buildman.results.made_with import Earlier
@@ -222,7 +222,9 @@ class OrdinaryTest(Case):
         with mock.patch.object(loop.ledger, 'result', side_effect=lambda *args: (
                 seen.append(args[3]), result(*args))[1]):
             report = self.run_on(loop, worker)
-        self.assertEqual(Report(built=6), report)
+        self.assertEqual([('a', 2), ('b', 2)],
+                         [(item.target, item.upto) for item in report.carried])
+        self.assertEqual(Report(built=6, carried=report.carried), report)
         self.assertEqual([('a', (0, 1, 2)), ('b', (0, 1, 2))], worker.asked('submit'))
         self.assertEqual([('start',), ('finish',)], [worker.calls[0], worker.calls[-1]])
         # What was not built tells nothing of how long building takes
@@ -699,15 +701,28 @@ class UnbuiltTest(Case):
     def test_carried(self) -> None:
         """What another commit had is a result like one that was built; the rest is built"""
         carrier = mock.Mock(find=lambda job, upto: Found(
-            Outcome(job.board.target, upto, upto), 'there') if job.board.target == 'a' else None)
+            Outcome(job.board.target, upto, upto), 'there', 'it')
+            if job.board.target == 'a' else None)
         loop = self.loop('ab', commits=2, carrier=carrier, host='here')
         self.assertEqual(({'there': 2}, 1, [('a', 0), ('a', 1)]),
-                         (loop.counts.carried, loop.counts.failed, loop.carried))
+                         (loop.counts.carried, loop.counts.failed,
+                          [(item.target, item.upto) for item in loop.report.carried]))
         worker = Made('w')
         with mock.patch.object(self.status, 'result') as told:
             report = self.run_on(loop, worker)
         self.assertEqual((['b'], 2, 2), (worker.boards, report.built, told.call_count))
         self.assertEqual(('here\n', '1'), (self.read('a', 'host'), self.read('a', 'done', 1)))
+
+    def test_flaky(self) -> None:
+        """What failed first and was good then is counted and told; what failed again is not"""
+        def tried(worker: Made, job: BoardJob) -> List[Event]:
+            return [worker.built(job, upto, 2 * upto, files={TRIES: b'2'})
+                    for upto in job.commits] + [worker.done(job)]
+
+        loop = self.loop(commits=2)
+        self.run_on(loop, Made('w', tried))
+        self.assertEqual((1, 1), (loop.counts.flaky, loop.counts.failed))
+        self.assertEqual(1, self.out.getvalue().count('a failed and was good'))
 
     def test_hunted(self) -> None:
         """In a hunt as much is to be built as it wants; what it adds counts, too"""
