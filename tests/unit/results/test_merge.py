@@ -103,6 +103,12 @@ class MergeTest(unittest.TestCase):
             self.assertIn(text, str(caught.exception))
         self.assertFalse(os.path.exists(self.path('all')))
 
+    def test_two_counts(self) -> None:
+        """A folder that was built with two counts (-c) has a number twice, which is well"""
+        self.make('1', 'a')
+        lines = self.merge(self.make('1', 'a', commits=COMMITS[1:])).lines
+        self.assertEqual([f"3 results of 1 folders are in '{self.path('all', 'try')}'"], lines)
+
     def test_into_itself(self) -> None:
         """The folder of one of them may be the one for all"""
         first, second = self.make('all', 'a', number=1), self.make('2', 'b', number=2)

@@ -140,15 +140,20 @@ class Merge:
     @staticmethod
     def _check_commits(bases: Sequence[str]) -> None:
         """Refuse folders in which commits have other numbers"""
-        known: Dict[object, Tuple[Tuple[int, str], str]] = {}
+        known: Dict[object, Dict[Tuple[int, str], str]] = {}
         for base in bases:
-            for entry in commit_folders(base).values():
+            # A folder itself may well have a number twice: it was built with another -c, too
+            entries = sorted(commit_folders(base).values())
+            for key, entry in ((key, entry) for entry in entries for key in entry):
+                others = known.get(key, {entry: base})
+                if entry not in others:
+                    other, where = next(iter(others.items()))
+                    raise UsageError(
+                        f"--merge: '{where}' and '{base}' have other commits: {other[0]} is "
+                        f'{other[1][:12]} there, {entry[0]} is {entry[1][:12]} here')
+            for entry in entries:
                 for key in entry:
-                    other, where = known.setdefault(key, (entry, base))
-                    if other != entry:
-                        raise UsageError(
-                            f"--merge: '{where}' and '{base}' have other commits: {other[0]} is "
-                            f'{other[1][:12]} there, {entry[0]} is {entry[1][:12]} here')
+                    known.setdefault(key, {})[entry] = base
 
     @staticmethod
     def _check_parts(bases: Sequence[str]) -> None:
