@@ -107,7 +107,7 @@ class MergeTest(unittest.TestCase):
         """A folder that was built with two counts (-c) has a number twice, which is well"""
         self.make('1', 'a')
         lines = self.merge(self.make('1', 'a', commits=COMMITS[1:])).lines
-        self.assertEqual([f"3 results of 1 folders are in '{self.path('all', 'try')}'"], lines)
+        self.assertEqual([f"4 results of 1 folders are in '{self.path('all', 'try')}'"], lines)
 
     def test_into_itself(self) -> None:
         """The folder of one of them may be the one for all"""

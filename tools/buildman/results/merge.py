@@ -144,7 +144,7 @@ class Merge:
         for base in bases:
             # A folder itself may well have a number twice: it was built with another -c, too
             entries = sorted(commit_folders(base).values())
-            for key, entry in ((key, entry) for entry in entries for key in entry):
+            for key, entry in ((key, found) for found in entries for key in found):
                 others = known.get(key, {entry: base})
                 if entry not in others:
                     other, where = next(iter(others.items()))
