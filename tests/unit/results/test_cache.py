@@ -105,6 +105,10 @@ class CacheTest(unittest.TestCase):
         cache.keep(self.result('other', 'c' * 64))
         cache.close()
         self.assertTrue(self.find())
+        self.assertEqual('', cache.problem)
+        self.folder = os.path.join(self.top, 'none')
+        self.assertIn('no such folder', self.cache(False).problem)
+        self.folder = os.path.join(self.top, 'cache')
         path = next(path for path in sorted(before) if '/objects/' in path)
         with open(path, 'r+b') as outf:
             outf.write(b'bad')

@@ -40,7 +40,8 @@ class KnownTest(FileCase):
 
     def test_bad(self) -> None:
         """A line that makes no sense is named, with its file and number"""
-        for line, why in (('snow | x', 'is no rule'), ('snow | x | soon | why', 'no date'),
+        for line, why in (('snow | x', 'is no rule'), ('snow|x|until 2026-06-01|w', 'with spaces'),
+                          ('snow | x | soon | why', 'no date'),
                           ('snow | x | until 2026-02-30 | why', 'no date'),
                           ('snow | ( | until 2026-06-01 | why', 'no regular expression'),
                           ('snow | x | until 2026-06-01 |', 'is no rule')):

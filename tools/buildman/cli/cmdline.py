@@ -140,6 +140,13 @@ def _sample(text: str) -> Tuple[int, Optional[int]]:
     return _count(count), _count(seed) if gap else None
 
 
+def _result(text: str) -> str:
+    """Parse BOARD@COMMIT"""
+    if not all(text.rpartition('@')):
+        raise argparse.ArgumentTypeError(f"'{text}' names no result: it is BOARD@COMMIT")
+    return text
+
+
 def _repository(text: str) -> str:
     """Parse the name of a repository: DIR/.git is that of DIR"""
     path = os.path.normpath(text) if text else '.'
@@ -355,7 +362,7 @@ def _add_summary(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--html', type=_named, metavar='FILE',
                        help='write all of it as one page for a browser: boards and commits, like '
                             'errors, sizes, machines')
-    group.add_argument('--reproduce', type=_named, metavar='BOARD@COMMIT',
+    group.add_argument('--reproduce', type=_result, metavar='BOARD@COMMIT',
                        help='print the shell lines that build one result by hand, with the same '
                             'images; COMMIT is a number as in the summary, or a hash')
     group.add_argument('-W', '--ignore-warnings', action='store_true',
@@ -497,6 +504,8 @@ def parse(argv: Sequence[str], args: Optional[argparse.Namespace] = None) -> arg
         if args.new_only or args.annotate or args.hunt is not None:
             raise UsageError('--against goes with neither --new-only, --annotate nor --hunt, which '
                              'compare with the commit before')
+    if args.merge and args.dry_run:
+        raise UsageError('--merge copies what there is: it cannot go with -n')
     if args.merge and args.output_dir is None:
         raise UsageError('--merge needs -o DIR, the folder to put the results into')
     if args.hunt is not None and not args.branch:

@@ -41,7 +41,7 @@ def find_commit(text: str, known: Sequence[Commit]) -> int:
     Raises:
         UsageError: there is none, or several
     """
-    if text.isdigit() and 0 < int(text) <= len(known):
+    if text.isdecimal() and 0 < int(text) <= len(known):
         return int(text) - 1
     found = [upto for upto, commit in enumerate(known)
              if len(text) >= _MIN_HASH and commit.hash.startswith(text.lower())]

@@ -58,7 +58,7 @@ class ResultCache:
     """The results in one folder.
 
     Attributes:
-        problem: why results of this run are not kept there, '' when they are
+        problem: why results of this run are not kept there or none is found, '' if all is well
     """
 
     def __init__(self, folder: str, writable: bool, limit: int) -> None:
@@ -72,7 +72,8 @@ class ResultCache:
         self._folder = folder
         self._writable = writable
         self._limit = limit
-        self.problem = ''
+        self.problem = '' if writable or os.path.isdir(folder) else (
+            f"result cache '{folder}': there is no such folder, so nothing was taken from it")
         self._numbers = itertools.count()
         self._queue: 'queue.Queue[Optional[str]]' = queue.Queue()
         self._writer: Optional[threading.Thread] = None

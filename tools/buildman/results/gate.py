@@ -75,7 +75,8 @@ class Known:
     def _rule(place: str, line: str) -> Rule:
         fields = [field.strip() for field in re.split(r'(?<!\S)\|(?!\S)', line)]
         if len(fields) != 4 or not all(fields):
-            raise UsageError(f"{place}: '{line}' is no rule: write {_FORM}")
+            raise UsageError(f"{place}: '{line}' is no rule: write {_FORM}, "
+                             'with spaces around each |')
         board, text, until, why = fields
         try:
             day = datetime.datetime.strptime(re.sub(r'^until\s+', '', until), '%Y-%m-%d').date()
