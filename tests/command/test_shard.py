@@ -45,7 +45,8 @@ class TestShard(SampleCase):
                            (['--shard', f'1/2:{self.tmp}'], 'does not tell how long'),
                            (['--merge', self.tmp], '--merge needs -o'),
                            (['--merge', self.tmp, '-o', self.tmp, '-n'], 'cannot go with -n'),
-                           (['--merge', self.out('no'), '-o', self.tmp], 'cannot read')):
+                           (['--merge', self.out('no'), '--merge', self.tmp, '-o', self.tmp],
+                            'cannot read')):
             done = self.run_buildman(*args)
             self.assertEqual((2, 1), (done.returncode, len(done.stderr.splitlines())), done)
             self.assertIn(text, done.stderr)

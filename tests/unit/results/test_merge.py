@@ -109,6 +109,14 @@ class MergeTest(unittest.TestCase):
         lines = self.merge(self.make('1', 'a', commits=COMMITS[1:])).lines
         self.assertEqual([f"4 results of 1 folders are in '{self.path('all', 'try')}'"], lines)
 
+    def test_moved(self) -> None:
+        """The folder for all may have commits of an earlier state, under other numbers"""
+        self.merge(self.make('1', 'a'))
+        self.merge(self.make('2', 'b', commits=COMMITS[1:]))
+        self.assertEqual([['a'], ['a', 'b'], ['b']], [
+            sorted(os.listdir(self.path('all', 'try', f'{number}_g{char * 40}_Commit-{char}')))
+            for number, char in (('01', 'a'), ('02', 'b'), ('02', 'c'))])
+
     def test_into_itself(self) -> None:
         """The folder of one of them may be the one for all"""
         first, second = self.make('all', 'a', number=1), self.make('2', 'b', number=2)

@@ -282,7 +282,7 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('where, and with how much')
     group.add_argument('-o', '--output-dir', type=_folder, default=None, metavar='DIR',
                        help='folder for results and work (default: ..)')
-    group.add_argument('--merge', nargs='+', metavar='DIR',
+    group.add_argument('--merge', nargs='+', action='extend', metavar='DIR',
                        help='put the results of other output folders, those of shards say, into '
                             'the output folder, and end')
     group.add_argument('-k', '--keep-outputs', action='store_true',

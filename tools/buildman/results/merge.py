@@ -134,7 +134,8 @@ class Merge:
                 self._sources.setdefault(name, []).append(path)
         for name, sources in self._sources.items():
             base = os.path.join(out, name) if name else out
-            self._check_commits([*sources, base])
+            # The folder for all may be of an earlier state of the branch
+            self._check_commits(sources)
             self._check_parts([*sources, base])
 
     @staticmethod
@@ -188,13 +189,16 @@ class Merge:
         for source in sources:
             if os.path.exists(base) and os.path.samefile(source, base):
                 continue
-            for commit in [*sorted(commit_folders(source)), 'current']:
+            there = {found: name for name, (_, found) in commit_folders(base).items()}
+            commits = {name: there.get(found, name)
+                       for name, (_, found) in commit_folders(source).items()}
+            for commit, dest in [*sorted(commits.items()), ('current', 'current')]:
                 folder = os.path.join(source, commit)
                 for target in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
                     if os.path.isfile(os.path.join(folder, target, 'done')):
                         count += 1
                         replaced += _copy(os.path.join(folder, target),
-                                          os.path.join(base, commit, target))
+                                          os.path.join(base, dest, target))
             durations.add(base, source)
             owners = os.path.join(source, _OWNERS)
             if os.path.exists(owners) and not os.path.exists(os.path.join(base, _OWNERS)):
