@@ -66,6 +66,8 @@ class ReproduceTest(SampleCase):
         got = self.run_buildman(*args, '--boards', 'anvil', '-c', '1', '-r', '--config-only')
         self.assertEqual(got.returncode, 0, got)
         for more, why in ((('-c', '1', '--reproduce', 'anvil@1'), '(--config-only, -r)'),
+                          # Whatever its number is
+                          (('--reproduce', 'anvil@3'), '(--config-only, -r)'),
                           (('--reproduce', 'anvil@2'), 'has no result'),
                           (('--reproduce', 'anvil@4'), 'a number from 1 to 3'),
                           (('--reproduce', 'anvil@0000'), 'is no commit of the branch'),

@@ -19,7 +19,7 @@ from buildman.cli.folders import Folders
 from buildman.core.errors import BoardError, SetupError, ToolchainError, UsageError
 from buildman.core.plan import Board, BoardJob, Commit, Settings
 from buildman.results import made_with
-from buildman.results.tree import ResultTree
+from buildman.results.tree import find_commit_dirs, settings_of
 from buildman.source import commits
 from buildman.toolchains import find
 
@@ -68,22 +68,26 @@ def show(args: argparse.Namespace, folders: Folders, series: Optional[commits.Se
     board = next((board for board in selected if board.target == target), None)
     if not board:
         raise BoardError(f"--reproduce: there is no board '{target}'")
-    tree = ResultTree(folders.base, series.commits, subdirs=not args.no_subdirs)
-    if tree.read_done(upto, target) is None:
-        raise SetupError(f"'{tree.board_dir(upto, target)}' has no result: build it first, or "
+    try:
+        folder = os.path.join(find_commit_dirs(folders.base, series.commits)[upto], target)
+    except OSError as exc:
+        raise SetupError(f"cannot read '{folders.base}': {exc.strerror}") from exc
+    folder = os.path.join(folders.base, folder)
+    if not os.path.exists(os.path.join(folder, 'done')):
+        raise SetupError(f"'{folder}' has no result: build it first, or "
                          'name the output folder of that build with -o')
     chains = find.Toolchains(args.override_toolchain or '')
     chains.scan()
     choice = find.choose_toolchains([board], chains, (upto,))
     for why in choice.lacking.values():
         raise ToolchainError(why)
-    had = tree.read_settings(upto, target)
+    had = settings_of(folder)
     other = had and made_with.differences(had, made_with.text(settings, choice.jobs[0]))
     if other:
-        raise UsageError(f"'{tree.board_dir(upto, target)}' is of other settings "
+        raise UsageError(f"'{folder}' is of other settings "
                          f"({', '.join(other)}): give the flags of that build")
     try:
-        with open(os.path.join(tree.board_dir(upto, target), 'out-env'), 'rb') as inf:
+        with open(os.path.join(folder, 'out-env'), 'rb') as inf:
             noted = environment.read_out_env(inf.read())
     except OSError as exc:
         raise SetupError(f"cannot read '{exc.filename}': {exc.strerror}") from exc
