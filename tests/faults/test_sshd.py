@@ -233,8 +233,9 @@ class TestPenalties(unittest.TestCase):
     def setUp(self):
         sshd.require()
         self.penalizes = sshd.penalizes()
-        # As it is of itself, but five times as quick: four logins are too many
-        self.server = sshd.Sshd(machines=6, settings=['PerSourcePenalties authfail:1 min:3']
+        # As it is of itself, but quicker: four logins are too many. It lasts long enough for a
+        # slow machine to see it.
+        self.server = sshd.Sshd(machines=6, settings=['PerSourcePenalties authfail:3 min:10']
                                 if self.penalizes else [])
         self.server.start()
         self.addCleanup(self.server.stop)

@@ -73,10 +73,12 @@ class ConfigCheckTest(unittest.TestCase):
             "line 2: there is no 'alow-missing' in [global], so it has no effect (did you mean "
             "'allow-missing'?); there is: allow-missing",
             "line 6: there is no 'max_board' in [machine:a], so it has no effect (did you mean "
-            "'max_boards'?); there is: max_boards, max_load, other_gcc, ssh_options, transport, "
-            'work_dir',
-            "line 7: there is no 'q' in [machine:a], so it has no effect; there is: max_boards, "
-            'max_load, other_gcc, ssh_options, transport, work_dir',
+            "'max_boards'?); there is: count, cpus, idle, "
+            'max_boards, max_load, memory, options, other_gcc, partition, ssh_options, supply, '
+            'time, transport, work_dir',
+            "line 7: there is no 'q' in [machine:a], so it has no effect; there is: count, "
+            'cpus, idle, max_boards, max_load, memory, options, other_gcc, partition, ssh_options, '
+            'supply, time, transport, work_dir',
             "line 9: there is no 'Heartbeat' in [distributed], so it has no effect (did you mean "
             "'heartbeat'?); there is: heartbeat"], self.problems(
                 '[global]\nalow-missing = always\n[machines]\na\n[machine:a]\nmax_board: 1\nq\n'
