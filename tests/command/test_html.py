@@ -146,7 +146,7 @@ class PageTest(SampleCase):
         browser.press('/', *'sand')
         browser.wait("document.querySelectorAll('.row').length === 1")
         self.assertEqual(['sandbox'], self.names())
-        self.assertIn('q=sand', browser.run('location.hash'))
+        browser.wait("location.hash.includes('q=sand')")
         browser.press('Escape')
         browser.wait("document.querySelectorAll('.row').length === 4")
         for show, want in (('failing', lambda whats: whats[-1] == 'error'),

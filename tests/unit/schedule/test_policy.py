@@ -489,11 +489,12 @@ class TestChoices(unittest.TestCase):
         sched, ledger, board = setup()
         ledger.result('v', 'a', 0)
         self.assertEqual(self.next(sched, 'w'), '')
-        for begun in (True, False):
-            # What may kill is not tried by two at once
+        for begun, attempts, want in ((True, 1, 'a'), (True, 2, ''), (False, 1, ''),
+                                      (False, 2, '')):
+            # What may kill is not tried by two at once, and may have been begun
             sched, ledger, board = setup(begun)
-            board.attempts += ['x', 'x']
-            self.assertEqual(self.next(sched, 'w'), '' if begun else 'a')
+            board.attempts += ['x'] * attempts
+            self.assertEqual(self.next(sched, 'w'), want, (begun, attempts))
 
     def test_best_of_others(self):
         """Not begun goes before begun, then the longest, then the first of the list"""

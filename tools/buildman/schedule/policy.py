@@ -95,7 +95,8 @@ class Scheduler:
         First what another one has in hand without having begun it; then, a
         second time, what another one is building: that one may be slow or
         hang, and the first complete result counts. Where it can be told when
-        the other one will be through, it has to be sooner here.
+        the other one will be through, it has to be sooner here. A board that took a
+        worker down stays where it is: that it was begun may not have been told yet.
         """
         best: Optional[Tuple[Tuple[float, bool, float, int], str, str]] = None
         ledger, forecast = self.ledger, self.ledger.forecast
@@ -108,7 +109,8 @@ class Scheduler:
                 begun = target in other.begun
                 if (len(board.owners) != 1 or not board.todo or worker.name in board.owners
                         or not ledger.takes(worker, target) or not ledger.may(worker, board)
-                        or board.given_up or (begun and ledger.is_suspect(target))):
+                        or board.given_up or ledger.is_suspect(target)
+                        or (board.attempts and not begun)):
                     continue
                 gain = 1.0
                 if self._foresees:
