@@ -87,6 +87,10 @@ class TestSlurm(SlurmCase):
         """Ctrl-C, also while one waits for a node"""
         self.interrupt(signal.SIGINT, 130, '--no-local')
 
+    def test_sigterm(self) -> None:
+        """A CI server ends the boss"""
+        self.interrupt(signal.SIGTERM, 143, '--no-local')
+
     def test_sigkill(self) -> None:
         """The boss is killed; and what one left in the queue is found by its name"""
         self.interrupt(signal.SIGKILL, -9, '--no-local')
