@@ -9,11 +9,11 @@ in pieces; but not with -u.
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 from typing import List, Mapping, Sequence
 
 from buildman.core.errors import BuildmanError
+from buildman.process import commands
 
 # Keys of a [machine:NAME] section -> options of salloc
 RESOURCES = {'cpus': '--cpus-per-task', 'memory': '--mem', 'time': '--time',
@@ -52,16 +52,15 @@ def _run(*words: str) -> str:
         BuildmanError: it fails, with what it says
     """
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False,
-                              timeout=ANSWER_TIME)
+        done = commands.run(words, ANSWER_TIME)
     except OSError as exc:
         raise BuildmanError(f'{words[0]} cannot be run: {exc.strerror}') from exc
     except subprocess.TimeoutExpired as exc:
         raise BuildmanError(f'{words[0]} did not answer within {ANSWER_TIME:g} seconds') from exc
     if done.returncode:
-        said = done.stderr.decode(errors='replace').strip().splitlines()
+        said = done.stderr.strip().splitlines()
         raise BuildmanError(said[-1] if said else f'{words[0]}: exit status {done.returncode}')
-    return done.stdout.decode(errors='replace')
+    return done.stdout
 
 
 def jobs(user: str, prefix: str) -> List[List[str]]:
@@ -99,12 +98,3 @@ def state(partition: str) -> str:
     parts = [line.split() for line in text.splitlines()]
     return ', '.join(f'{num} {what} in {name}' for name, num, what in
                      (part for part in parts if len(part) == 3)) or 'no nodes'
-
-
-def quoted(options: str) -> List[str]:
-    """Return the words of a value of the configuration.
-
-    Raises:
-        ValueError: a quote is not closed
-    """
-    return shlex.split(options)

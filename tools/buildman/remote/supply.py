@@ -218,7 +218,7 @@ class Supply:
         """Return a machine to be asked for, of a name that no other had in this run."""
         self._number += 1
         name = f'{self.name}-{self._number}'
-        argv = (slurm.ask(f'{self.job}{self._number}', self.resources, slurm.quoted(self.options))
+        argv = (slurm.ask(f'{self.job}{self._number}', self.resources, shlex.split(self.options))
                 if self.engine == 'slurm' else ['sh', '-c', self.engine])
         return Lease(argv, name, DELAYS[min(self.failures, len(DELAYS) - 1)], self._source)
 
