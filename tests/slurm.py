@@ -18,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-import unittest
+
+import support
 
 START_SECONDS = 30      # for all nodes to be idle
 
@@ -70,10 +71,7 @@ def require():
     """Skip a test loudly where there is no Slurm; fail it where CI is set."""
     why = missing()
     if why:
-        if os.environ.get('CI'):
-            raise AssertionError(f'real Slurm: {why}')
-        print(f'\n*** SKIPPED, not tested with a real Slurm: {why}', file=sys.stderr)
-        raise unittest.SkipTest(why)
+        support.skip(f'not tested with a real Slurm: {why}')
 
 
 class Slurm:

@@ -22,7 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
-import unittest
+
+import support
 
 START_SECONDS = 20      # for sshd to listen
 _USER = re.compile(r'bmt(\d+)x\d+\Z')
@@ -61,10 +62,7 @@ def require():
     """Skip a test loudly where there is no sshd; fail it where CI is set."""
     why = missing()
     if why:
-        if os.environ.get('CI'):
-            raise AssertionError(f'real sshd: {why}')
-        print(f'\n*** SKIPPED, not tested over a real sshd: {why}', file=sys.stderr)
-        raise unittest.SkipTest(why)
+        support.skip(f'not tested over a real sshd: {why}')
 
 
 class Sshd:

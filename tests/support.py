@@ -38,6 +38,7 @@ from typing import (
     Iterable,
     List,
     Mapping,
+    NoReturn,
     Optional,
     Sequence,
     Tuple,
@@ -101,9 +102,17 @@ def needs(*tools: str) -> None:
         AssertionError: one is missing and the environment has CI
     """
     missing = [tool for tool in tools if not shutil.which(tool)]
-    if not missing:
-        return
-    message = f"not installed: {', '.join(missing)}"
+    if missing:
+        skip(f"not installed: {', '.join(missing)}")
+
+
+def skip(message: str) -> NoReturn:
+    """Skip the test, loudly, as something is missing; with CI set, fail.
+
+    Raises:
+        unittest.SkipTest: the environment has no CI
+        AssertionError: it has
+    """
     if os.environ.get('CI'):
         raise AssertionError(f'{message} (CI is set, so this is no reason to skip)')
     sys.stderr.write(f'\n*** SKIPPED: {message}\n')
