@@ -20,14 +20,11 @@ from typing import FrozenSet, List, Optional, Sequence, Tuple
 
 from buildman.core.errors import SetupError, UsageError
 from buildman.core.files import clear_way, replace_file
-from buildman.results.tree import WORK_DIR, commit_folders
+from buildman.results.tree import BRANCHES, WORK_DIR, commit_folders
 from buildman.source import commits
 
 # Make and the scripts of U-Boot cannot work in a folder with these in its name
 _UNFIT = re.compile(r'[\s:#$%&\'"`()<>|;*?!\[\]{}\\]')
-
-# Where the names of the branches are, in the folder of the results
-_BRANCHES = os.path.join(WORK_DIR, 'branches')
 
 # So many are kept
 _MOST_BRANCHES = 100
@@ -151,7 +148,7 @@ def work_area(base: str) -> str:
 def _read(base: str) -> Tuple[str, ...]:
     """Return the names of the branches that were built in a folder; none if not known"""
     try:
-        with open(os.path.join(base, _BRANCHES), encoding='utf-8') as inf:
+        with open(os.path.join(base, BRANCHES), encoding='utf-8') as inf:
             names = tuple(inf.read().splitlines())
     except (OSError, UnicodeDecodeError):
         return ()
@@ -210,7 +207,7 @@ def note_owner(args: argparse.Namespace, base: str, series: commits.Series) -> N
         SetupError: it cannot be written
     """
     names = [series.name, *(name for name in _read(base) if name != series.name)]
-    path = os.path.join(base, _BRANCHES)
+    path = os.path.join(base, BRANCHES)
     text = ''.join(f'{name}\n' for name in names[:_MOST_BRANCHES if _is_common(args) else 1])
     try:
         if os.path.isdir(path):

@@ -176,7 +176,7 @@ def _newest(records: Sequence[Record]) -> List[Record]:
 
 
 class Recorder:
-    """Adds the results of a run, as a listener of the builder's."""
+    """Adds the results of a run, as a listener of the loop's."""
 
     def __init__(self, folder: str, commits: Optional[Sequence[Commit]], partial: bool,
                  now: Optional[float] = None) -> None:
@@ -231,7 +231,7 @@ class Recorder:
                 self.close()
 
     def __call__(self, event: Event, fate: str) -> None:
-        """Take an event of the builder's.
+        """Take an event of the loop's.
 
         Args:
             event: what happened

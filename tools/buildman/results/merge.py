@@ -17,12 +17,9 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from buildman.core.errors import SetupError, UsageError
 from buildman.core.files import clear_way, replace_file
 from buildman.results import durations
-from buildman.results.tree import WORK_DIR, OutputLock, commit_folders
+from buildman.results.tree import BRANCHES, WORK_DIR, OutputLock, commit_folders
 
 NOTE = f'{WORK_DIR}/shard'
-
-# Whose results they are
-_OWNERS = f'{WORK_DIR}/branches'
 
 _NOTE = re.compile(r'([0-9,]+)/([0-9]+) ([0-9a-f]+)\n')
 
@@ -57,7 +54,6 @@ class Part:
             raise ValueError(text)
         return cls(tuple(map(int, match.group(1).split(','))), int(match.group(2)),
                    match.group(3))
-
 
 
 def read_part(base: str) -> Optional[Part]:
@@ -200,9 +196,9 @@ class Merge:
                         replaced += _copy(os.path.join(folder, target),
                                           os.path.join(base, dest, target))
             durations.add(base, source)
-            owners = os.path.join(source, _OWNERS)
-            if os.path.exists(owners) and not os.path.exists(os.path.join(base, _OWNERS)):
-                shutil.copy2(owners, os.path.join(base, _OWNERS))
+            owners = os.path.join(source, BRANCHES)
+            if os.path.exists(owners) and not os.path.exists(os.path.join(base, BRANCHES)):
+                shutil.copy2(owners, os.path.join(base, BRANCHES))
             part = read_part(source)
             if part:
                 note_part(base, part)

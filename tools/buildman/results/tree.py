@@ -27,6 +27,9 @@ from buildman.core.plan import Commit
 # Folder of the slots, inside the folder of the results
 WORK_DIR = '.bm-work'
 
+# In the folder of a branch: names of the branches that were built there, a line each
+BRANCHES = f'{WORK_DIR}/branches'
+
 # Results of a commit: two or more digits, the hash, 20 characters of subject
 _COMMIT_DIR = re.compile(r'^(\d+)_g([0-9a-f]{7,64})_')
 

@@ -173,7 +173,7 @@ class Costs:
 
 
 class Estimate:
-    """Tells how long it will take, as a listener of the builder's."""
+    """Tells how long it will take, as a listener of the loop's."""
 
     def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin.
@@ -193,7 +193,7 @@ class Estimate:
         self._next = 0.0
 
     def __call__(self, event: Event, fate: str) -> None:
-        """Take an event of the builder's, see Builder.add_listener()."""
+        """Take an event of the loop's, see Loop.add_listener()."""
         if isinstance(event, Started):
             if self._ledger.attempt(event.worker, event.target):
                 self._since[event.worker, event.target] = self._clock()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0+
 """What goes on in a run, for those who look on: --top and --status.
 
-A listener of the builder's, in the thread of its loop. It keeps what the events tell of
+A listener of the loop's, in its thread. It keeps what the events tell of
 each machine and of failures; state() is all of that at one moment, as the README
 describes it, and lines() is the same for a terminal.
 """
@@ -75,7 +75,7 @@ class Watch:
         self._began = clock()
 
     def __call__(self, event: Event, fate: str) -> None:
-        """Take an event of the builder's, see Builder.add_listener()."""
+        """Take an event of the loop's, see Loop.add_listener()."""
         building = self._building[event.worker]
         if isinstance(event, Started):
             if self._ledger.attempt(event.worker, event.target):
