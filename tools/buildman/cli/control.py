@@ -232,6 +232,8 @@ def run(args: argparse.Namespace) -> int:
     for text in lists.config_problems(folders=not args.fetch_arch):
         print(text, file=err)
     if args.fetch_arch:
+        # It may wait for a server
+        signals.watch()
         return lists.fetch(split_names(args.fetch_arch), out)
     if args.list_tool_chains:
         return lists.toolchains(args, out)
