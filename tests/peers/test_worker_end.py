@@ -126,10 +126,14 @@ class EndTest(WorkerCase):
 
     def test_no_folder(self) -> None:
         """A message rather than a traceback."""
-        worker = self.start(os.path.join(self.tmp, 'missing'), 'run')
-        self.assertEqual(1, worker.wait())
-        self.assertIn("no work folder", worker.said())
-        self.assertNotIn('Traceback', worker.said())
+        with open(os.path.join(self.tmp, 'file'), 'wb'):
+            pass
+        for name in ('missing', 'file'):
+            path = os.path.join(self.tmp, name)
+            worker = self.start(path, 'run')
+            self.assertEqual(1, worker.wait())
+            self.assertIn(f"cannot use the work folder '{path}'", worker.said())
+            self.assertNotIn('Traceback', worker.said())
 
     def test_nobody_listens(self) -> None:
         """All pipes are gone, stderr too: the end must still be orderly."""

@@ -162,8 +162,9 @@ class Worker:
         except (lock.LockBusy, lock.LockStuck) as exc:
             _complain(f'this machine is in use by {exc}')
             return 1
-        except FileNotFoundError as exc:
-            _complain(f"there is no work folder '{exc.filename}'")
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as exc:
+            _complain(f"cannot use the work folder '{self._work_dir}': {exc.strerror} "
+                      f"('{exc.filename}')")
             return 1
         finally:
             self._end_builds()
