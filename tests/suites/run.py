@@ -61,6 +61,8 @@ ACROSS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'across.py')
 ENTER = '''set -e
 root=$1 top=$2 cwd=$3
 shift 3
+# A root that is no mount point cannot be unshared again (tests of noexec do)
+mount --bind "$root" "$root"
 for dir in /dev /proc /sys /tmp /var/tmp "$top"; do
     mkdir -p "$root$dir"
     mount --rbind "$dir" "$root$dir"
