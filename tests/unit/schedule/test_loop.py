@@ -283,7 +283,7 @@ class OrdinaryTest(Case):
                 (Settings(force_build=True), 'abc', 0)):
             worker = Made('w')
             loop = self.loop('abc', settings=settings)
-            self.assertEqual(len(boards), loop.pending())
+            self.assertEqual(len(boards), len(loop.pending()))
             self.assertFalse(loop.nothing_to_do)
             self.run_on(loop, worker)
             self.assertEqual((list(boards), previous), (worker.boards, loop.counts.previous))

@@ -3,6 +3,10 @@
 
 Objects are kept from commit to commit and from board to board, since make can
 tell which are out of date. What make cannot tell is looked after in here.
+
+Where there are few boards, each finds its own objects again: when another one comes, the
+folder is put aside, and that one gets a copy, or what was put aside of it. All of that is
+of one slot, since make compares objects with the time stamps of that slot's source.
 """
 
 from __future__ import annotations
@@ -13,15 +17,24 @@ import json
 import os
 import re
 import shutil
-from typing import Dict, Iterable, Set
+import subprocess
+from typing import Any, Dict, Iterable, List, Mapping, Set
 
 from buildman.build.artifacts import ENV_OBJECTS, PHASES
 from buildman.core.files import clear_way
 from buildman.core.plan import Toolchain
+from buildman.process import commands
 from buildman.process.clock import newer_than_now
 
 # Name of the file that tells that a build folder is sound, inside of it
 STATE_FILE = '.buildman-state'
+
+# So many boards' folders are put aside in a slot, if the disk has as many bytes to spare
+MOST_ASIDE = 4
+_SPARE = 2 << 30
+
+# Seconds to copy one
+_COPY_TIME = 600
 
 # A source that a message of a compiler begins with, or that included it
 _DIAGNOSED = re.compile(
@@ -52,24 +65,51 @@ def _key(tool: Toolchain) -> str:
     return hashlib.sha256(repr((tool, ident)).encode()).hexdigest()
 
 
+def _read_state(path: str) -> Mapping[str, Any]:
+    """Return what the last build in a folder left; {} if it did not end in peace"""
+    try:
+        with open(os.path.join(path, STATE_FILE), encoding='utf-8') as inf:
+            state = json.load(inf)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _board_in(path: str) -> str:
+    """Return the board whose objects are in a folder; '' if that is not known"""
+    board = _read_state(path).get('board')
+    return board if isinstance(board, str) and os.path.basename(board) == board else ''
+
+
+def boards_in(path: str, aside: str) -> List[str]:
+    """Return the boards whose objects are in a folder, or were put aside."""
+    found = [_board_in(path)]
+    with contextlib.suppress(OSError):
+        found += os.listdir(aside)
+    return found
+
+
 class BuildFolder:
     """A folder that builds go into.
 
     Attributes:
         path: the folder
         own: whether it is ours to empty; the user's source folder is not
+        aside: where those of other boards are put, '' for nowhere
     """
 
-    def __init__(self, path: str, own: bool) -> None:
+    def __init__(self, path: str, own: bool, aside: str = '') -> None:
         """Name a folder; nothing is touched."""
         self.path = path
         self.own = own
+        self.aside = aside
+        self._board = ''
         self._diagnosed: Set[str] = set()
         self._keys: Dict[str, str] = {}
         self._config_said = False
         self._looked = False
 
-    def enter(self, tool: Toolchain) -> None:
+    def enter(self, tool: Toolchain, board: str = '') -> None:
         """Make it ready for a board.
 
         It is emptied unless the last build in it ended in peace and used the
@@ -78,13 +118,17 @@ class BuildFolder:
 
         Args:
             tool: compiler that is going to be used
+            board: what is built
 
         Raises:
             OSError: it cannot be made or emptied
         """
         state_path = os.path.join(self.path, STATE_FILE)
         self._diagnosed, self._keys, self._config_said = set(), {}, False
-        sound = self._load(state_path) and (
+        self._board = board
+        if self.own and self.aside:
+            self._change_board()
+        sound = self._load() and (
             self._keys.get(tool.arch, _key(tool)) == _key(tool)) and (
             self._looked or not newer_than_now(self.path, first=True))
         self._looked = True
@@ -99,14 +143,53 @@ class BuildFolder:
                 self.empty()
         self._keys[tool.arch] = _key(tool)
 
-    def _load(self, state_path: str) -> bool:
-        """Read what the last build left; False when that tells nothing"""
+    def _change_board(self) -> None:
+        """Put aside what is there of another board, in favour of what there is of this one"""
+        last = _board_in(self.path)
+        if last == self._board:
+            return
+        mine, new = os.path.join(self.aside, self._board), f'{self.aside}.new'
+        clear_way(new)
+        if os.path.isdir(mine):
+            os.rename(mine, new)
+            self._looked = False
+        elif not last:
+            return
+        else:
+            os.makedirs(self.aside, exist_ok=True)
+            disk = os.statvfs(self.aside)
+            # With the objects of another board, the tools of this machine are there
+            if disk.f_bavail * disk.f_frsize < _SPARE or not self._copy(new):
+                clear_way(new)
+                return
+        other = os.path.join(self.aside, last) if last else self.path
+        clear_way(other)
+        if last:
+            os.rename(self.path, other)
+        os.rename(new, self.path)
+        left = sorted(os.scandir(self.aside), key=lambda entry: entry.stat().st_mtime)
+        for entry in left[:-MOST_ASIDE]:
+            clear_way(entry.path)
+
+    def drop_aside(self) -> None:
+        """Remove what was put aside."""
+        if self.aside:
+            clear_way(self.aside)
+
+    def _copy(self, path: str) -> bool:
+        """Copy it, with all time stamps; return whether that was possible"""
         try:
-            with open(state_path, encoding='utf-8') as inf:
-                state = json.load(inf)
+            return commands.run(['cp', '-a', self.path, path], _COPY_TIME).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+    def _load(self) -> bool:
+        """Read what the last build left; False when that tells nothing"""
+        state = _read_state(self.path)
+        try:
             self._keys = {str(arch): str(key) for arch, key in state['keys'].items()}
             self._diagnosed = {str(name) for name in state['diagnosed']}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (KeyError, TypeError, AttributeError):
             return False
         return True
 
@@ -118,7 +201,8 @@ class BuildFolder:
         """
         if self.own and os.path.isdir(self.path):
             with open(os.path.join(self.path, STATE_FILE), 'w', encoding='utf-8') as outf:
-                json.dump({'keys': self._keys, 'diagnosed': sorted(self._diagnosed)}, outf)
+                json.dump({'keys': self._keys, 'diagnosed': sorted(self._diagnosed),
+                           'board': self._board}, outf)
 
     def empty(self) -> None:
         """Remove all that is in it.

@@ -84,17 +84,24 @@ class SlotDirs:
         work: the .bm-work folder
         number: number of the slot
         results: folder of the results, for -w
+        keeps: each board is to find its own objects again
     """
 
     source: str
     work: str
     number: int
     results: str = ''
+    keeps: bool = False
 
     @property
     def stem(self) -> str:
         """Return the prefix of the slot's own files"""
         return os.path.join(self.work, f'{self.number:02}')
+
+    @property
+    def aside(self) -> str:
+        """Return where build folders are put aside: with the source whose times they go by"""
+        return os.path.join(self.stem, '.git', 'buildman-aside')
 
 
 class MakeJob:
@@ -169,7 +176,7 @@ class MakeJob:
     def _choose_folder(self, job: BoardJob) -> None:
         """Decide where the build of this board goes"""
         dirs, settings = self._dirs, self._settings
-        own = True
+        own, aside = True, ''
         if settings.work_in_output:
             path, self._out_arg, own = dirs.results, [f'O={dirs.results}'], False
             if os.path.realpath(path) == os.path.realpath(dirs.source):
@@ -182,13 +189,14 @@ class MakeJob:
             self._out_arg = [f'O=../{job.board.target}' if self._source else f'O={path}']
         elif self._source:
             path = os.path.join(dirs.source, 'build')
+            aside = dirs.aside if dirs.keeps else ''
             self._out_arg = ['O=build']
         else:
             # The folder as it is, which is the user's, stays clean. -i leaves out `build`
             path = dirs.stem if settings.in_tree else os.path.join(dirs.stem, 'build')
             self._out_arg = [f'O={path}']
         if self._folder.path != path:
-            self._folder = BuildFolder(path, own)
+            self._folder = BuildFolder(path, own, aside)
             self._tidier = Tidier(dirs.source, path, own, self._elsewhere)
             self._outdate()
 
@@ -215,7 +223,7 @@ class MakeJob:
         self._made = []
         self._complaints = 0
         self._choose_folder(job)
-        self._folder.enter(job.toolchain)
+        self._folder.enter(job.toolchain, job.board.target)
         self._notes = None
         if self._keys and self._folder.own:
             self._notes = NoteReader(self._folder.path, self._dirs.source)
@@ -275,7 +283,7 @@ class MakeJob:
         went_back = self._clock.went_back()
         if self._source and spoiled:
             self._source.unshare()
-            self._forget()
+            self._forget_all()
         if went_back:
             self._renew()
         if spoiled or went_back:
@@ -362,12 +370,17 @@ class MakeJob:
         self._prev = None
         self._made = []
 
+    def _forget_all(self) -> None:
+        """Begin anew with all boards"""
+        self._forget()
+        self._folder.drop_aside()
+
     def _renew(self) -> None:
         """Begin anew after the clock was set back: what is here may be newer than now"""
         if self._source:
             self._source.renew()
         self._outdate()
-        self._forget()
+        self._forget_all()
 
     def _find_dtc(self, upto: int) -> Optional[SharedDtc]:
         """Return the dtc that all boards share at a commit, None if there is none"""

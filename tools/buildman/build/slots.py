@@ -8,16 +8,17 @@ threads of its slots, to whoever owns the run.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import itertools
 import os
-import queue
+import re
 import shutil
 import threading
 import time
-from typing import Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
 from buildman.build import ccache, shared_dtc
+from buildman.build.folder import boards_in
 from buildman.build.job import MakeJob, SlotDirs
 from buildman.build.jobserver import JobServer, Stopped
 from buildman.build.keys import Keys
@@ -56,6 +57,9 @@ class EngineConfig:
         name: name of this worker in its events, '' for the local machine
         inputs: variables that the tree reads, to be recorded
         elsewhere, largest: see MakeJob
+        boards: those that are likely to be built; () if that is not known
+        keeps: boards are so few that each is to find its own objects again
+        keys: tells what must be the same for results to be carried; None: made here
     """
 
     work_dir: str
@@ -73,6 +77,9 @@ class EngineConfig:
     inputs: FrozenSet[str] = frozenset()
     elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
     largest: int = 0
+    boards: Tuple[str, ...] = ()
+    keeps: bool = False
+    keys: Optional[Keys] = None
 
 
 class Engine:
@@ -91,7 +98,13 @@ class Engine:
         # As many as there can be processes for
         self._slots, tokens, self._short = limits.fitting(config.slots, config.tokens)
         self._server = (JobServer(tokens) if config.settings.jobs == 0 else None)
-        self._queue: 'queue.Queue[Optional[BoardJob]]' = queue.Queue()
+        self._queue: List[BoardJob] = []
+        self._waiting = threading.Condition()
+        # Board -> slot that has objects of it
+        self._homes: Dict[str, int] = {}
+        self._numbers: Sequence[int] = range(self._slots)
+        # Slots that have nothing to do, or are not ready yet
+        self._idle: Set[int] = set()
         self._threads: List[threading.Thread] = []
         self._lock = threading.Lock()
         # Board -> attempt that is wanted
@@ -145,20 +158,39 @@ class Engine:
             self._meter = ccache.Meter(config.env)
         if config.commits is not None:
             self._origin = config.origin or Origin.read(config.source_dir)
-            self._texts = VersionTexts(os.path.join(config.work_dir, 'version.new'), self._origin)
             self._changed = ChangedFiles(config.source_dir)
-            self._keys = Keys(config.source_dir, config.commits, config.settings, config.env,
-                              Trees(config.source_dir), self._texts)
+            self._keys = config.keys
+            if not self._keys:
+                self._texts = VersionTexts(os.path.join(config.work_dir, 'version.new'),
+                                           self._origin)
+                self._keys = Keys(config.source_dir, config.commits, config.settings, config.env,
+                                  Trees(config.source_dir), self._texts)
+            if not self._alone and not config.settings.per_board_out_dir:
+                self._find_homes()
             self._seed = self._plant(self._origin)
             if not self._alone:
                 # Builds do not write to the source, as far as they should
                 self._watches = Watches()
         self._alive = self._slots
-        for number in range(self._slots):
+        self._idle = set(self._numbers)
+        for number in self._numbers:
             thread = threading.Thread(target=self._guard_slot, args=(number,),
                                       name=f'slot-{number}', daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def _find_homes(self) -> None:
+        """Choose the slots that have objects of the boards that are likely to be built"""
+        config = self._config
+        for entry in os.scandir(config.work_dir):
+            if re.fullmatch(r'\d\d+', entry.name) and entry.is_dir(follow_symlinks=False):
+                number = int(entry.name)
+                dirs = SlotDirs(entry.path, config.work_dir, number)
+                for board in boards_in(os.path.join(entry.path, 'build'), dirs.aside):
+                    self._homes.setdefault(board, number)
+        wanted = {self._homes[board]: None for board in config.boards if board in self._homes}
+        others = (number for number in itertools.count() if number not in wanted)
+        self._numbers = list(itertools.islice(itertools.chain(wanted, others), self._slots))
 
     def _slot_path(self, number: int) -> str:
         """Return the folder for the source of a slot"""
@@ -172,7 +204,7 @@ class Engine:
     def _plant(self, origin: Origin) -> Optional[Seed]:
         """Return what new slots are made from; None when there are not several"""
         config = self._config
-        new = sum(not os.path.lexists(self._slot_path(number)) for number in range(self._slots))
+        new = sum(not os.path.lexists(self._slot_path(number)) for number in self._numbers)
         if not config.commits or self._alone or new < 2:
             return None
         first = config.commits[0].hash
@@ -190,7 +222,39 @@ class Engine:
         with self._lock:
             self._wanted[job.board.target] = job.attempt
         self._groups.allow(job.board.target)
-        self._queue.put(job)
+        with self._waiting:
+            self._queue.append(job)
+            self._waiting.notify_all()
+
+    def _take(self, number: int) -> Optional[BoardJob]:
+        """Wait for a board for a slot; None when there are no more.
+
+        Each goes to the slot that has objects of it, unless that is busy.
+        """
+        with self._waiting:
+            self._idle.add(number)
+            while not self._stopping:
+                for job in sorted(self._queue, key=lambda job: number != self._homes.get(
+                        job.board.target)):
+                    home = self._homes.get(job.board.target)
+                    if home == number or home not in self._idle or self._finishing:
+                        self._queue.remove(job)
+                        if not self._config.keeps:
+                            self._homes = {board: place for board, place in self._homes.items()
+                                           if place != number}
+                        self._homes[job.board.target] = number
+                        self._idle.discard(number)
+                        return job
+                if self._finishing:
+                    break
+                self._waiting.wait()
+            return None
+
+    def _leave(self, number: int) -> None:
+        """Let other slots have the boards of one that has ended"""
+        with self._waiting:
+            self._idle.discard(number)
+            self._waiting.notify_all()
 
     def cancel(self, target: str) -> None:
         """Drop a board: what of it runs is ended, BoardDone tells the rest."""
@@ -203,17 +267,14 @@ class Engine:
         self._finishing = True
         if self._seed:
             self._seed.stop()
-        for _ in self._threads:
-            self._queue.put(None)
+        with self._waiting:
+            self._waiting.notify_all()
 
     def stop(self) -> None:
         """End all that runs, now: returns within about two seconds."""
         self._stopping = True
         if self._server:
             self._server.stop()
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._queue.get_nowait()
         self.finish()
         self._groups.stop()
         # A slot may be checking out its source
@@ -260,6 +321,8 @@ class Engine:
         except Exception as exc:
             if not self._stopping:
                 self._post(Crashed(self._config.name, exc))
+        finally:
+            self._leave(number)
 
     def _run_slot(self, number: int) -> None:
         """Prepare a slot and build boards in it until told to end"""
@@ -278,8 +341,8 @@ class Engine:
             return
         self._post(SlotReady(config.name, number))
         while True:
-            job = self._queue.get()
-            if job is None or self._stopping:
+            job = self._take(number)
+            if job is None:
                 return
             self._run_board(maker, job)
 
@@ -301,9 +364,11 @@ class Engine:
                 source.watch(self._watches, self._changed)
             more, wrong = source.stand()
             env = {**git.apart(env), **more}
-            if wrong and number == 0:
+            if wrong and number == self._numbers[0]:
                 config.complain(wrong)
-        dirs = SlotDirs(path, config.work_dir, number, config.results_dir)
+        dirs = SlotDirs(path, config.work_dir, number, config.results_dir, config.keeps)
+        if source and not config.keeps:
+            clear_way(dirs.aside)
         for end in ('.log', '.err'):
             clear_way(dirs.stem + end)
         if not source:

@@ -42,6 +42,7 @@ from buildman.source import commits
 if TYPE_CHECKING:
     import queue
 
+    from buildman.build.keys import Keys
     from buildman.core.events import Event
     from buildman.remote.fleet import Fleet
     from buildman.results.cache import ResultCache
@@ -248,11 +249,12 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
             inputs = outside.search(folders.source, ends, os.environ)
             if not fleet or fleet.use_local:
                 here = make_local_worker(args, folders, plan, tree, loop, events.put,
-                                         sorted(local), inputs, fleet)
+                                         sorted(local), inputs, fleet,
+                                         carrier.keys if carrier and not fleet else None)
                 workers.append(here)
             if fleet:
                 workers += fleet.make_workers(plan, tree, folders.source, local, inputs, events.put,
-                                              loop.pending())
+                                              len(loop.pending()))
                 for text in fleet.warnings:
                     status.say(text)
                 fleet.attach(loop, tree.base_dir)
@@ -333,9 +335,10 @@ def environment_here(fleet: Optional[Fleet], inputs: Collection[str] = ()) -> Di
 def make_local_worker(args: argparse.Namespace, folders: Folders, plan: Plan, tree: ResultTree,
                       loop: Loop, post: Callable[[Event], None],
                       archs: Sequence[str], inputs: FrozenSet[str],
-                      fleet: Optional[Fleet]) -> LocalWorker:
+                      fleet: Optional[Fleet], keys: Optional[Keys] = None) -> LocalWorker:
     """Return this machine as a worker"""
     from buildman.build import slots
+    from buildman.build.folder import MOST_ASIDE
     from buildman.core.events import Said
     from buildman.schedule.local import LocalWorker
     threads, _ = thread_counts(args, len(plan.jobs))
@@ -344,9 +347,11 @@ def make_local_worker(args: argparse.Namespace, folders: Folders, plan: Plan, tr
     # steps of a build that have one job only then leave nobody idle, as there are
     # jobs of another board. How many run at once is for the job server.
     spare = (args.threads is None and not args.jobs and not fleet and threads == cpus > 1)
+    pending = loop.pending()
     config = slots.EngineConfig(
         work_dir=work_area(tree.base_dir), source_dir=folders.source, commits=plan.commits,
-        settings=plan.settings, slots=min(threads + spare, loop.pending()),
+        settings=plan.settings, slots=min(threads + spare, len(pending)), boards=pending,
+        keeps=len(plan.jobs) <= MOST_ASIDE * (threads + spare), keys=keys,
         tokens=max(threads, cpus),
         env=environment_here(fleet, inputs),
         results_dir=tree.base_dir, inputs=inputs, complain=lambda text: post(Said('', text)))

@@ -51,7 +51,11 @@ class _Shelf(NamedTuple):
 
 
 class Carrier:
-    """Finds results for one run."""
+    """Finds results for one run.
+
+    Attributes:
+        keys: tells what must be the same
+    """
 
     def __init__(self, tree: ResultTree, around: str, keys: Keys, earlier: Earlier,
                  cache: Optional[ResultCache] = None) -> None:
@@ -60,13 +64,13 @@ class Carrier:
         Args:
             tree: where the results of the run go
             around: holds those of all branches
-            keys: tells what must be the same
+            keys: see above
             earlier: tells of settings
             cache: where to look besides
         """
         self._tree = tree
         self._around = around
-        self._keys = keys
+        self.keys = keys
         self._earlier = earlier
         self._cache = cache
         self._shelves: Optional[Sequence[_Shelf]] = None
@@ -88,7 +92,7 @@ class Carrier:
         if not self._there[target] and not self._cache:
             return None
         try:
-            key = self._keys.key(job, upto)
+            key = self.keys.key(job, upto)
             for header, shelf in self._there[target].get(key, ()):
                 folder = os.path.join(shelf.folder, target)
                 if self._fits(header, folder, upto):
@@ -119,7 +123,7 @@ class Carrier:
         Returns:
             what people are to know, '' for nothing
         """
-        self._keys.close()
+        self.keys.close()
         if not self._cache:
             return ''
         self._cache.close(haste)
@@ -181,7 +185,7 @@ class Carrier:
                     'rb') as inf:
                 found = trace.unpack(inf.read())
                 if found:
-                    states = [(self._keys.key(job, upto), self._digest(upto, found.reads))
+                    states = [(self.keys.key(job, upto), self._digest(upto, found.reads))
                               for upto in uptos]
                     return [upto for upto, old, new in zip(uptos[1:], states, states[1:])
                             if old != new]
@@ -203,7 +207,7 @@ class Carrier:
         """Return what stands for what was read, at a commit"""
         place = (upto, reads.name)
         if place not in self._digests:
-            self._digests[place] = self._keys.tree(upto).digest(reads)
+            self._digests[place] = self.keys.tree(upto).digest(reads)
         return self._digests[place]
 
     def _take(self, folder: str, target: str,

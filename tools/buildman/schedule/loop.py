@@ -355,9 +355,9 @@ class Loop:
         """Return how many results there are."""
         return self._status.counts
 
-    def pending(self) -> int:
-        """Return how many boards have something to be built."""
-        return len(self.ledger.missing())
+    def pending(self) -> Tuple[str, ...]:
+        """Return the boards that have something to be built."""
+        return tuple(self.ledger.missing())
 
     # -- the run -----------------------------------------------------------
 
