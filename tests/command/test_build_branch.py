@@ -181,6 +181,25 @@ class TestWhole(BranchCase):
             self.assertEqual(got.returncode, 100, got)
             support.assert_same_tree(part, os.path.join(out, 'feature'))
 
+    def test_own_objects(self) -> None:
+        """A board is built where its objects are, though another one was there since"""
+        out, work = self.out(), self.out('out/feature/.bm-work')
+        words = ('-b', 'feature', '-c', '1', '-r', '-o', out, '--boards')
+
+        self.run_buildman(*words, 'rocket')
+        with open(os.path.join(work, '00/build/common/mark'), 'wb'):
+            pass
+        self.run_buildman(*words, 'hammock')
+        os.unlink(os.path.join(work, '00/build/common/mark'))
+        # In another slot than the one that comes first
+        os.rename(os.path.join(work, '00'), os.path.join(work, '05'))
+        self.run_buildman(*words, 'rocket', '-f')
+        self.assertIn('mark', os.listdir(os.path.join(work, '05/build/common')))
+        self.assertNotIn('00', os.listdir(work))
+        for board in ('hammock', 'rocket'):
+            support.assert_same_tree(os.path.join(self.folder(8), board), os.path.join(
+                self.folder(0, os.path.join(out, 'feature')), board))
+
 
 class TestStop(BranchCase):
     """A run that is stopped, by whatever, and started again"""

@@ -78,6 +78,35 @@ class TestEngine(unittest.TestCase):
             for name in ('go', 'started'):
                 os.remove(os.path.join(source, name))
 
+    def test_home(self):
+        """A board goes to the slot that has its objects, whichever is free first"""
+        source = os.path.join(self.dir, 'source')
+        os.mkdir(source)
+        with open(os.path.join(source, 'Makefile'), 'w', encoding='utf-8') as outf:
+            # Both builds run at once: each waits for the other
+            outf.write('all:\n\t@echo > $(O)/../$$(cat $(O)/board).at\n'
+                       '\t@until [ $$(ls $(O)/../../*/*.at | wc -l) = 2 ]; do sleep 0.01; done\n'
+                       '%_defconfig:\n\t@mkdir -p $(O)/include; echo $* > $(O)/board\n')
+        eng = slots.Engine(dataclasses.replace(self.config, source_dir=source), self.events.put)
+        eng.start()
+        self.addCleanup(eng.stop)
+        homes = []
+        for attempt in range(12):
+            for board in ('ab', 'ba')[attempt % 2]:
+                eng.submit(BoardJob(Board(board, 'sandbox'), (0,), Toolchain(
+                    'sandbox', '/bin/cc', '/bin', ''), attempt=attempt))
+            left = 2
+            while left:
+                left -= isinstance(self.events.get(timeout=60), events.BoardDone)
+            found = {}
+            for number in ('00', '01'):
+                folder = os.path.join(self.dir, 'work', number)
+                found[number] = [name for name in os.listdir(folder) if name.endswith('.at')]
+                for name in found[number]:
+                    os.unlink(os.path.join(folder, name))
+            homes.append(found)
+        self.assertEqual(homes[:1] * 12, homes)
+
     def test_no_slot(self):
         """Without a single slot the machine is given up, with the reason"""
         config = slots.EngineConfig(

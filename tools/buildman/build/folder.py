@@ -21,7 +21,7 @@ import subprocess
 from typing import Any, Dict, Iterable, List, Mapping, Set
 
 from buildman.build.artifacts import ENV_OBJECTS, PHASES
-from buildman.core.files import clear_way
+from buildman.core.files import clear_non_folder, clear_way
 from buildman.core.plan import Toolchain
 from buildman.process import commands
 from buildman.process.clock import newer_than_now
@@ -150,6 +150,7 @@ class BuildFolder:
             return
         mine, new = os.path.join(self.aside, self._board), f'{self.aside}.new'
         clear_way(new)
+        clear_non_folder(self.aside)
         if os.path.isdir(mine):
             os.rename(mine, new)
             self._looked = False

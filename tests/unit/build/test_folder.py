@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0+
+"""The build folder of a slot: each board finds its own objects, and nothing that is unsound."""
+
+import os
+import tempfile
+import time
+import unittest
+from unittest import mock
+
+from buildman.build import folder
+from buildman.core.plan import Toolchain
+
+TOOL = Toolchain('arm', '/usr/bin/gcc', '/usr/bin', '')
+
+
+class TestBoards(unittest.TestCase):
+    """Folders of other boards are put aside"""
+
+    def setUp(self):
+        temp = tempfile.TemporaryDirectory()
+        self.addCleanup(temp.cleanup)
+        self.path, self.aside = (os.path.join(temp.name, name) for name in ('build', 'aside'))
+        self.folder = self.open()
+
+    def open(self):
+        """Return the folder as a run finds it"""
+        return folder.BuildFolder(self.path, True, self.aside)
+
+    def build(self, board, leave=True):
+        """Build a board; return the objects that were there"""
+        self.folder.enter(TOOL, board)
+        found = sorted(name for name in os.listdir(self.path) if name.endswith('.o'))
+        with open(os.path.join(self.path, f'{board}.o'), 'ab') as outf:
+            outf.write(b'x')
+        if leave:
+            self.folder.leave()
+        return found
+
+    def test_own_objects(self):
+        """What comes first has those of the board before; then its own, as it left them"""
+        self.assertEqual([[], ['a.o'], ['a.o', 'b.o']], [self.build(name) for name in 'abc'])
+        before = os.stat(os.path.join(self.aside, 'a', 'a.o'))
+        self.folder = self.open()
+        self.assertEqual(['a', 'b', 'c'], sorted(folder.boards_in(self.path, self.aside)))
+        self.folder.enter(TOOL, 'a')
+        self.assertEqual(before, os.stat(os.path.join(self.path, 'a.o')))
+        self.folder.leave()
+        self.assertEqual(['a.o', 'b.o'], self.build('b'))
+        # The oldest go
+        for name in 'defg':
+            self.build(name)
+        self.assertEqual(['b', 'd', 'e', 'f', 'g'],
+                         sorted(folder.boards_in(self.path, self.aside)))
+
+    def test_unsound(self):
+        """A build that was cut short, objects of another time, a file in the way"""
+        self.build('a')
+        self.build('b', leave=False)
+        self.assertEqual(['a.o'], self.build('a'))
+        self.assertEqual(['a.o'], self.build('c'))
+        ahead = time.time() + 10_000
+        os.utime(os.path.join(self.aside, 'a', 'a.o'), (ahead, ahead))
+        self.assertEqual([], self.build('a'))
+        self.folder.drop_aside()
+        with open(self.aside, 'wb'):
+            pass
+        self.assertEqual(['a.o'], self.build('d'))
+        self.assertEqual(['a'], os.listdir(self.aside))
+
+    def test_no_room(self):
+        """On a disk that is nearly full there is one folder for all, as ever"""
+        self.build('a')
+        with mock.patch.object(folder, '_SPARE', 1 << 80):
+            self.assertEqual(['a.o'], self.build('b'))
+        self.assertEqual([], os.listdir(self.aside))
+        self.assertEqual(['a.o', 'b.o'], self.build('a'))
