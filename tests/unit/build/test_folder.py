@@ -70,7 +70,7 @@ class TestBoards(unittest.TestCase):
     def test_no_room(self):
         """On a disk that is nearly full there is one folder for all, as ever"""
         self.build('a')
-        with mock.patch.object(folder, '_SPARE', 1 << 80):
+        with mock.patch.object(folder, 'SPARE', 1 << 80):
             self.assertEqual(['a.o'], self.build('b'))
         self.assertEqual([], os.listdir(self.aside))
         self.assertEqual(['a.o', 'b.o'], self.build('a'))

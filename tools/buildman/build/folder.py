@@ -31,7 +31,7 @@ STATE_FILE = '.buildman-state'
 
 # So many boards' folders are put aside in a slot, if the disk has as many bytes to spare
 MOST_ASIDE = 4
-_SPARE = 2 << 30
+SPARE = 2 << 30
 
 # Seconds to copy one
 _COPY_TIME = 600
@@ -160,7 +160,7 @@ class BuildFolder:
             os.makedirs(self.aside, exist_ok=True)
             disk = os.statvfs(self.aside)
             # With the objects of another board, the tools of this machine are there
-            if disk.f_bavail * disk.f_frsize < _SPARE or not self._copy(new):
+            if disk.f_bavail * disk.f_frsize < SPARE or not self._copy(new):
                 clear_way(new)
                 return
         other = os.path.join(self.aside, last) if last else self.path
