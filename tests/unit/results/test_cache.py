@@ -34,6 +34,19 @@ print('begun', flush=True)
 cache.close()
 '''
 
+# The same, killed when it has written half of a file
+HALF = '''
+import os, signal
+from buildman.results import cache
+def half(path, data, whole=cache.put_file, left=list(range({count}))):
+    if left:
+        left.pop()
+        return whole(path, data)
+    whole(path, data[:len(data) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+cache.put_file = half
+'''
+
 
 class CacheTest(unittest.TestCase):
     """One folder"""
@@ -124,7 +137,10 @@ class CacheTest(unittest.TestCase):
         for path in sorted(self.files()):
             with open(path, 'rb') as inf:
                 data = inf.read()
-            for bad in (data[:len(data) // 2], b'', zlib.compress(b'poison'), data[::-1], None):
+            for bad in (data[:len(data) // 2], b'', zlib.compress(b'poison'), data[::-1], None,
+                        data.replace(b'"sizes"', b'"err"')):
+                if bad == data:
+                    continue
                 if bad is None:
                     os.unlink(path)
                 else:
@@ -179,6 +195,20 @@ class CacheTest(unittest.TestCase):
         said = self.fill(self.result(), self.result('c'))
         self.assertIn(f"result cache '{self.folder}': Not a directory", said)
         self.assertIsNone(self.find())
+
+    def test_killed(self):
+        """Whatever a writer was at: there is nothing, and the next one keeps it"""
+        folder = self.result()
+        for count in (0, 3, 3):
+            code = WRITER.format(paths=[TOOLS], folder=self.folder,
+                                 top=os.path.dirname(folder)).replace(
+                'from', HALF.format(count=count) + 'from', 1)
+            done = subprocess.run([sys.executable, '-c', code], check=False,
+                                  stdout=subprocess.DEVNULL)
+            self.assertEqual(-signal.SIGKILL, done.returncode)
+            self.assertIsNone(self.find(writable=True))
+        self.fill(folder)
+        self.assertEqual(read_result(folder), self.find())
 
     def test_writers(self):
         """Several at a time, one of which is killed: all that is there is whole"""
