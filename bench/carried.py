@@ -5,6 +5,7 @@
 Usage: carried.py [--series N] [--seed N] [--keep DIR]
        carried.py --repo DIR --boards A,B [--commits N] [--base COMMIT] [--config FILE]
        carried.py --repo DIR --boards A,B --show FILE [--other BUILDMAN]... [--commits N]
+       carried.py --hunt N [--full N]
 
 Without --repo: series of a small tree whose log tells of all that was read (see
 tests/traced.py), each built, written anew (other messages, another order, some squashed or
@@ -16,6 +17,9 @@ a fresh folder that carries nothing. Prints what was carried, and each differenc
 With --show: the makes that are started, and the time, when a series is built that was
 reworded, amended in the middle (in FILE, which one of the boards reads), put in another
 order, onto another base, under another name, in another folder; by this buildman and others.
+
+With --hunt: series of 33 commits that break each of 12 boards somewhere, hunted; the commits
+that are found are compared with those, and for the first few (--full) with all builds.
 """
 
 from __future__ import annotations
@@ -256,11 +260,80 @@ def real(args: argparse.Namespace, work: str) -> Tuple[int, int, List[str]]:
     return runs.carried, runs.total, runs.wrong
 
 
+def hunted(count: int, full: int, seed: int, work: str) -> List[str]:
+    """Hunt in series of the small tree; return what is wrong"""
+    boards = [f'b{num:02}' for num in range(12)]
+    wrong: List[str] = []
+    built: List[int] = []
+    for num in range(seed, seed + count):
+        rnd = random.Random(num)
+        top = os.path.join(work, f'{num}')
+        os.makedirs(top)
+        tree = TracedTree(os.path.join(top, 'repo'))
+        tree.git('checkout', '-q', 'master')
+        tree.commit('boards', {
+            'common/main.c': '#include <common.h>\n#ifdef CONFIG_BREAK\n#error broken\n#endif\n'
+                             'int main(void) { return 0; }\n',
+            'boards.cfg': ''.join(f'Active  sandbox  -  -  -  -  {name}  {name}  A <a@b>\n'
+                                  for name in boards),
+            **{f'configs/{name}_defconfig': f'CONFIG_{name.upper()}=y\n' for name in boards}})
+        tree.git('checkout', '-q', '-B', 'topic', 'master')
+        tree.git('branch', '-q', '--set-upstream-to', 'master')
+        places = {name: rnd.randrange(1, 33) for name in boards}
+        for place in range(1, 33):
+            tree.commit(f'note {place}', {
+                'common/other.c': f'int other = {place};\n', **{
+                    f'configs/{name}_defconfig': 'CONFIG_BREAK=y\n'
+                    for name in boards if places[name] == place}})
+        want = {(name, f'note {place}') for name, place in places.items()}
+        for out in ['hunt', *(['full'] if num - seed < full else [])]:
+            log = os.path.join(top, 'makes')
+            folder = counting_make(top, log)
+            done = subprocess.run(
+                [OURS, '-b', 'topic', '-o', os.path.join(top, out), '--boards', ','.join(boards),
+                 *(['--hunt'] if out == 'hunt' else ['--no-result-cache'])], cwd=tree.path,
+                capture_output=True, text=True, check=False,
+                env={**os.environ, 'HOME': top, 'PATH': f"{folder}:{os.environ['PATH']}"})
+            line = next(line for line in done.stdout.splitlines() if line.startswith('Completed'))
+            builds = sum(int(number) * (1 if what == 'total' else -1) for number, what in
+                         re.findall(r'(\d+) (total|carried|skipped)', line))
+            with open(log, encoding='utf-8') as inf:
+                makes = sum('_defconfig' not in line for line in inf)
+            print(f'series {num}, {out}: {builds} builds, {makes} makes', flush=True)
+            if out == 'hunt':
+                built.append(builds)
+            else:
+                done = subprocess.run([OURS, '-b', 'topic', '-o', os.path.join(top, out), '--hunt',
+                                       '-s', '--boards', ','.join(boards)], cwd=tree.path,
+                                      capture_output=True, text=True, check=False,
+                                      env={**os.environ, 'HOME': top})
+            found = set(re.findall(r'(?m)^(\w+): ok -> error at \d+ \w+ (.*)$', done.stdout))
+            if found != want:
+                wrong += [f'{out} {num}:', *map(str, sorted(found ^ want)), done.stderr[-500:]]
+        shutil.rmtree(top)
+    print(f'{count} series, {len(wrong)} lines of what is wrong; builds: '
+          f'{min(built)} to {max(built)} of {12 * 33}')
+    return wrong
+
+
 # Counts the makes that nobody but buildman starts
 COUNT = """#!/bin/sh
-[ -n "$MAKELEVEL" ] || echo x >> {log}
+[ -n "$MAKELEVEL" ] || echo "$*" >> {log}
 exec {make} "$@"
 """
+
+
+def counting_make(work: str, log: str) -> str:
+    """Return a folder with a make that adds its words to a file"""
+    folder = os.path.join(work, 'bin')
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, 'make')
+    with open(path, 'w', encoding='utf-8') as outf:
+        outf.write(COUNT.format(log=log, make=shutil.which('make')))
+    os.chmod(path, 0o755)
+    with open(log, 'w', encoding='utf-8'):
+        pass
+    return folder
 
 
 class Shown:
@@ -270,12 +343,7 @@ class Shown:
         self._args = args
         self._work = work
         self._log = os.path.join(work, 'makes')
-        folder = os.path.join(work, 'bin')
-        os.mkdir(folder)
-        with open(os.path.join(folder, 'make'), 'w', encoding='utf-8') as outf:
-            outf.write(COUNT.format(log=self._log, make=shutil.which('make')))
-        os.chmod(os.path.join(folder, 'make'), 0o755)
-        self._path = f"{folder}:{os.environ['PATH']}"
+        self._path = f"{counting_make(work, self._log)}:{os.environ['PATH']}"
         self.repo = os.path.join(work, 'repo')
 
     def build(self, what: str, branch: str, out: str = 'out', only_ours: bool = False) -> None:
@@ -357,6 +425,9 @@ def main() -> int:
     parser.add_argument('--commits', type=int, default=60, help='length of the series')
     parser.add_argument('--base', default='HEAD', help='commit to begin with')
     parser.add_argument('--show', metavar='FILE', help='count makes; FILE is read by one board')
+    parser.add_argument('--hunt', type=int, metavar='N', help='hunt in so many series')
+    parser.add_argument('--full', type=int, default=2, metavar='N',
+                        help='build all of so many of them')
     parser.add_argument('--other', action='append', default=[], help='another buildman')
     parser.add_argument('--config', default='', help='configuration (default: none)')
     args = parser.parse_args()
@@ -366,6 +437,10 @@ def main() -> int:
         if args.show:
             show(args, work)
             return 0
+        if args.hunt:
+            wrong = hunted(args.hunt, args.full, args.seed, work)
+            print('\n'.join(wrong))
+            return 1 if wrong else 0
         carried, total, wrong = (real(args, work) if args.repo else
                                  small(args.series, args.seed, work))
     finally:
