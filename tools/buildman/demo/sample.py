@@ -3,7 +3,7 @@
 
 The sample has Kconfig, defconfigs, MAINTAINERS, a Makefile that takes what
 U-Boot's takes (O=, -s, V=1, X_defconfig, …), boards of several arch values and
-a branch in which boards break, warn and are mended. A board builds in a fifth
+a branch in which boards break, warn and are mended. A board builds in a tenth
 of a second with the host's gcc. What each board is to give at each commit is
 told too, so that a test or a demo can compare.
 
@@ -16,6 +16,7 @@ The same arguments give the same commits, byte for byte.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import random
@@ -366,8 +367,8 @@ def amend(tree: SampleTree, path: str, text: str, message: Optional[str] = None)
 def make_toolchains(folder: str, arches: Sequence[str] = sample_files.CROSS_ARCHES) -> str:
     """Write cross compilers that run the host's tools.
 
-    They are shell scripts `arm-sample-linux-gnueabi-gcc` and so on; what they
-    build runs on no such board, but it is an ELF file that every tool reads.
+    They are links `arm-sample-linux-gnueabi-gcc` and so on; what they build runs on no
+    such board, but it is an ELF file that every tool reads.
 
     Args:
         folder: where to put them; they are in its `bin`
@@ -393,9 +394,8 @@ def make_toolchains(folder: str, arches: Sequence[str] = sample_files.CROSS_ARCH
         for arch in arches:
             for tool, path in found.items():
                 name = os.path.join(bin_dir, CROSS_PREFIX[arch] + tool)
-                with open(name, 'w', encoding='utf-8') as outf:
-                    outf.write(f'#!/bin/sh\nexec {path} "$@"\n')
-                os.chmod(name, 0o755)
+                with contextlib.suppress(FileExistsError):
+                    os.symlink(path, name)
     except OSError as exc:
         raise errors.SetupError(f"cannot write toolchains to '{folder}': "
                                 f'{exc.strerror}') from exc
