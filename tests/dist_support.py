@@ -32,8 +32,11 @@ from buildman.demo import sample
 # What a distributed build writes beside the results, or only it
 LOGS = ('host', 'joblog')
 
-# Seconds within which all has to be gone after a signal
-GONE_TIME = 5
+# Seconds within which all has to be gone after a signal: what stays, stays for good
+GONE_TIME = 60
+
+# Arguments of make_sample() where it is machines that fail, and builds do not matter
+QUICK: Dict[str, Any] = {'boards': 2, 'commits': 1, 'instant': True}
 
 
 def joblog(out_dir: str) -> List[Dict[str, str]]:
@@ -269,7 +272,7 @@ class FaultCase(DistCase):
         os.chmod(cls.knob_dir, 0o777)
         knobs: Dict[Any, List[str]] = {(2, 'rocket'): [
             f'signal {cls.knob_dir}/begun', f'wait {cls.knob_dir}/go']}
-        cls.sample_args = dict(boards=4, commits=3, knobs=knobs)
+        cls.sample_args = dict(boards=3, commits=3, knobs=knobs)
         super().setUpClass()
 
     def setUp(self) -> None:
@@ -302,7 +305,7 @@ class FaultCase(DistCase):
                          self.stdout() + self.errors())
         self.assert_same(self.ref)
         self.assert_once()
-        self.assertEqual(16, len(self.hosts()))
+        self.assertEqual(12, len(self.hosts()))
         self.assert_clean(self.errors())
         return self.stdout()
 
@@ -348,7 +351,7 @@ class FaultCase(DistCase):
         before = {key for key in self.hosts()}
         proc.send_signal(sig)
         sent = time.monotonic()
-        self.assertEqual(want, proc.wait(30), self.errors())
+        self.assertEqual(want, proc.wait(60), self.errors())
         self.assert_gone(max(0.1, sent + GONE_TIME - time.monotonic()))
         self.assert_freed()
         self.assert_clean(self.errors())

@@ -377,7 +377,7 @@ def marked_processes(marker: str) -> Dict[int, str]:
     return found
 
 
-def assert_no_processes(marker: str, within: float = 5) -> None:
+def assert_no_processes(marker: str, within: float = 60) -> None:
     """Fail if a process that carries `marker` is alive `within` seconds later.
 
     What is found is killed, so that one failure does not spoil other tests.
@@ -614,6 +614,6 @@ class SampleCase(unittest.TestCase):
                     'fail' if status else 'warn' if warned else 'ok')
         return found
 
-    def assert_no_processes(self, within: float = 5) -> None:
+    def assert_no_processes(self, within: float = 60) -> None:
         """Fail if something that this test started is still running."""
         assert_no_processes(self.marker, within)

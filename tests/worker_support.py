@@ -134,7 +134,7 @@ class WorkerProcess:
         """Wait for the worker to end and return its exit status."""
         code = self.proc.wait(seconds)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(60)
         return code
 
     def end(self) -> None:
@@ -147,7 +147,7 @@ class WorkerProcess:
             self.proc.kill()
             self.proc.wait()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(60)
         for stream in (self.proc.stdout, self.proc.stderr):
             if stream:
                 stream.close()
@@ -193,4 +193,4 @@ class WorkerCase(support.SampleCase):
 
     def assert_free(self) -> None:
         """Fail unless the lock of the work folder is free soon."""
-        support.wait_until(lambda: lock.who(self.work_dir) is None, 10, 'a free lock')
+        support.wait_until(lambda: lock.who(self.work_dir) is None, 60, 'a free lock')

@@ -89,7 +89,7 @@ class TestScreen(ScreenCase):
                                      answers=[('/4', b'\x03')], env=env)
         self.assertEqual(got.returncode, 130, got)
         self.assertEqual(got.screen()[-2], 'buildman: interrupted')
-        self.assert_no_processes(5)
+        self.assert_no_processes()
 
     def test_verbose(self) -> None:
         """-v: each result as it comes; with -e what compilers said"""

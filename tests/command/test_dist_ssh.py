@@ -7,10 +7,10 @@ import os
 import shutil
 import signal
 import time
-from typing import Any, ClassVar, Dict
+from typing import ClassVar
 
 import support
-from dist_support import GONE_TIME, FaultCase, SshdCase, StubCase, StubSshCase, read
+from dist_support import GONE_TIME, QUICK, FaultCase, SshdCase, StubCase, StubSshCase, read
 
 # What tells the steps of a start-up apart in the commands of a machine
 STEPS = {'probe': 'toolchains', 'init': 'worker_host', 'push': 'git-receive-pack',
@@ -24,7 +24,7 @@ class CutCase(StubSshCase):
         victim: the machine that fails
     """
 
-    sample_args: ClassVar[Dict[str, Any]] = {'boards': 2, 'commits': 1}
+    sample_args = QUICK
     settings = '[distributed]\nheartbeat = 1\n'
     victim: ClassVar[str]
 
@@ -86,7 +86,7 @@ class TestCut(CutCase, StubCase):
             with self.subTest(mode=mode):
                 self.run_cut(f'{mode} match=--worker', 'Completed: 4 total')
 
-    def assert_no_processes(self, within: float = 5) -> None:
+    def assert_no_processes(self, within: float = 60) -> None:
         """Fail if something is left, but for what the stand-in holds connections with"""
         for pid, text in support.marked_processes(self.marker).items():
             if text == 'sleep 600':
@@ -97,21 +97,17 @@ class TestCut(CutCase, StubCase):
 class TestOdd(StubCase):
     """Machines that are odd but work"""
 
-    sample_args: ClassVar[Dict[str, Any]] = {'boards': 2, 'commits': 1}
+    sample_args = QUICK
     names = ('beta',)
 
     def test_noise(self) -> None:
-        """Banners, with or without newline, and noise between messages"""
+        """Noise between messages"""
         ref, status = self.local()
-        for lines in (['banner 600'], ['banner-raw Welcome'], ['noise 1 match=--worker'],
-                      ['version 77 match=--worker'], ['corrupt 1000 match=--worker']):
-            with self.subTest(lines=lines):
-                self.misbehave('beta', *lines)
-                shutil.rmtree(self.out(), ignore_errors=True)
-                done = self.dist('--no-local')
-                self.assertEqual(status, done.returncode, done)
-                self.assert_same(ref)
-                self.assert_clean(done.stderr)
+        self.misbehave('beta', 'noise 1 match=--worker')
+        done = self.dist('--no-local')
+        self.assertEqual(status, done.returncode, done)
+        self.assert_same(ref)
+        self.assert_clean(done.stderr)
 
     def test_bad_messages(self) -> None:
         """Messages that make no sense are told of; boards are built again or named"""
@@ -152,7 +148,7 @@ class TestPhases(StubCase, FaultCase):
         support.wait_until(lambda: self.hung(match), name=f'the step {match}')
         proc.send_signal(sig)
         sent = time.monotonic()
-        self.assertEqual(want, proc.wait(30), self.errors())
+        self.assertEqual(want, proc.wait(60), self.errors())
         support.assert_no_processes(self.marker, max(0.1, sent + GONE_TIME - time.monotonic()))
         self.assert_freed()
         self.assert_clean(self.errors())
@@ -179,8 +175,10 @@ class TestPhases(StubCase, FaultCase):
 class TestReal(SshdCase, FaultCase):
     """The same over the real thing"""
 
+    names = ('m1', 'm2')
+
     def test_whole(self) -> None:
-        """Three machines and this one; the tree and the exit status are the local ones"""
+        """The tree and the exit status are the local ones"""
         self.go()
         for terms, want in (((), 100), (('rocket',), 101), (('sandbox',), 0)):
             with self.subTest(terms=terms):
@@ -210,14 +208,6 @@ class TestReal(SshdCase, FaultCase):
     def test_sigkill(self) -> None:
         """FAULT 18: workers notice by themselves"""
         self.interrupt(signal.SIGKILL, -9, '--no-local')
-
-    def test_two(self) -> None:
-        """FAULT 12: the second boss is told who holds the machine"""
-        self.second_boss('m1')
-
-    def test_at_once(self) -> None:
-        """FAULT 12: two at the same instant"""
-        self.bosses_at_once('m2')
 
 
 class TestCutReal(SshdCase, CutCase):

@@ -49,7 +49,7 @@ class TestClock(DistCase):
         """Build the branch as if it ended at a commit; return the folder of the results"""
         git.run(self.repo, 'update-ref', 'refs/heads/feature', self.tree.commits[upto])
         # A make that begins anew for ever is ended
-        done = self.run_buildman('-b', 'feature', '-o', self.out(), '--timeout', '20', *args,
+        done = self.run_buildman('-b', 'feature', '-o', self.out(), '--timeout', '60', *args,
                                  cwd=self.repo)
         self.assertIn(done.returncode, (0, 100), done)
         return self.results()

@@ -43,14 +43,12 @@ def edit(msg):
         b"\x1b]0;owned\x07 noise\n", b"BM> \xff\xfe\x00\n", msg, msg]
 '''
 
-# In place of the first result of a board: one with something in it that may not be
+# In place of the first result of each board: one with something in it that may not be
 BAD = r'''
-SEEN = set()
 def edit(msg):
-    if msg["resp"] != "build_result" or msg["board"] in SEEN:
+    if msg["resp"] != "build_result" or msg["board"] not in BAD:
         return [msg]
-    SEEN.add(msg["board"])
-    return [%s]
+    return [BAD.pop(msg["board"])(msg)]
 '''
 
 BAD_RESULTS = {
@@ -61,8 +59,8 @@ BAD_RESULTS = {
     'hidden': ('dict(msg, files={".bashrc": SMALL})', 'refused: it holds .bashrc'),
     'bomb': ('dict(msg, files={".config": HUGE})', 'makes no sense: .*over'),
     'type': ('dict(msg, return_code="0")', 'makes no sense'),
-    'line': ('b\'BM> {"resp": "build_result", "board": "%s", "stdout": "\' % '
-             'msg["board"].encode() + b"x" * (65 << 20) + b\'"}\\n\'', 'makes no sense: a line of'),
+    'line': ('b\'BM> {"resp": "build_result", "stdout": "\' + b"x" * (65 << 20) + b\'"}\\n\'',
+             'makes no sense: a line of'),
 }
 
 
@@ -116,13 +114,21 @@ class TestHostile(StubCase):
     def test_bad_results(self) -> None:
         """What may not be in a result: it is not taken, the board is built again, who sent it named
         """
-        for name, (code, told) in BAD_RESULTS.items():
-            with self.subTest(name=name):
-                self.edit(BAD % code)
-                out = self.out(f'out-{name}')
-                done = self.dist('--no-local', '--use-machines', 'evil', '-o', out, 'rocket')
-                self.assertRegex(done.stdout, rf'(?m)^\[evil\] .*{told}')
-                ref, status = self.local('rocket')
+        names = list(BAD_RESULTS)
+        # One for each board
+        for kinds in (names[:4], names[4:]):
+            with self.subTest(kinds=kinds):
+                self.edit('BAD = {' + ', '.join(
+                    f'"{board}": lambda msg: {BAD_RESULTS[kind][0]}'
+                    for board, kind in zip(self.tree.targets, kinds)) + '}' + BAD)
+                out = self.out('-'.join(kinds))
+                done = self.dist('--no-local', '--use-machines', 'evil', '-c', '1', '-o', out)
+                for kind in kinds:
+                    self.assertRegex(done.stdout, rf'(?m)^\[evil\] .*{BAD_RESULTS[kind][1]}')
+                self.assertEqual(4, len(re.findall(
+                    r"(?m)^\[evil\] (?:sent .* makes no sense|result of '\w+' refused)",
+                    done.stdout)), done)
+                ref, status = self.local('-c', '1')
                 self.assertEqual(status, done.returncode, done)
                 self.assert_same(ref, os.path.join(out, 'feature'))
                 self.assertFalse(os.path.exists('/tmp/evil'))

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar, Dict
 
-from dist_support import StubCase, read
+from dist_support import QUICK, StubCase, read
 
 # What each machine sends, as often as COUNT, as soon as it is ready; and what is said of it
 FLOODS = {
@@ -38,7 +37,7 @@ class TestFloods(StubCase):
     """FAULT 27"""
 
     names = ('good', *FLOODS)
-    sample_args: ClassVar[Dict[str, Any]] = {'boards': 2, 'commits': 1}
+    sample_args = QUICK
 
     def test_all(self) -> None:
         """All but the good one are lost, named with what they sent, and have cost little"""

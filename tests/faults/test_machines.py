@@ -171,10 +171,6 @@ class TestBosses(FaultCase):
         """FAULT: Ctrl-C"""
         self.interrupt(signal.SIGINT, 130)
 
-    def test_sigterm(self) -> None:
-        """FAULT: SIGTERM"""
-        self.interrupt(signal.SIGTERM, 143)
-
     def test_sigkill(self) -> None:
         """FAULT: a killed boss cannot clean up; its workers do"""
         self.interrupt(signal.SIGKILL, -9)

@@ -17,16 +17,16 @@ from buildman.demo import sample
 
 
 class SlurmCase(FaultCase):
-    """Three nodes, and four machines are wanted"""
+    """Two nodes, and three machines are wanted"""
 
-    names: ClassVar[Tuple[str, ...]] = ('farm-1', 'farm-2', 'farm-3', 'farm-4')
+    names: ClassVar[Tuple[str, ...]] = ('farm-1', 'farm-2', 'farm-3')
     cluster: ClassVar[slurm.Slurm]
 
     @classmethod
     def setUpClass(cls) -> None:
         slurm.require()
         super().setUpClass()
-        cls.cluster = slurm.Slurm()
+        cls.cluster = slurm.Slurm(nodes=2)
         cls.addClassCleanup(cls.cluster.stop)
         cls.cluster.start()
 
@@ -37,7 +37,7 @@ class SlurmCase(FaultCase):
     def machines(self, *names: str, extra: str = '', **sections: str) -> None:
         """Configure them"""
         self.config = os.path.join(self.tmp, 'buildman.cfg')
-        text = self.cluster.config(count=4, work_dir=os.path.join(self.base, 'work'))
+        text = self.cluster.config(count=3, work_dir=os.path.join(self.base, 'work'))
         sample.write_config(self.config, self.toolchains, extra=f'{self.settings}\n{extra}{text}')
 
     def tearDown(self) -> None:
@@ -48,10 +48,6 @@ class SlurmCase(FaultCase):
         """Return the jobs of machines: number, name, state, node"""
         return [job for job in self.cluster.queue() if job[1].startswith('buildman-')]
 
-    def assert_gone(self, seconds: float) -> None:
-        """As everywhere; but salloc, asked to end, hangs at times, and is killed later"""
-        super().assert_gone(seconds + 10)
-
     def assert_freed(self) -> None:
         """Fail if a job is left"""
         support.wait_until(lambda: not self.jobs(), GONE_TIME, 'the queue to be empty')
@@ -59,18 +55,18 @@ class SlurmCase(FaultCase):
 
 
 class TestSlurm(SlurmCase):
-    """Four machines, three nodes"""
+    """One more machine than nodes"""
 
     def test_cancelled(self) -> None:
         """One waits for a node, and comes when that of another was cancelled"""
         proc = self.start_dist('--no-local')
         name = self.wait_begun()
-        self.assertEqual(['PENDING', 'RUNNING', 'RUNNING', 'RUNNING'],
+        self.assertEqual(['PENDING', 'RUNNING', 'RUNNING'],
                          sorted(job[2] for job in self.jobs()))
         told = self.run_buildman('--mach')
         self.assertEqual(0, told.returncode, told)
-        self.assertRegex(told.stdout, r'(?m)^farm: supply of up to 4 machines: slurm; '
-                         r'3 allocated in main\*; ours: .*\d+ pending \(\w+\).*\d+ running n\d')
+        self.assertRegex(told.stdout, r'(?m)^farm: supply of up to 3 machines: slurm; '
+                         r'2 allocated in main\*; ours: .*\d+ pending \(\w+\).*\d+ running n\d')
         job = next(job for job in self.jobs() if job[1].endswith(f'-{name}'))
         self.cluster.run('scancel', job[0])
         support.wait_until(lambda: f'[{name}] lost: ' in self.stdout(), name='the loss to be told')
@@ -79,9 +75,9 @@ class TestSlurm(SlurmCase):
         self.assertRegex(text, rf'(?m)^\[{name}\] lost: .*(CANCELLED|revoked)')
         # The source was sent once, as all see the same folder
         packs = glob.glob(os.path.join(self.base, 'work', '*', '.git', 'objects', 'pack', '*.pack'))
-        self.assertLessEqual(3, len(packs))
+        self.assertLessEqual(2, len(packs))
         self.assertEqual(1, len({os.stat(path).st_ino for path in packs}), packs)
-        self.assertLessEqual(set(self.hosts().values()), {f'farm-{num}' for num in range(1, 6)})
+        self.assertLessEqual(set(self.hosts().values()), {f'farm-{num}' for num in range(1, 5)})
 
     def test_sigint(self) -> None:
         """Ctrl-C, also while one waits for a node"""

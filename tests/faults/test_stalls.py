@@ -6,10 +6,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any, ClassVar, Dict
 
 import support
-from dist_support import FaultCase, StubCase, read
+from dist_support import QUICK, FaultCase, StubCase, read
 
 # Heartbeats of half a second: three of them are few, but what is not lost must not be
 # so on a busy machine either
@@ -27,7 +26,7 @@ class TestStart(StubCase):
 
     names = ('good', 'bad')
     settings = HEARTBEAT
-    sample_args: ClassVar[Dict[str, Any]] = {'boards': 2, 'commits': 1}
+    sample_args = QUICK
 
     def lost(self, *modes: str) -> str:
         """Build with a machine that is so; the other one does all; return why it was lost"""

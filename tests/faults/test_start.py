@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import Any, ClassVar, Dict, List
+from typing import List
 
 import support
-from dist_support import DistCase, FaultCase, SshdCase, StubCase, read
+from dist_support import QUICK, DistCase, FaultCase, SshdCase, StubCase, read
 from support import TESTS
 
 # Our Python, which says that it is an older one
@@ -43,7 +43,7 @@ SAID = {
 class TestReasons(StubCase):
     """FAULT 10: a different message for each reason"""
 
-    sample_args: ClassVar[Dict[str, Any]] = {'boards': 2, 'commits': 1}
+    sample_args = QUICK
     names = ('good', *SAID)
 
     def section(self, name: str) -> List[str]:
@@ -113,7 +113,7 @@ class TestReasons(StubCase):
 class TestOdd(StubCase):
     """FAULT 11: machines that are odd but work"""
 
-    sample_args: ClassVar[Dict[str, Any]] = {'boards': 2, 'commits': 1}
+    sample_args = QUICK
     names = ('banner', 'raw', 'shell', 'newer', 'older')
 
     def test_all(self) -> None:
@@ -151,7 +151,7 @@ class TestOdd(StubCase):
         support.wait_until(lambda: self.calls(''), name='the first connection')
         proc.kill()
         proc.wait()
-        self.assert_no_processes(10)
+        self.assert_no_processes()
 
 
 class TestMaxStartups(SshdCase, FaultCase):
@@ -176,7 +176,7 @@ class TestMaxStartups(SshdCase, FaultCase):
 class TestDoor(DistCase):
     """FAULT 16: names and configuration that could do harm are refused where they enter"""
 
-    sample_args: ClassVar[Dict[str, Any]] = {'boards': 2, 'commits': 1}
+    sample_args = QUICK
 
     def test_config(self) -> None:
         """Exit status 2, one line, nothing run, nothing written"""

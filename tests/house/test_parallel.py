@@ -216,5 +216,5 @@ class TestParallel(unittest.TestCase):
             os.killpg(proc.pid, signal.SIGINT)
             assert proc.stderr
             self.assertIn(b'KeyboardInterrupt', proc.stderr.read())
-            self.assertNotEqual(0, proc.wait(30))
+            self.assertNotEqual(0, proc.wait(60))
         support.assert_no_processes(self.dir)

@@ -289,7 +289,7 @@ class TestWorkers(PoolCase):
         said: 'queue.Queue[Any]' = queue.Queue()
         said.put(PREPARED)
         good.build_board.side_effect = lambda board, arch: (
-            lost.wait(20), [said.put(result(board, upto)) for upto in range(2)])
+            lost.wait(60), [said.put(result(board, upto)) for upto in range(2)])
         good.build_done.side_effect = lambda: said.put(ANSWERS[-1])
         good.recv = said.get
         self.check_all(bad, good)

@@ -25,7 +25,7 @@ class PeerCase(support.SampleCase):
     """A test with two machines; one of the boards lacks a blob."""
 
     sample_args: ClassVar[Dict[str, Any]] = {
-        'boards': (*sample_files.DEFAULT_BOARDS, sample_files.BLOB_BOARD)}
+        'boards': (*sample_files.DEFAULT_BOARDS[:4], sample_files.BLOB_BOARD), 'commits': 5}
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -31,8 +31,8 @@ class EndTest(WorkerCase):
 
     def assert_over(self, worker: WorkerProcess) -> None:
         """Fail if the worker, its builds or its lock are still there in some seconds."""
-        worker.wait(15)
-        self.assert_no_processes(within=8)
+        worker.wait(60)
+        self.assert_no_processes()
         self.assert_free()
 
     def test_end_of_input(self) -> None:
@@ -54,8 +54,8 @@ class EndTest(WorkerCase):
         worker.send('quit')
         worker.until('quit_ack')
         self.assertIsNone(lock.who(self.work_dir))
-        self.assertEqual(0, worker.wait(15))
-        self.assert_no_processes(within=5)
+        self.assertEqual(0, worker.wait(60))
+        self.assert_no_processes()
 
     def test_killed(self) -> None:
         """The worker is killed (no memory, say), and make goes on."""
@@ -80,7 +80,7 @@ class EndTest(WorkerCase):
     def test_silent_boss(self) -> None:
         """The network is cut without a word: the machine stays taken until somebody comes."""
         worker = self.hanging(heartbeat='0.1')
-        worker.wait(30)
+        worker.wait(60)
         self.assertIn('nothing heard', worker.said())
         self.assert_over(worker)
 
@@ -146,6 +146,6 @@ class EndTest(WorkerCase):
             os.close(read_end)
             assert proc.stdin
             proc.stdin.close()
-            proc.wait(15)
+            proc.wait(60)
         self.assert_no_processes()
         self.assert_free()

@@ -104,7 +104,7 @@ class PoolTest(support.SampleCase):
     def assert_over(self, pool: boss.WorkerPool) -> None:
         """End the workers; fail if anything stays."""
         pool.quit_all()
-        self.assert_no_processes(within=8)
+        self.assert_no_processes()
         for name in ('p1', 'p2'):
             self.assertIsNone(lock.who(os.path.join(self.tmp, name)))
 
@@ -180,7 +180,7 @@ class PoolTest(support.SampleCase):
         started = time.monotonic()
         pool.close_all()
         self.assertLess(time.monotonic() - started, 15)
-        self.assert_no_processes(within=5)
+        self.assert_no_processes()
         for name in ('p1', 'p2'):
             self.assertIsNone(lock.who(os.path.join(self.tmp, name)))
         self.assertTrue(os.path.exists(self.builder.get_done_file(0, 'rocket')))
@@ -208,7 +208,7 @@ class PoolTest(support.SampleCase):
             # The signal may come a moment later
             time.sleep(10)
         pool.close_all()
-        self.assert_no_processes(within=8)
+        self.assert_no_processes()
         for name in ('p1', 'p2'):
             folder = os.path.join(self.tmp, name)
             if os.path.isdir(folder):

@@ -127,7 +127,7 @@ class TestJobServer(unittest.TestCase):
         wait_until(lambda: first.pool.waiting, name='the starter to wait')
         killed.killed = True
         server.release(killed)
-        thread.join(30)
+        thread.join(60)
         self.assertIsNot(got[0].pool, first.pool)
         self.assertEqual((server.available(), len(got)), (0, 1))
         server.release(first)
@@ -234,7 +234,7 @@ class TestJobServer(unittest.TestCase):
         thread = threading.Thread(target=wait)
         thread.start()
         server.stop()
-        thread.join(30)
+        thread.join(60)
         self.assertEqual(seen, [True])
 
     def test_many_threads(self):

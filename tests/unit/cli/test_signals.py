@@ -63,7 +63,7 @@ class TestWatch(unittest.TestCase):
         for num, want in ((signal.SIGINT, 'interrupted\n'), (signal.SIGTERM, 'terminated\n'),
                           (signal.SIGHUP, 'terminated\n')):
             with self.subTest(num=num):
-                self.assertEqual(want, self.start(num, True).communicate(timeout=30)[0])
+                self.assertEqual(want, self.start(num, True).communicate(timeout=60)[0])
 
     def test_needed(self) -> None:
         """Without it they are: else this test would test nothing"""
@@ -158,4 +158,4 @@ class TestMore(unittest.TestCase):
         done = self.run_text(CLEANING, end_time=0.1, seconds=1000)
         self.assertEqual((130, ''), (done.returncode, done.stderr))
         pid = int(done.stdout)
-        support.wait_until(lambda: pid not in procfs.parents(), 20, 'the end of what it started')
+        support.wait_until(lambda: pid not in procfs.parents(), 60, 'the end of what it started')

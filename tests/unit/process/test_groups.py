@@ -64,7 +64,7 @@ class TestProcess(unittest.TestCase):
                 self.run_sh(f'{trap}(echo $$ > pid; sleep 600 & echo $! >> pid; wait); true',
                             seconds=0.5)
             self.assertIn('sleep', caught.exception.running)
-            wait_until(lambda: not any(map(alive, self.pids('pid', 2))), 20, 'the end of all')
+            wait_until(lambda: not any(map(alive, self.pids('pid', 2))), 60, 'the end of all')
         # Neither the board nor the slot is spoiled by that
         self.assertEqual(3, self.run_sh('exit 3', seconds=60))
         with self.assertRaises(OutOfTime):
@@ -101,14 +101,14 @@ class TestProcess(unittest.TestCase):
         self.pids('x')
         self.pids('y')
         self.groups.end('x')
-        threads[0].join(20)
+        threads[0].join(60)
         self.assertEqual(codes, {'x': 128 + signal.SIGTERM})
         self.assertEqual(self.run_sh('exit 0', 'x'), 128 + signal.SIGTERM, 'still refused')
         self.groups.allow('x')
         self.assertEqual(self.run_sh('exit 0', 'x'), 0)
         with open(self.path('go'), 'w', encoding='ascii'):
             pass
-        threads[1].join(20)
+        threads[1].join(60)
         self.assertEqual(codes['y'], 0)
 
     def test_stop_deaf(self) -> None:
@@ -118,7 +118,7 @@ class TestProcess(unittest.TestCase):
         thread.start()
         pids = self.pids('pid', 2)
         self.groups.stop()
-        thread.join(20)
+        thread.join(60)
         wait_until(lambda: not any(map(alive, pids)))
         self.assertEqual(self.run_sh('exit 0'), 128 + signal.SIGTERM)
 

@@ -74,7 +74,7 @@ class RegistryCase(unittest.TestCase):
         """Wait for the process numbers that scripts have written"""
         found: List[int] = []
         for name in names:
-            wait_until(lambda name=name: os.path.exists(self.path(name)), 30, name)
+            wait_until(lambda name=name: os.path.exists(self.path(name)), 60, name)
             with open(self.path(name), encoding='ascii') as inf:
                 found += [int(word) for word in inf.read().split()]
         return found
@@ -95,13 +95,13 @@ class TestEnd(RegistryCase):
         self.registry.end_all(ask=0.5, term=0.5)
         self.assertLess(time.monotonic() - began, 20)
         self.assertEqual([7, 8, -signal.SIGKILL],
-                         [proc.wait(20) for proc in (polite, willing, deaf)])
+                         [proc.wait(60) for proc in (polite, willing, deaf)])
         with open(self.path('bye'), encoding='ascii') as inf:
             self.assertEqual('bye\n', inf.read())
         for proc in (polite, willing, deaf):
             assert proc.stdin
             self.assertTrue(proc.stdin.closed)
-        wait_until(lambda: not any(map(alive, pids)), 20, 'the end of the children')
+        wait_until(lambda: not any(map(alive, pids)), 60, 'the end of the children')
 
     def test_release(self) -> None:
         """What a program leaves in its group ends with it; who else has its number is left alone"""
@@ -113,7 +113,7 @@ class TestEnd(RegistryCase):
         self.assertTrue(alive(child))
         self.account.release(proc.pid)
         self.assertEqual(3, proc.returncode)
-        wait_until(lambda: not alive(child), 20, 'the end of the child')
+        wait_until(lambda: not alive(child), 60, 'the end of the child')
         self.assertEqual([], self.registry.find())
         self.account.release(os.getpid())
 
@@ -124,7 +124,7 @@ class TestEnd(RegistryCase):
         gone = self.start(self.account, 'gone')
         self.pids('kept', 'gone')
         self.account.stop(term=0.0)
-        self.assertEqual(-signal.SIGKILL, gone.wait(20))
+        self.assertEqual(-signal.SIGKILL, gone.wait(60))
         with self.assertRaises(Stopped):
             self.start(self.account, 'more')
         self.assertIsNone(kept.poll())
@@ -148,8 +148,8 @@ class TestEnd(RegistryCase):
 
         account = Slow(self.registry)
         proc = self.start(account, 'one', tag='one')
-        account.ender.join(20)
-        self.assertIn(proc.wait(20), (-signal.SIGTERM, -signal.SIGKILL))
+        account.ender.join(60)
+        self.assertIn(proc.wait(60), (-signal.SIGTERM, -signal.SIGKILL))
 
     def test_tag(self) -> None:
         """One board is ended, at once for who asks, and may come back"""
@@ -157,7 +157,7 @@ class TestEnd(RegistryCase):
         two = self.start(self.account, 'two', tag='two')
         self.pids('one', 'two')
         self.account.end('one')
-        self.assertEqual(-signal.SIGKILL, one.wait(20))
+        self.assertEqual(-signal.SIGKILL, one.wait(60))
         self.assertIsNone(two.poll())
         with self.assertRaises(Stopped):
             self.start(self.account, 'three', tag='one')
@@ -198,7 +198,7 @@ signal.pause()
             pids = self.pids('before', 'after', 'child')
             self.assertTrue(all(map(alive, pids)))
             proc.kill()
-        wait_until(lambda: not any(map(alive, pids)), 20, 'the end of all')
+        wait_until(lambda: not any(map(alive, pids)), 60, 'the end of all')
 
     def test_ends(self) -> None:
         """With nothing left to guard it ends, and another one comes when there is"""
@@ -241,9 +241,9 @@ class TestOne(unittest.TestCase):
 
         for name in ('git', 'TOOLS', 'MACHINES'):
             threading.Thread(target=call, args=(name,), daemon=True).start()
-        wait_until(lambda: len(STARTED.find()) == 3, 30, 'three programs')
+        wait_until(lambda: len(STARTED.find()) == 3, 60, 'three programs')
         STARTED.end_all()
-        self.assertTrue(done.wait(30))
+        self.assertTrue(done.wait(60))
         self.assertEqual(['MACHINES', 'RefusedError', 'TOOLS'], sorted(found))
 
 

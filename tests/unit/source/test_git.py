@@ -95,7 +95,7 @@ class GitTest(unittest.TestCase):
             with support.open_fifo(fifo, thread.is_alive) as inf:
                 pid = int(inf.read())
             git.end_all()
-            thread.join(30)
+            thread.join(60)
         self.assertEqual(len(errors), 1)
         self.assertRegex(str(errors[0]), '^git checkout failed')
-        wait_until(lambda: not _alive(pid), 10, 'the end of the helper')
+        wait_until(lambda: not _alive(pid), 60, 'the end of the helper')
