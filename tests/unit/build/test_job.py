@@ -527,8 +527,9 @@ class JobCase(FolderCase):
         slot.prepare(commits[0].hash)
         groups = ProcessGroups()
         self.addCleanup(groups.close)
-        job = MakeJob(SlotDirs(slot.path, self.dir, 0), slot, commits, settings or Settings(),
-                      groups, JobServer(tokens), ChangedFiles(repo),
+        settings = settings or Settings()
+        job = MakeJob(SlotDirs(slot.path, self.dir, 0), slot, commits, settings, groups,
+                      None if settings.jobs else JobServer(tokens), ChangedFiles(repo),
                       dict(os.environ, CCACHE_DIR=os.path.join(self.dir, 'cache')), **more)
         tool = Toolchain('sandbox', shutil.which('gcc') or '', '/usr/bin', '')
         job.start_board(BoardJob(Board('b', 'sandbox'), (0, 1), tool, tuple(args)))
@@ -622,7 +623,7 @@ class TestStillFails(JobCase):
                 ('a.c', 'echo "a.c:1: error: no" >&2; false', 'all config all'),
                 ('a.h', 'echo no >&2; false', 'all config all'),
                 # It fails otherwise: that is tried again from nothing, as at first
-                ('a.c', 'cat a.c >&2; false', 'config all config all'),
+                ('a.c', 'cat a.c >&2; false', 'config all config all all'),
                 ('a.c', 'test $$(cat a.c) = two', 'config all')):
             with self.subTest(changed=changed, recipe=recipe):
                 calls, first, second = self.calls(changed, recipe)
@@ -633,6 +634,50 @@ class TestStillFails(JobCase):
                 self.assertEqual('two' in second.stderr, 'cat a.c >' in recipe)
             shutil.rmtree(self.dir)
             os.mkdir(self.dir)
+
+
+class TestOneJob(JobCase):
+    """What the last try, with one job, has to make of a board that fails"""
+
+    # With more jobs, `first` goes on until make knows that x failed
+    MAKEFILE = (
+        'all: $(O)/include/w.o x\n$(O)/include/w.o: | first\n'
+        '\t@echo w >>../calls; echo "include/w.c:1: warning: w" >&2; touch $@\n'
+        'first:\n\t@echo first >>../calls; case "$(MAKEFLAGS) " in *"-j1 "*) ;; *--job*)\\\n'
+        '\tuntil [ -s $(O)/x.pid ]; do sleep 0.01; done;\\\n'
+        '\twhile kill -0 $$(cat $(O)/x.pid); do sleep 0.01; done; esac 2>/dev/null\n'
+        'x:\n\t@echo $$$$ >$(O)/x.pid; echo x >>../calls; %s\n'
+        'b_defconfig: log\nlog:\n\t@echo config >>../calls\n')
+
+    def built(self, recipe: str, settings: Settings, tokens: int) -> List[Tuple[str, str]]:
+        """Build both commits; return what was made and said for each"""
+        job = self.job({'Makefile': self.MAKEFILE % recipe}, settings, changed='n.txt',
+                       tokens=tokens)
+        found = []
+        for upto in (0, 1):
+            said = job.build(upto).stderr
+            with open(os.path.join(self.dir, 'calls'), encoding='ascii') as inf:
+                found.append((inf.read().replace('\n', ' '), said))
+            os.unlink(os.path.join(self.dir, 'calls'))
+        shutil.rmtree(self.dir)
+        os.mkdir(self.dir)
+        return found
+
+    def test_missing(self) -> None:
+        """What fails before anything is compiled does so at once; all machines say the same"""
+        texts = set()
+        for recipe, again in (('no-such-tool', 'first x '),
+                              # It may be slow, so what comes before it counts
+                              ('false', 'first w x ')):
+            for settings, tokens in ((Settings(), 2), (Settings(), 1), (Settings(jobs=1), 2)):
+                with self.subTest(recipe=recipe, settings=settings, tokens=tokens):
+                    (calls, said), (later, same) = self.built(recipe, settings, tokens)
+                    self.assertEqual(calls, f'config first x {again}', said)
+                    self.assertEqual(later, f'config {again}')
+                    self.assertEqual(said, same)
+                    self.assertEqual('warning' in said, 'w' in again)
+                    texts.add(said)
+        self.assertEqual(len(texts), 2, texts)
 
 
 class TestSetBack(JobCase):

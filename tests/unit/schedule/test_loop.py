@@ -392,10 +392,14 @@ class MachineTest(Case):
         def lacking(worker: Made, job: BoardJob) -> List[Event]:
             return [worker.built(job, 0, return_code=2, infra=LACKING), worker.done(job)]
 
-        worker = Made('w', lacking)
-        report = self.build('b', worker)
-        self.assertEqual(({}, '2', ['b', 'b']), (report.missing, self.read('b', 'done'),
-                                                 worker.boards))
+        # Nobody but another machine may have it
+        for names, board in (('w', 'b'), ('wx', 'd')):
+            workers = [Made(name, lacking, late=name == 'x') for name in names]
+            report = self.build(board, *workers)
+            self.assertEqual(({}, '2', [board] * len(names)), (
+                report.missing, self.read(board, 'done'),
+                [target for worker in workers for target in worker.boards]))
+            self.assertIn(f"failed as {LACKING}", str(report.notes))
 
     def test_three_in_a_row(self) -> None:
         """A machine that fails three boards is given no more; what it has, others get"""
@@ -599,7 +603,7 @@ class TwiceTest(Case):
         """One that tells neither of attempts nor that it is through with a board"""
         def old(worker: Made, job: BoardJob) -> List[Event]:
             # The second commit is lost the first time, as the machine is full
-            return [worker.built(job.board.target, upto, infra=LACKING if (
+            return [worker.built(job.board.target, upto, infra=KILLED if (
                 upto and len(worker.boards) == 1) else None) for upto in job.commits]
 
         worker = Made('w', old)

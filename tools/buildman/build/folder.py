@@ -220,6 +220,22 @@ class BuildFolder:
         """Whether something was built in it before"""
         return self.own and os.path.isdir(os.path.join(self.path, 'include'))
 
+    def has_objects(self, since: int) -> bool:
+        """Return whether an object, but for what configures, is not older than a time.
+
+        Args:
+            since: nanoseconds since the epoch
+        """
+        for top, folders, names in os.walk(self.path):
+            if top == self.path and 'scripts' in folders:
+                folders.remove('scripts')
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    if name.endswith('.o') and os.stat(
+                            os.path.join(top, name)).st_mtime_ns >= since:
+                        return True
+        return False
+
     def remove_images(self, configure: bool) -> None:
         """Remove what an earlier build may have left to be collected.
 

@@ -38,7 +38,7 @@ from buildman.build import artifacts, ccache, dwarflines, environment, trace
 from buildman.build.folder import BuildFolder
 from buildman.build.jobserver import JobServer
 from buildman.build.keys import Keys
-from buildman.build.make import MakeRunner
+from buildman.build.make import Jobs, MakeRunner
 from buildman.build.notes import NoteReader
 from buildman.build.output import (
     Tidier,
@@ -47,6 +47,8 @@ from buildman.build.output import (
     lacks_blobs_only,
     lone_object,
     machine_failure,
+    make_failures,
+    misses,
 )
 from buildman.build.shared_dtc import DtcStore, SharedDtc
 from buildman.core.files import clear_way
@@ -164,6 +166,7 @@ class MakeJob:
         self._noisy = False
         self._complaints = 0
         self._failure: Optional[str] = None
+        self._misses = False
         self._found: Mapping[str, artifacts.Stamp] = {}
         self._cut_short = False
         # A failure that was none with one job
@@ -339,7 +342,8 @@ class MakeJob:
         try:
             configure, (code, out, err) = self._try(
                 configure, had_objects, self._failure if lasting else None,
-                serial=lasting or (not configure and self._is_small(upto)))
+                Jobs.NEXT if lasting and self._misses else
+                Jobs.ONE if lasting or (not configure and self._is_small(upto)) else Jobs.MANY)
         except OutOfTime as exc:
             return self._out_of_time(upto, exc)
         self._prev = upto if self._make.configured else None
@@ -478,7 +482,7 @@ class MakeJob:
             all(name.endswith(_OF_ONE) for name in names))
 
     def _try(self, configure: bool, had_objects: bool, failure: Optional[str],
-             serial: bool) -> Tuple[bool, Tuple[int, bytes, bytes]]:
+             jobs: Jobs) -> Tuple[bool, Tuple[int, bytes, bytes]]:
         """Build, and again when what came out may depend on chance.
 
         Leftovers in the folder may be to blame for a failure. And how far the
@@ -491,63 +495,91 @@ class MakeJob:
             had_objects: the folder has objects of earlier builds
             failure: what the last build in the folder said, if this one is to fail as well:
                 it was tried as often as is needed; a failure that says the same is the same
-            serial: let the first attempt have but one job at a time
+            jobs: for the first attempt
 
         Returns:
             (whether it was configured, what _attempt() returned)
         """
-        folder, settings, parallel = self._folder, self._settings, self._make.parallel
-        got = self._attempt(configure, serial and parallel)
+        folder, settings = self._folder, self._settings
+        got = self._attempt(configure, jobs)
         self._complaints = folder.note_diagnosed(self._tidier.said(got[2]))
-        if got[0] == 0 and parallel and not serial and self._complaints > 1:
-            folder.remove_images(False)
-            folder.remove_diagnosed()
-            return configure, self._attempt(False, True)
+        if got[0] == 0 and jobs is not Jobs.ONE and self._complaints > 1:
+            return configure, self._once_more(Jobs.ONE, False)
         if got[0] == 0 or got[0] >= 126 or settings.quick or self._make.starved:
             return configure, got
         if failure is not None and self._tidier.complaints(got[2]) == failure:
-            had_objects = parallel = False
+            self._finish()
+            return configure, got
+        self._misses = False
+        # With many jobs or as with many, what waits for nothing has come first
+        seen, done = jobs is not Jobs.ONE, False
         if had_objects and configure and folder.own and self._fails_anew(got):
             # What is there is not to blame. But one job may come to something else first
-            lone = lone_object(self._tidier.said(got[2]))
-            got = self._with_one_job(got) if parallel else got
-            parallel = False
-            had_objects = got[0] != 0 and lone_object(self._tidier.said(got[2])) != lone
+            lone = self._lone(got)
+            got, done = self._with_one_job(got), True
+            had_objects = got[0] != 0 and self._lone(got) != lone
         if had_objects or settings.fallback_mrproper:
-            emptied = False
             if settings.fallback_mrproper:
                 self._make.run('mrproper')
             elif configure and folder.own:
                 folder.empty()
-                emptied = True
-            folder.remove_images(True)
-            folder.remove_diagnosed()
-            configure, parallel = True, self._make.parallel
-            got = self._attempt(True, parallel and not emptied)
-            folder.note_diagnosed(self._tidier.said(got[2]))
-            parallel = parallel and emptied
-        if 0 < got[0] < 126 and parallel and self._make.configured and not self._make.starved:
+                seen = False
+            done = seen
+            if seen:
+                got = self._with_one_job(got, configure=True)
+            else:
+                got = self._once_more(Jobs.MANY, True)
+            configure = True
+        if 0 < got[0] < 126 and not done and self._make.configured and not self._make.starved:
             got = self._with_one_job(got)
         if 0 < got[0] < 126 and not self._make.starved:
             self._finish()
         return configure, got
 
-    def _with_one_job(self, got: Tuple[int, bytes, bytes]) -> Tuple[int, bytes, bytes]:
-        """Return what comes out with one job at a time, after a failure with more"""
-        # Which images the other jobs got done is chance as well
-        self._folder.remove_images(False)
-        self._folder.remove_diagnosed()
-        again = self._attempt(False, True)
-        if again[0] == 0:
+    def _with_one_job(self, got: Tuple[int, bytes, bytes],
+                      configure: bool = False) -> Tuple[int, bytes, bytes]:
+        """Return what comes out with one job at a time, after a failure with more.
+
+        What failed before anything else had begun comes first now as well; else the rest
+        of the board would be made first, just for that to fail.
+        """
+        again, to_do = got, configure
+        self._misses = self._waits_for_nothing(got)
+        if self._misses:
+            again, to_do = self._once_more(Jobs.NEXT, to_do), False
+            self._misses = self._waits_for_nothing(again)
+        if 0 < again[0] < 126 and not self._misses and not self._make.starved and (
+                to_do or self._make.configured):
+            again = self._once_more(Jobs.ONE, to_do)
+        if again[0] == 0 and not configure:
             self._chance = [(got[0], self._tidier.complaints(got[2]))]
         return again
+
+    def _once_more(self, jobs: Jobs, configure: bool) -> Tuple[int, bytes, bytes]:
+        """Try again; which images the other jobs of the last try got done is chance"""
+        self._folder.remove_images(configure)
+        self._folder.remove_diagnosed()
+        got = self._attempt(configure, jobs)
+        self._folder.note_diagnosed(self._tidier.said(got[2]))
+        return got
+
+    def _waits_for_nothing(self, got: Tuple[int, bytes, bytes]) -> bool:
+        """Tell whether something is missing that a build needs before it compiles anything"""
+        return 0 < got[0] < 126 and bool(misses(self._tidier.said(got[2]))) and not (
+            self._folder.has_objects(self._make.began))
+
+    def _lone(self, got: Tuple[int, bytes, bytes]) -> str:
+        """Return what could not be made if that can be made alone with little else, else ''"""
+        said = self._tidier.said(got[2])
+        alone = len(make_failures(said)) == 1 and self._waits_for_nothing(got)
+        return misses(said)[0] if alone else lone_object(said)
 
     def _fails_anew(self, got: Tuple[int, bytes, bytes]) -> bool:
         """Tell whether a failure can have nothing to do with what was in the folder.
 
-        That is so when nothing but one object failed, and does so where nothing is.
+        That is so when nothing but one thing failed, and does so where nothing is.
         """
-        lone = lone_object(self._tidier.said(got[2]))
+        lone = self._lone(got)
         if not lone or self._settings.fallback_mrproper or not self._make.configured:
             return False
         # Of that name it goes when a run begins, if this one is killed
@@ -570,9 +602,9 @@ class MakeJob:
             self._folder.note_diagnosed(self._tidier.said(err))
             self._cut_short = code >= 126
 
-    def _attempt(self, configure: bool, serial: bool) -> Tuple[int, bytes, bytes]:
+    def _attempt(self, configure: bool, jobs: Jobs) -> Tuple[int, bytes, bytes]:
         """Do what MakeRunner.attempt() does; that blobs are missing is no failure"""
-        code, out, err = self._make.attempt(configure, serial=serial)
+        code, out, err = self._make.attempt(configure, jobs)
         if lacks_blobs_only(code, self._tidier.said(err)):
             code = 0
         return code, out, err

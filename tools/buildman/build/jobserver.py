@@ -111,6 +111,23 @@ class _Pool:
                 os.close(fdes)
 
 
+@contextlib.contextmanager
+def one_job() -> Iterator[Tuple[str, Tuple[int, int]]]:
+    """Yield (MAKEFLAGS, descriptors to pass) of a job server that has nothing to give.
+
+    A make that waits for it has one job at a time, but chooses them as if it had many.
+
+    Raises:
+        OSError: no pipe can be made
+    """
+    fds = os.pipe()
+    try:
+        yield f' -j1 --jobserver-auth={fds[0]},{fds[1]}', fds
+    finally:
+        for fdes in fds:
+            os.close(fdes)
+
+
 class Seat:
     """A token that was taken in order to start a make.
 

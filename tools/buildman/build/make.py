@@ -8,13 +8,14 @@ What a build needs besides, and whether one attempt is enough, is decided in
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import time
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from buildman.build import environment
-from buildman.build.jobserver import JobServer
-from buildman.build.output import MAX_SAID, lone_object, starved
+from buildman.build.jobserver import JobServer, one_job
+from buildman.build.output import MAX_SAID, lone_object, misses, starved
 from buildman.build.shared_dtc import SharedDtc
 from buildman.core.outcome import Failure
 from buildman.core.plan import Board, Settings
@@ -25,6 +26,20 @@ from buildman.process.registry import ProcessGroups
 MAX_TEXT = 3 * MAX_SAID
 
 
+class Jobs(enum.Enum):
+    """How many jobs a make may have at a time, and which comes first.
+
+    MANY: as many as there are processors free
+    ONE: one, and each thing with all that it needs before the next one. So what comes
+        first does not depend on what was made before
+    NEXT: one, and as with many, what waits for nothing comes before what waits
+    """
+
+    MANY = enum.auto()
+    ONE = enum.auto()
+    NEXT = enum.auto()
+
+
 class MakeRunner:
     """Runs the makes of one slot, for one board after the other.
 
@@ -32,6 +47,7 @@ class MakeRunner:
         configured: the build folder has the configuration of this board
         env: environment that make gets
         starved: what kept a make of this build from starting something
+        began: what the last attempt has made is no older, in nanoseconds since the epoch
         dtc: what builds use instead of a dtc of their own
     """
 
@@ -60,6 +76,7 @@ class MakeRunner:
         self._said = b''
         self._left: Optional[float] = None
         self.configured = False
+        self.began = 0
         self.starved: Optional[Failure] = None
         self.dtc: Optional[SharedDtc] = None
         self.env: Dict[str, str] = {}
@@ -87,11 +104,6 @@ class MakeRunner:
         self._left = float(self._settings.timeout) if self._settings.timeout else None
         self.starved = None
 
-    @property
-    def parallel(self) -> bool:
-        """Whether a make may have several jobs at a time."""
-        return self._settings.jobs > 1 or (self._jobs is not None and self._jobs.tokens > 1)
-
     def _command(self, *targets: str) -> List[str]:
         """Return the words of a make command"""
         if targets == ('mrproper',):
@@ -108,13 +120,13 @@ class MakeRunner:
             return ['cfg']
         return [self._settings.target] if self._settings.target else []
 
-    def run(self, *targets: str, serial: bool = False,
+    def run(self, *targets: str, jobs: Jobs = Jobs.MANY,
             env: Optional[Mapping[str, str]] = None) -> int:
         """Run make with these targets, output added to what was said.
 
         Args:
             targets: what to make
-            serial: one job at a time
+            jobs: how many at a time
             env: environment for this make, if it is another one
 
         Raises:
@@ -124,11 +136,11 @@ class MakeRunner:
         if self._settings.verbose_build:
             with open(self._log, 'a', encoding='utf-8') as outf:
                 outf.write(' '.join(command) + '\n')
-        code = self._start(command, env or self.env, serial, self._log, self._err, limited=True)
+        code = self._start(command, env or self.env, jobs, self._log, self._err, limited=True)
         self.starved = self.starved or starved(self._read(self._err))
         return code
 
-    def _start(self, command: List[str], env: Mapping[str, str], serial: bool, log: str,
+    def _start(self, command: List[str], env: Mapping[str, str], jobs: Jobs, log: str,
                err: str, limited: bool = False) -> int:
         """Run a make with the job server; what it says is added to these files
 
@@ -138,10 +150,18 @@ class MakeRunner:
         # A job server that make starts must suit an older make that a board runs; one
         # that does not know this leaves it out
         flags = ' --jobserver-style=pipe' if self._settings.jobs else ''
-        if serial and self._settings.jobs:
+        if self._settings.jobs == 1 and jobs is Jobs.MANY:
+            jobs = Jobs.NEXT
+        if jobs is Jobs.ONE and self._settings.jobs:
             command.append('-j1')  # the last one counts
-        with self._jobs.token() if self._jobs else contextlib.nullcontext() as seat:
-            if seat and not serial:
+        with contextlib.ExitStack() as stack:
+            seat = stack.enter_context(self._jobs.token()) if self._jobs else None
+            if jobs is Jobs.NEXT:
+                flags, fds = stack.enter_context(one_job())
+                if self._settings.jobs:
+                    at = command.index('-j')
+                    command = command[:at] + command[at + 2:]
+            elif seat and jobs is Jobs.MANY:
                 flags, fds = seat.makeflags, seat.fds
             if flags:
                 env = {**env, 'MAKEFLAGS': f"{flags} {env.get('MAKEFLAGS', '')}".rstrip(' ')}
@@ -170,7 +190,7 @@ class MakeRunner:
             command = ['make', f'O={folder}', *self._words, *goals]
             with open(err, 'wb'):
                 pass
-            code = self._start(command, self.env, False, log, err)
+            code = self._start(command, self.env, Jobs.MANY, log, err)
             if code >= 128:
                 return -1
             if code and goals[-1] != 'CONFIG_PYLIBFDT=y':
@@ -204,19 +224,20 @@ class MakeRunner:
             with open(err, 'wb'):
                 pass
             env = self.dtc.environment(self.env, folder) if self.dtc else self.env
-            code = self._start(['make', f'O={folder}', *self._words, *goals], env, False, log,
+            code = self._start(['make', f'O={folder}', *self._words, *goals], env, Jobs.MANY, log,
                                err, limited=True)
         said = self._read(err)
         self.starved = self.starved or starved(said)
+        text = said.decode('utf-8', 'replace')
         return (0 < code < 126 and not self.starved
-                and lone_object(said.decode('utf-8', 'replace')) == target)
+                and target in (lone_object(text), *misses(text)[:1]))
 
-    def attempt(self, configure: bool, serial: bool = False) -> Tuple[int, bytes, bytes]:
+    def attempt(self, configure: bool, jobs: Jobs) -> Tuple[int, bytes, bytes]:
         """Configure if asked, then build.
 
         Args:
             configure: configure first
-            serial: build with one job at a time
+            jobs: how many at a time when it builds
 
         Returns:
             (exit status, what was printed, what went to stderr)
@@ -234,8 +255,10 @@ class MakeRunner:
                     self._said = b''.join(self.said())
                 self._restart()
         if code == 0:
+            # By the clock of the file system, which may be another one's
+            self.began = os.stat(self._err).st_mtime_ns
             env = self.dtc.environment(self.env, self._build_dir) if self.dtc else self.env
-            code = self.run(*self._build_targets(), serial=serial, env=env)
+            code = self.run(*self._build_targets(), jobs=jobs, env=env)
         return (code, *self.said())
 
     def finish(self) -> Tuple[int, bytes]:
@@ -252,7 +275,7 @@ class MakeRunner:
             with open(name, 'wb'):
                 pass
         env = self.dtc.environment(self.env, self._build_dir) if self.dtc else self.env
-        code = self._start([*self._command(*self._build_targets()), '-k'], env, False, log, err,
+        code = self._start([*self._command(*self._build_targets()), '-k'], env, Jobs.MANY, log, err,
                            limited=True)
         said = self._read(err)
         self.starved = self.starved or starved(said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import List, Mapping, Optional
+from typing import List, Mapping, Optional, Tuple
 
 from buildman.core.outcome import Failure, FailureKind
 from buildman.core.text import plain
@@ -32,6 +32,11 @@ INVALID_STATUS = 103
 _GIVES_UP = re.compile(r'^[ \t]*(?:[\w./-]*make(?:\[(\d+)\])?|[\w./-]+:\d+): \*\*\* (.*)$',
                        re.MULTILINE)
 _RECIPE_ERROR = re.compile(r'\[.*\] Error (\d+)\s*$')
+
+# What a make gives up for whatever else there is: a command that is not there, or a file
+# that nothing makes
+_MISSING = re.compile(r'\*\*\* (?:\[(?:\S+:\d+: )?(\S+)\] Error 12[67]\s*$'
+                      r"|No rule to make target '[^']+'(?:, needed by '([^']+)')?\.)", re.MULTILINE)
 
 _OBJECT_ERROR = re.compile(r'\*\*\* \[(?:\S+:\d+: )?(\S+\.o)\] Error \d+\s*$', re.MULTILINE)
 
@@ -145,6 +150,15 @@ def lone_object(text: str) -> str:
     """
     objects = _OBJECT_ERROR.findall(text)
     return objects[0] if len(objects) == 1 == len(make_failures(text)) else ''
+
+
+def misses(text: str) -> Tuple[str, ...]:
+    """Return what could not be made since something is missing that nothing makes.
+
+    Args:
+        text: what was written to stderr
+    """
+    return tuple(made or needed for made, needed in _MISSING.findall(text))
 
 
 def is_make_failure(line: str) -> bool:

@@ -566,10 +566,11 @@ class Loop:
         """
         outcome = event.outcome
         key = (outcome.target, outcome.commit_upto)
-        if outcome.infra and (key not in self._retried or outcome.infra.passes):
-            # Tried again, elsewhere if there is an elsewhere: the result is left
-            # out, so the board comes back as not complete. What a machine lacks is
-            # a result the second time; a make that was killed, say, is none at all.
+        elsewhere = self._joining or self.ledger.can_do_without(event.worker)
+        if outcome.infra and (outcome.infra.passes or (elsewhere and key not in self._retried)):
+            # The result is left out, so the board comes back as not complete. What a machine
+            # lacks is a result if no other may have it, or the second time; a make that was
+            # killed, say, is none at all.
             self._retried.add(key)
             self._blamed[outcome.target] = outcome.infra.text
             self._note_once(event.worker, f'failed as {outcome.infra}; tried again',
@@ -578,6 +579,8 @@ class Loop:
             self.aftermath.again(outcome.target)
             self._bad_board(event.worker, outcome.target, outcome.infra.text)
             return 'infra'
+        if outcome.infra:
+            self._note_once(event.worker, f'failed as {outcome.infra}', outcome.target)
         seconds = 0.0 if outcome.skipped else outcome.seconds
         if not self.ledger.result(event.worker, outcome.target, outcome.commit_upto, seconds,
                                   event.attempt):
