@@ -221,14 +221,16 @@ class BuildFolder:
         return self.own and os.path.isdir(os.path.join(self.path, 'include'))
 
     def has_objects(self, since: int) -> bool:
-        """Return whether an object, but for what configures, is not older than a time.
+        """Return whether an object, but for those of programs of the host, is as new as a time.
+
+        In U-Boot nothing else is compiled before the programs in tools/ are there.
 
         Args:
             since: nanoseconds since the epoch
         """
         for top, folders, names in os.walk(self.path):
-            if top == self.path and 'scripts' in folders:
-                folders.remove('scripts')
+            if top == self.path:
+                folders[:] = set(folders).difference(('scripts', 'tools'))
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
                     if name.endswith('.o') and os.stat(

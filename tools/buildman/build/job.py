@@ -58,6 +58,9 @@ from buildman.process.clock import Clock, outdate
 from buildman.process.registry import OutOfTime, ProcessGroups
 from buildman.source.checkout import ChangedFiles, SlotSource
 
+# Exit status of a make, what it printed, what went to stderr
+Said = Tuple[int, bytes, bytes]
+
 # Exit status of a build that took too long, as timeout(1) has it
 TIMED_OUT = 124
 
@@ -166,7 +169,7 @@ class MakeJob:
         self._noisy = False
         self._complaints = 0
         self._failure: Optional[str] = None
-        self._misses = False
+        self._missing = ''
         self._found: Mapping[str, artifacts.Stamp] = {}
         self._cut_short = False
         # A failure that was none with one job
@@ -327,7 +330,8 @@ class MakeJob:
         again, images = self._what_changed(upto)
         first = self._prev is None
         lasting = not (first or again or images) and self._fails_still(upto)
-        configure = first or again or lasting or self._settings.force_reconfig
+        configure = (first or again or (lasting and not self._missing)
+                     or self._settings.force_reconfig)
         if configure or images or self._noisy:
             if self._in_slot_tree and self._source:
                 self._source.clean()
@@ -342,7 +346,6 @@ class MakeJob:
         try:
             configure, (code, out, err) = self._try(
                 configure, had_objects, self._failure if lasting else None,
-                Jobs.NEXT if lasting and self._misses else
                 Jobs.ONE if lasting or (not configure and self._is_small(upto)) else Jobs.MANY)
         except OutOfTime as exc:
             return self._out_of_time(upto, exc)
@@ -482,7 +485,7 @@ class MakeJob:
             all(name.endswith(_OF_ONE) for name in names))
 
     def _try(self, configure: bool, had_objects: bool, failure: Optional[str],
-             jobs: Jobs) -> Tuple[bool, Tuple[int, bytes, bytes]]:
+             jobs: Jobs) -> Tuple[bool, Said]:
         """Build, and again when what came out may depend on chance.
 
         Leftovers in the folder may be to blame for a failure. And how far the
@@ -501,7 +504,11 @@ class MakeJob:
             (whether it was configured, what _attempt() returned)
         """
         folder, settings = self._folder, self._settings
-        got = self._attempt(configure, jobs)
+        missing = self._missing if failure is not None else ''
+        got = self._attempt(configure, jobs, missing)
+        if missing and self._tidier.complaints(got[2]) != failure:
+            jobs, failure = Jobs.MANY, None
+            got = self._once_more(jobs, False)
         self._complaints = folder.note_diagnosed(self._tidier.said(got[2]))
         if got[0] == 0 and jobs is not Jobs.ONE and self._complaints > 1:
             return configure, self._once_more(Jobs.ONE, False)
@@ -510,7 +517,7 @@ class MakeJob:
         if failure is not None and self._tidier.complaints(got[2]) == failure:
             self._finish()
             return configure, got
-        self._misses = False
+        self._missing = ''
         # With many jobs or as with many, what waits for nothing has come first
         seen, done = jobs is not Jobs.ONE, False
         if had_objects and configure and folder.own and self._fails_anew(got):
@@ -536,45 +543,48 @@ class MakeJob:
             self._finish()
         return configure, got
 
-    def _with_one_job(self, got: Tuple[int, bytes, bytes],
-                      configure: bool = False) -> Tuple[int, bytes, bytes]:
+    def _with_one_job(self, got: Said, configure: bool = False) -> Said:
         """Return what comes out with one job at a time, after a failure with more.
 
-        What failed before anything else had begun comes first now as well; else the rest
-        of the board would be made first, just for that to fail.
+        What failed before anything was compiled is then made alone: else the rest of the
+        board would be made first, just for that to fail.
         """
         again, to_do = got, configure
-        self._misses = self._waits_for_nothing(got)
-        if self._misses:
+        if self._waits_for_nothing(got) and not self._lone(got):
+            # Which of them fails first is chance with many
             again, to_do = self._once_more(Jobs.NEXT, to_do), False
-            self._misses = self._waits_for_nothing(again)
-        if 0 < again[0] < 126 and not self._misses and not self._make.starved and (
+        self._missing = self._lone(again) if self._waits_for_nothing(again) else ''
+        if self._missing:
+            again, to_do = self._once_more(Jobs.ONE, to_do, self._missing), False
+            if self._lone(again) != self._missing:
+                again, self._missing = got, ''
+        if 0 < again[0] < 126 and not self._missing and not self._make.starved and (
                 to_do or self._make.configured):
             again = self._once_more(Jobs.ONE, to_do)
         if again[0] == 0 and not configure:
             self._chance = [(got[0], self._tidier.complaints(got[2]))]
         return again
 
-    def _once_more(self, jobs: Jobs, configure: bool) -> Tuple[int, bytes, bytes]:
+    def _once_more(self, jobs: Jobs, configure: bool, goal: str = '') -> Said:
         """Try again; which images the other jobs of the last try got done is chance"""
         self._folder.remove_images(configure)
         self._folder.remove_diagnosed()
-        got = self._attempt(configure, jobs)
+        got = self._attempt(configure, jobs, goal)
         self._folder.note_diagnosed(self._tidier.said(got[2]))
         return got
 
-    def _waits_for_nothing(self, got: Tuple[int, bytes, bytes]) -> bool:
+    def _waits_for_nothing(self, got: Said) -> bool:
         """Tell whether something is missing that a build needs before it compiles anything"""
         return 0 < got[0] < 126 and bool(misses(self._tidier.said(got[2]))) and not (
             self._folder.has_objects(self._make.began))
 
-    def _lone(self, got: Tuple[int, bytes, bytes]) -> str:
+    def _lone(self, got: Said) -> str:
         """Return what could not be made if that can be made alone with little else, else ''"""
         said = self._tidier.said(got[2])
         alone = len(make_failures(said)) == 1 and self._waits_for_nothing(got)
         return misses(said)[0] if alone else lone_object(said)
 
-    def _fails_anew(self, got: Tuple[int, bytes, bytes]) -> bool:
+    def _fails_anew(self, got: Said) -> bool:
         """Tell whether a failure can have nothing to do with what was in the folder.
 
         That is so when nothing but one thing failed, and does so where nothing is.
@@ -602,9 +612,9 @@ class MakeJob:
             self._folder.note_diagnosed(self._tidier.said(err))
             self._cut_short = code >= 126
 
-    def _attempt(self, configure: bool, jobs: Jobs) -> Tuple[int, bytes, bytes]:
+    def _attempt(self, configure: bool, jobs: Jobs, goal: str = '') -> Said:
         """Do what MakeRunner.attempt() does; that blobs are missing is no failure"""
-        code, out, err = self._make.attempt(configure, jobs)
+        code, out, err = self._make.attempt(configure, jobs, goal)
         if lacks_blobs_only(code, self._tidier.said(err)):
             code = 0
         return code, out, err

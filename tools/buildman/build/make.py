@@ -232,12 +232,13 @@ class MakeRunner:
         return (0 < code < 126 and not self.starved
                 and target in (lone_object(text), *misses(text)[:1]))
 
-    def attempt(self, configure: bool, jobs: Jobs) -> Tuple[int, bytes, bytes]:
+    def attempt(self, configure: bool, jobs: Jobs, goal: str = '') -> Tuple[int, bytes, bytes]:
         """Configure if asked, then build.
 
         Args:
             configure: configure first
             jobs: how many at a time when it builds
+            goal: all that is to be made, but for the configuration
 
         Returns:
             (exit status, what was printed, what went to stderr)
@@ -258,7 +259,7 @@ class MakeRunner:
             # By the clock of the file system, which may be another one's
             self.began = os.stat(self._err).st_mtime_ns
             env = self.dtc.environment(self.env, self._build_dir) if self.dtc else self.env
-            code = self.run(*self._build_targets(), jobs=jobs, env=env)
+            code = self.run(*([goal] if goal else self._build_targets()), jobs=jobs, env=env)
         return (code, *self.said())
 
     def finish(self) -> Tuple[int, bytes]:

@@ -56,7 +56,8 @@ turn() {
 	wait)	while [ ! -e "$arg" ]; do
 			sleep 0.05
 		done ;;
-	other)	case $MAKEFLAGS in
+	other)	case " $MAKEFLAGS" in
+		*" -j1 "*) ;;
 		*--jobserver-*)
 			while [ ! -e "$arg" ]; do
 				sleep 0.05
