@@ -38,7 +38,7 @@ BREAKS = {
     'devicetree': ('dts/Makefile', '$(obj)/dt.dtb: no-such-file\n'),
     'link': ('common/main.c', 'void bm_no_such(void);\nvoid bm_call(void);\n'
              'void __attribute__((used, section(".text.bm_keep"))) *const bm_p = bm_no_such;\n'),
-    'tool': ('Makefile', 'u-boot.bin: bm-no-tool\nbm-no-tool:\n\tbm-no-such-tool\n')}
+    'tool': ('Makefile', 'u-boot.bin: bm-no-tool\nbm-no-tool:\n\tbm-no-such-tool && :\n')}
 
 # Stands for make: writes what one that no make started has cost, and how it was called
 _MAKE = '''#!/bin/bash
