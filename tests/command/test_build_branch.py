@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Dict, List, Optional
 
 import support
 
+from buildman.build.folder import STATE_FILE
 from buildman.demo import sample, sample_files
 
 # What a board that is built leaves, without those of SPL
@@ -198,6 +199,15 @@ class TestWhole(BranchCase):
         for board in ('hammock', 'rocket'):
             support.assert_same_tree(os.path.join(self.folder(8), board), os.path.join(
                 self.folder(0, os.path.join(out, 'feature')), board))
+        # With a folder for each board, the slot whose source it was made of
+        self.run_buildman(*words, 'rocket', '-f', '-P')
+        state = os.path.join(work, 'rocket', STATE_FILE)
+        self.assertIn('"slot": 5', read(state))
+        with open(state.replace(STATE_FILE, 'common/mark'), 'wb'):
+            pass
+        self.run_buildman(*words, 'rocket', '-f', '-P')
+        self.assertIn('mark', os.listdir(os.path.join(work, 'rocket/common')))
+        self.assertNotIn('00', os.listdir(work))
 
 
 class TestStop(BranchCase):

@@ -67,6 +67,18 @@ class TestBoards(unittest.TestCase):
         self.assertEqual(['a.o'], self.build('d'))
         self.assertEqual(['a'], os.listdir(self.aside))
 
+    def test_other_slot(self):
+        """Objects that are newer than another slot's source may be made of something else (-P)"""
+        self.build('a')
+        for slot, want in ((1, []), (1, ['a.o']), (0, []), (0, ['a.o']), (None, [])):
+            self.folder = self.open()
+            self.folder.enter(TOOL, 'a', slot)
+            self.assertEqual(want, os.listdir(self.path), slot)
+            with open(os.path.join(self.path, 'a.o'), 'wb'):
+                pass
+            self.folder.leave()
+            self.assertEqual(slot, folder.slot_of(self.path))
+
     def test_no_room(self):
         """On a disk that is nearly full there is one folder for all, as ever"""
         self.build('a')

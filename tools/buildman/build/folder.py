@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import subprocess
-from typing import Any, Dict, Iterable, List, Mapping, Set
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set
 
 from buildman.build.artifacts import ENV_OBJECTS, PHASES
 from buildman.core.files import clear_non_folder, clear_way
@@ -81,6 +81,12 @@ def _board_in(path: str) -> str:
     return board if isinstance(board, str) and os.path.basename(board) == board else ''
 
 
+def slot_of(path: str) -> Optional[int]:
+    """Return the slot whose source the objects in a folder were made of; None if not known."""
+    slot = _read_state(path).get('slot')
+    return slot if isinstance(slot, int) else None
+
+
 def boards_in(path: str, aside: str) -> List[str]:
     """Return the boards whose objects are in a folder, or were put aside."""
     found = [_board_in(path)]
@@ -104,31 +110,34 @@ class BuildFolder:
         self.own = own
         self.aside = aside
         self._board = ''
+        self._slot: Optional[int] = None
         self._diagnosed: Set[str] = set()
         self._keys: Dict[str, str] = {}
         self._config_said = False
         self._looked = False
 
-    def enter(self, tool: Toolchain, board: str = '') -> None:
+    def enter(self, tool: Toolchain, board: str = '', slot: Optional[int] = None) -> None:
         """Make it ready for a board.
 
         It is emptied unless the last build in it ended in peace and used the
-        same compiler for this architecture, and when this run finds it with
-        anything newer than now.
+        same compiler for this architecture and the same slot's source, and when this
+        run finds it with anything newer than now.
 
         Args:
             tool: compiler that is going to be used
             board: what is built
+            slot: whose source is built, where that may be any; None: always the same
 
         Raises:
             OSError: it cannot be made or emptied
         """
         state_path = os.path.join(self.path, STATE_FILE)
         self._diagnosed, self._keys, self._config_said = set(), {}, False
-        self._board = board
+        self._board, self._slot = board, slot
         if self.own and self.aside:
             self._change_board()
-        sound = self._load() and (
+        # Another slot's source may be older than an object, and yet not what that is made of
+        sound = self._load() and slot_of(self.path) == slot and (
             self._keys.get(tool.arch, _key(tool)) == _key(tool)) and (
             self._looked or not newer_than_now(self.path, first=True))
         self._looked = True
@@ -203,7 +212,7 @@ class BuildFolder:
         if self.own and os.path.isdir(self.path):
             with open(os.path.join(self.path, STATE_FILE), 'w', encoding='utf-8') as outf:
                 json.dump({'keys': self._keys, 'diagnosed': sorted(self._diagnosed),
-                           'board': self._board}, outf)
+                           'board': self._board, 'slot': self._slot}, outf)
 
     def empty(self) -> None:
         """Remove all that is in it.

@@ -229,7 +229,9 @@ class MakeJob:
         self._made = []
         self._complaints = 0
         self._choose_folder(job)
-        self._folder.enter(job.toolchain, job.board.target)
+        any_slot = self._source and self._settings.per_board_out_dir
+        self._folder.enter(job.toolchain, job.board.target,
+                           self._dirs.number if any_slot else None)
         self._notes = None
         if self._keys and self._folder.own:
             self._notes = NoteReader(self._folder.path, self._dirs.source)

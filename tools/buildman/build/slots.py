@@ -18,7 +18,7 @@ import time
 from typing import Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
 from buildman.build import ccache, shared_dtc
-from buildman.build.folder import boards_in
+from buildman.build.folder import boards_in, slot_of
 from buildman.build.job import MakeJob, SlotDirs
 from buildman.build.jobserver import JobServer, Stopped
 from buildman.build.keys import Keys
@@ -165,7 +165,7 @@ class Engine:
                                            self._origin)
                 self._keys = Keys(config.source_dir, config.commits, config.settings, config.env,
                                   Trees(config.source_dir), self._texts)
-            if not self._alone and not config.settings.per_board_out_dir:
+            if not self._alone:
                 self._find_homes()
             self._seed = self._plant(self._origin)
             if not self._alone:
@@ -182,6 +182,10 @@ class Engine:
     def _find_homes(self) -> None:
         """Choose the slots that have objects of the boards that are likely to be built"""
         config = self._config
+        for board in config.boards if config.settings.per_board_out_dir else ():
+            slot = slot_of(os.path.join(config.work_dir, board))
+            if slot is not None:
+                self._homes[board] = slot
         for entry in os.scandir(config.work_dir):
             if re.fullmatch(r'\d\d+', entry.name) and entry.is_dir(follow_symlinks=False):
                 number = int(entry.name)
@@ -239,7 +243,7 @@ class Engine:
                     home = self._homes.get(job.board.target)
                     if home == number or home not in self._idle or self._finishing:
                         self._queue.remove(job)
-                        if not self._config.keeps:
+                        if not (self._config.keeps or self._config.settings.per_board_out_dir):
                             self._homes = {board: place for board, place in self._homes.items()
                                            if place != number}
                         self._homes[job.board.target] = number
