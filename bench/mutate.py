@@ -19,7 +19,8 @@ processes ends no others.
 
 What cannot change what is decided is left alone: texts, annotations, docstrings,
 assertions, decorators, the exact value of bounds and times (numbers above nine, those
-with a point or a shift, constants of a module), names and kinds of threads.
+with a point or a shift, constants of a module; whether a moment itself is still before
+it), names and kinds of threads.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ ALONE = ('unshare', *(() if os.getuid() == 0 else ('--user', '--map-root-user'))
 SYMMETRIC = frozenset(('max', 'min', 'suppress'))
 CLOSE = r'file\.close\(\)$'       # Python closes one that nobody has any more
 THREADS = frozenset(('daemon', 'name'))
+CLOCK = r'\bmonotonic\(\)'
 
 
 class Fault(NamedTuple):
@@ -230,13 +232,14 @@ class Finder(ast.NodeVisitor):
 
     def visit_Compare(self, node: ast.Compare) -> None:
         left = node.left
+        clock = re.search(CLOCK, ast.unparse(node))
         for kind, right in zip(node.ops, node.comparators):
             for old, texts in COMPARISONS.items():
                 if isinstance(kind, old):
                     symbol = {ast.Lt: '<', ast.LtE: '<=', ast.Gt: '>', ast.GtE: '>=',
                               ast.Eq: '==', ast.NotEq: '!=', ast.Is: 'is', ast.IsNot: 'is not',
                               ast.In: 'in', ast.NotIn: 'not in'}[old]
-                    self._between(left, right, symbol, *texts)
+                    self._between(left, right, symbol, *(texts[1:] if clock else texts))
             left = right
         self.generic_visit(node)
 

@@ -11,6 +11,7 @@ from support import needs
 
 from buildman.build import trace
 from buildman.build.notes import Files
+from buildman.core.plan import Settings
 
 READ = ('common/main.c', 'include/common.h', 'dts/a.dts', 'arch/arm/lib/a.S',
         'arch/arm/include/asm/io.h')
@@ -104,6 +105,8 @@ class TestTrees(unittest.TestCase):
 
     def test_includes(self):
         """A defconfig that includes another one: all of them count"""
+        self.assertFalse(self.differs('configs/b_defconfig', what=trace.make_reads(
+            Files(set(READ), set(), set()), 'arm', False)))
         what = reads(includes=True)
         for name in ('configs/b_defconfig', 'configs/new.config'):
             self.assertTrue(self.differs(name, what=what), name)
@@ -129,6 +132,8 @@ class TestTrees(unittest.TestCase):
             for name in ('arch/x86/Makefile', 'arch/x86/lib/new.c'):
                 self.assertTrue(self.differs(name, what=what), name)
         self.assertFalse(self.differs('arch/x86/Makefile'))
+        # What is looked for by its name elsewhere is where it is looked for here
+        self.assertFalse(self.differs('arch/arm/MAINTAINERS', what=reads(names=('MAINTAINERS',))))
 
     def test_outside(self):
         """A header of the machine counts by content"""
@@ -202,6 +207,17 @@ class TestFile(unittest.TestCase):
                     b'[' * 100_000 + b'\n' + rest, line.upper() + b'\n' + rest,
                     line + b'\n' + other, b'[1]\n' + rest):
             self.assertIsNone(trace.unpack(bad), bad[:40])
+        for bad in (b'5', b'[' * 100_000, b'[["a"], [1], 0, ["f"], ["n"], 7]', b'[]'):
+            with self.assertRaises(ValueError):
+                trace.Reads.parse(bad)
+
+    def test_carries(self):
+        """What tells of the build itself, or was asked for, is that of no other commit"""
+        self.assertTrue(trace.carries(Settings(keep_outputs=True, reproducible_builds=True)))
+        for name in ('force_reconfig', 'mrproper', 'verbose_build', 'in_tree', 'work_in_output',
+                     'keep_outputs'):
+            self.assertFalse(trace.carries(Settings(**{name: True})), name)
+        self.assertFalse(trace.carries(Settings(skip_unaffected=False)))
 
     def test_version_shape(self):
         """A version text of another length makes an image of another size"""

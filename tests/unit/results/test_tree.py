@@ -249,6 +249,9 @@ class TestResults(unittest.TestCase):
             with open(path, 'rb') as inf:
                 self.assertEqual(inf.read(), data)
         self.assertEqual(os.stat(path).st_mode & 0o600, 0o600)
+        tree = ResultTree(self.base, (A,))
+        tree.write(Outcome('b', 0, 0))
+        self.assertEqual((0, False), tree.read_done(0, 'b'))
         self.assertLessEqual(set(os.listdir('/proc/self/fd')), before)
 
     def test_odd_text(self):

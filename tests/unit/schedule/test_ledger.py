@@ -3,7 +3,7 @@
 
 import unittest
 
-from buildman.schedule.ledger import Handout, Ledger, Task
+from buildman.schedule.ledger import MAX_COMMITS, Handout, Ledger, Task
 
 
 class TestLedger(unittest.TestCase):
@@ -55,13 +55,20 @@ class TestLedger(unittest.TestCase):
         """What is added while a worker has a board goes to the pool when it is through"""
         ledger = self.make(Task('a', 'arm', (0,)))
         self.give(ledger, 'v')
+        pool = ledger.pools['arm', '']
+        pool.clear()
         self.assertTrue(ledger.result('v', 'a', 0))
         ledger.extend('a', [2])
+        self.assertEqual([], pool)
         self.assertTrue(ledger.board_done('v', 'a'))
+        self.assertEqual([(MAX_COMMITS + 2, 0, 'a')], pool)
         self.assertEqual(([], False), (ledger.boards['a'].attempts, ledger.finished))
         self.assertTrue(ledger.takes(ledger.workers['v'], 'a'))
         self.assertEqual((2,), self.give(ledger, 'v').commits)
         self.assertEqual((True, True), (ledger.result('v', 'a', 2), ledger.finished))
+        self.assertFalse(ledger.board_done('v', 'a'))
+        ledger.extend('a', [1])
+        self.assertEqual((2, False), (len(pool), ledger.finished))
 
     def test_workers(self):
         """Who is there, who is to come, and that each change is noticed"""

@@ -368,6 +368,8 @@ class MachineTest(Case):
         report = self.run_on(loop, first, second)
         self.assertEqual((2, {}), (report.built, report.missing))
         self.assertEqual((1, 1), (first.boards.count('a'), second.boards.count('a')))
+        self.assertIn('  tried again after a failure of a machine: a b built on two',
+                      loop.aftermath.lines())
         self.assertEqual({None}, set(seen))
         self.assertEqual(('infra', ''), (self.fates()[('one', 'a', 0)],
                                          self.fates()[('two', 'a', 0)]))
@@ -490,6 +492,15 @@ class MachineTest(Case):
         loop.add_listener(say)
         report = self.run_on(loop, first, second)
         self.assertEqual((['a'], ['b', 'a'], 2), (first.boards, second.boards, report.built))
+
+    def test_let_go(self) -> None:
+        """Nobody waits for one that is not to come any more"""
+        first, coming = Made('one', archs=['arm']), Made('two', late=True)
+        coming.first = []
+        loop = self.loop('aB')
+        loop.add_listener(lambda event, fate: loop.let_go('two') if isinstance(
+            event, BoardDone) else None)
+        self.assertEqual({'B': (0,)}, self.run_on(loop, first, coming).lacking)
 
     def test_waits_for_who_comes(self) -> None:
         """Boards wait for a machine that is on its way, and are given up when it stays away"""
@@ -730,14 +741,23 @@ class UnbuiltTest(Case):
 
     def test_hunted(self) -> None:
         """In a hunt as much is to be built as it wants; what it adds counts, too"""
-        wants = iter(([1], [0], []))
-        hunt = mock.Mock(wanted=lambda target: next(wants))
-        loop = self.loop(commits=3, hunt=hunt)
-        self.assertEqual(1, loop.counts.total)
-        worker = Made('w')
+        self.tree.write(Outcome('b', 1, 0))
+        # Asked when all that was wanted is there, and only then
+        wants = {'a': iter(([0, 1], [2], [])), 'b': iter(([],))}
+        hunt = mock.Mock(wanted=lambda target: next(wants[target]))
+        carrier = mock.Mock(find=lambda job, upto: None)
+        loop = self.loop('ab', commits=3, hunt=hunt, carrier=carrier)
+        self.assertEqual([mock.call('b', 1)], hunt.recall.mock_calls)
+        self.assertEqual(3, loop.counts.total)
+        worker = Made('w', lambda worker, job: [
+            *(worker.built(job, upto, files={'trace': b''} if upto else {})
+              for upto in job.commits), worker.done(job)])
         report = self.run_on(loop, worker)
-        self.assertEqual((2, 2, [('a', (1,)), ('a', (0,))]),
+        self.assertEqual((3, 4, [('a', (0, 1)), ('a', (2,))]),
                          (report.built, loop.counts.total, worker.asked('submit')))
+        self.assertEqual([mock.call(upto, 'a') for upto in range(3)], carrier.learn.mock_calls)
+        # What may be that of other commits is kept for them
+        self.assertEqual([mock.call(upto, 'a') for upto in (1, 2)], carrier.kept.mock_calls)
 
     def test_for_caller(self) -> None:
         """What a caller's workers lack is no result of ours"""
@@ -789,6 +809,8 @@ class UnbuiltTest(Case):
         slow, fast = Made('slow', idle), Made('fast', idle, speed=1000.0)
         asked: List[float] = []
         loop = self.loop('a', weigh=lambda boards: {'a': (9.0, 9.0)})
+        # Not each time that something happens
+        loop.add_ticker(lambda: None, 1.0)
         real = loop.scheduler.next_for
 
         def next_for(name: str) -> Any:

@@ -503,6 +503,9 @@ class TestWriter(unittest.TestCase):
         for _ in range(2):
             writer.send(bytes(1 << 17))
             writer.send(b'')
+        # One thread sends it all, or the order were a matter of luck
+        self.assertEqual(1, sum(thread.name.startswith('write ')
+                                for thread in threading.enumerate()))
         self.assertGreaterEqual(writer.sent, 1 << 12)
         self.assertEqual(writer.pending, (1 << 18) - writer.sent)
         self.assertFalse(writer.flush(.001))
