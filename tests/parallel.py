@@ -2,7 +2,7 @@
 """Runs test classes in several processes, under the usual `python3 -m unittest`.
 
 Most tests here wait for processes of theirs, and each class has fixtures of its
-own; so classes are what is spread over processes, of which there is one more than
+own; so classes are what is spread over processes, of which there are two more than
 processors, as those that wait for a timer leave theirs idle. Every test reports to
 the one result that unittest shows, under its own name, when it has ended.
 
@@ -64,7 +64,7 @@ def jobs() -> int:
         cpus = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
         cpus = os.cpu_count() or 1
-    return min(MAX_JOBS, cpus + 1)
+    return min(MAX_JOBS, cpus + 2)
 
 
 def _each(suite: unittest.TestSuite) -> Iterator[Any]:

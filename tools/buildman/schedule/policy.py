@@ -49,7 +49,7 @@ class Scheduler:
         self._hungry: Set[str] = set()
         self._is_calm = True
         # Looked at again after so many boards
-        self._calm_for = 0
+        self._calm_for = 0.0
         self.ledger = Ledger(tasks, max_attempts, clock)
         self._seen = 0
 
@@ -66,7 +66,7 @@ class Scheduler:
             return None
         if self._seen != self.ledger.changes:
             # What was worked out is for other workers, or another pool
-            self._seen, self._shares, self._calm_for = self.ledger.changes, None, 0
+            self._seen, self._shares, self._calm_for = self.ledger.changes, None, 0.0
         self._hungry.discard(name)
         target, withheld = '', False
         if len(worker.owed) < worker.slots + worker.ahead:
@@ -181,7 +181,7 @@ class Scheduler:
             costs = [board.left for target, board in self.ledger.boards.items()
                      if self.ledger.waiting(target)]
             self._is_calm = not self.ledger.forecast.urgent(max(costs, default=0.0), sum(costs))
-            self._calm_for = 1 + int(REFRESH * len(costs))
+            self._calm_for = REFRESH * len(costs)
         self._calm_for -= 1
         return self._is_calm
 
