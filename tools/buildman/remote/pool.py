@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0+
 """Several workers for callers of `boss`: start them, build boards on them, end them.
 
-The command itself uses `remote`, where each machine begins when it is ready.
+The command itself uses `remote.fleet`, where each machine begins when it is ready.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0+
-"""Finds results that are those of a commit although they were made of another one.
+"""Finds results of other commits that hold for a commit as well.
 
-They are looked for beside each other in the output folder, where those of all commits
-and branches are, old names of a rebased commit included; then in the cache, if there
-is one. What is found is written as a result of this run.
+A result holds if nothing differs that its build has read (`build.trace`), and it was built
+with the same settings and tools (`build.keys`). It is looked for in the output folder, among
+the results of all commits and branches, those of a branch before a rebase included; then in
+the cache, if there is one. What is found is written as a result of this run.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ _LINE = 1000
 
 
 class Found(NamedTuple):
-    """A result that is that of a commit, too.
+    """A result of another commit that holds for this one.
 
     Attributes:
         outcome: as if it had been built
-        where: what it is from, for people
-        source: the very result
+        where: what it is from, for people: a branch, or the cache
+        source: the folder of that result, for people
     """
 
     outcome: Outcome
@@ -110,7 +111,7 @@ class Carrier:
         return None
 
     def kept(self, upto: int, target: str) -> None:
-        """Take notice of a result that was written."""
+        """Put a result that was written into the cache, if there is one."""
         if self._cache:
             self._cache.keep(self._tree.board_dir(upto, target))
 
@@ -163,7 +164,7 @@ class Carrier:
                 there.setdefault(header.key, []).append((header, shelf))
 
     def learn(self, upto: int, target: str) -> None:
-        """Let a result that this run has built be found, too."""
+        """Have find() look at a result that this run has built, too."""
         self._add(self._there.setdefault(target, {}),
                   _Shelf(self._tree.commit_dir(upto), 'this branch'), target)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0+
-"""What a result comes to, where two are alike, and what a hunt (--hunt) has found.
+"""Whether two results are alike, and what a hunt (--hunt) has found.
 
 Two results are alike when outcome, error lines and warning lines are; where in a file a
 line is from does not count, as a commit may add lines above it.
