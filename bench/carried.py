@@ -71,10 +71,13 @@ class Runs:
 
     def build(self, out: str, branch: str, *words: str) -> str:
         """Build a branch; return the closing line."""
-        started = time.monotonic()
+        started, made = time.monotonic(), os.path.join(self._work, 'made')
+        with open(made, 'w', encoding='utf-8'):
+            pass
         done = subprocess.run([OURS, '-b', branch, '-o', os.path.join(self._work, out),
                                *self._words, *words], cwd=self._repo, capture_output=True,
-                              text=True, check=False, env={**os.environ, 'HOME': self._work})
+                              text=True, check=False,
+                              env={**os.environ, 'HOME': self._work, 'made': made})
         lines = [line for line in done.stdout.splitlines() if line.startswith('Completed')]
         if not lines:
             sys.exit(f'{out}: it built nothing:\n{done.stdout}{done.stderr}')
@@ -84,8 +87,12 @@ class Runs:
     def reference(self, branch: str) -> None:
         """Build what no build without carrying has made yet."""
         self._count += 1
-        out = f'ref{self._count}'
+        out, anew = f'ref{self._count}', os.path.join(self._work, 'made.anew')
+        # The small tree is compiled from nothing then
+        with open(anew, 'w', encoding='utf-8'):
+            pass
         self.build(out, branch, '--no-result-cache')
+        os.unlink(anew)
         for tree, folder in self._results(out, branch).items():
             self._known.setdefault(tree, folder)
 

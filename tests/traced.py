@@ -2,8 +2,9 @@
 """A small tree whose builds note what they read, as those of U-Boot do.
 
 What a build makes of each file shows in its result: `log` has a checksum of all that
-went into it. Each build adds a line `BOARD: SUBJECT` to the file that `made` names in the
-environment.
+went into it. As Kbuild does, it compiles what is older than something that was noted for it,
+but all where the file that `made` names in the environment has one `.anew` beside it. Each
+build adds a line `BOARD: SUBJECT` to the first.
 """
 
 import os
@@ -16,7 +17,7 @@ ifneq ($(made),)
 export made
 endif
 all:
-\t@mkdir -p $(O)/common $(O)/tools $(O)/dts $(O)/include/generated
+\t@mkdir -p $(O)/common $(O)/board/acme $(O)/tools $(O)/dts
 \t@cd $(O) && sh ../scripts/build.sh $(wildcard board/acme/*.c)
 %_defconfig:
 \t@mkdir -p $(O)/include/generated $(O)/include/config
@@ -31,28 +32,47 @@ olddefconfig savedefconfig cfg mrproper:
 BUILD = '''\
 set -e
 note() {
-    { echo "cmd_$1 := cc"; echo; echo "source_$1 := $2"; echo; sed "s|^[^:]*:|deps_$1 :=|" x.d
+    { echo "cmd_$1 := cc"; echo; echo "source_$1 := $2"; echo
+      sed "s|^[^:]*:|deps_$1 :=|; s|include/generated/autoconf.h|include/config/all|" x.d
     } > "$(dirname "$1")/.$(basename "$1").cmd"
+}
+stale() {
+    note="$(dirname "$1")/.$(basename "$1").cmd"
+    [ -e "$1" ] && [ -e "$note" ] && [ ! -e "$made.anew" ] || return 0
+    files=$(sed -n '3,$ { s/^[^ ]* := *//; s/\\\\$//; p }' "$note")
+    [ -n "$(find -L $files -newer "$1" 2>&1)" ]
+}
+put() {
+    cat > x
+    cmp -s x "$1" || mv x "$1"
 }
 inc="-Iinclude -I../board/acme/include -I../include -I../arch/sandbox/include"
 [ ! -L include/asm ] || rm include/asm
 ln -s ../../arch/sandbox/include/asm include/asm
-gcc -MD -MF x.d -I../include -o tools/gen ../tools/gen.c
-note tools/gen ../tools/gen.c
-tools/gen > include/generated/gen.h
-if [ -x ../scripts/extra.sh ]; then ../scripts/extra.sh; fi > include/generated/extra.h
+if stale tools/gen; then
+    gcc -MD -MF x.d -I../include -o tools/gen ../tools/gen.c
+    note tools/gen ../tools/gen.c
+fi
+tools/gen | put include/generated/gen.h
+if [ -x ../scripts/extra.sh ]; then ../scripts/extra.sh; fi | put include/generated/extra.h
 grep -h '^CONFIG_.*=y' .config | sed 's/^/#define /; s/=y/ 1/' > include/generated/autoconf.h
+put include/config/all < include/generated/autoconf.h
 objs=
 for src in common/main.c "$@"; do
-    obj=common/$(basename "$src" .c).o
-    gcc -c -Wall -MD -MF x.d $inc -include generated/autoconf.h -o "$obj" "../$src"
-    note "$obj" "../$src"
-    gcc -E -P $inc -include generated/autoconf.h "../$src" | cksum
+    obj="${src%.c}.o"
+    if stale "$obj"; then
+        gcc -c -Wall -MD -MF x.d $inc -include generated/autoconf.h -o "$obj" "../$src"
+        note "$obj" "../$src"
+        gcc -E -P $inc -include generated/autoconf.h "../$src" > "$obj.i"
+    fi
+    cksum < "$obj.i"
     objs="$objs $obj"
 done
-gcc -E -P -nostdinc -undef -x assembler-with-cpp -MD -MF x.d -MT x -I../arch/sandbox/dts \\
-    -o dts/a.dtb ../arch/sandbox/dts/a.dts
-note dts/a.dtb ../arch/sandbox/dts/a.dts
+if stale dts/a.dtb; then
+    gcc -E -P -nostdinc -undef -x assembler-with-cpp -MD -MF x.d -MT x -I../arch/sandbox/dts \\
+        -o dts/a.dtb ../arch/sandbox/dts/a.dts
+    note dts/a.dtb ../arch/sandbox/dts/a.dts
+fi
 cat dts/a.dtb .config include/generated/extra.h | cksum
 gcc -nostdlib -nostartfiles -Wl,-e,main -Wl,--build-id=none -o u-boot $objs
 [ -z "$made" ] || echo "$(cat include/board): $(git -C .. log -1 --format=%s)" >> "$made"

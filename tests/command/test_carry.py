@@ -67,6 +67,9 @@ class TestSeries(CarryCase):
         with open(self.made, encoding='utf-8') as inf:
             self.assertEqual(sorted(want), sorted(inf.read().splitlines()), text)
         self.assertIn('skipped as unaffected', text)
+        # Each from nothing
+        with open(f'{self.made}.anew', 'w', encoding='utf-8'):
+            pass
         text, made = self.build('off', '--no-result-cache', boards='bc')
         self.assertNotIn('skipped', text)
         self.assertEqual(made, 2 * (1 + len(SERIES) + len(BACK)))

@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import subprocess
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Set
+from typing import Any, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
 
 from buildman.build.artifacts import ENV_OBJECTS, PHASES
 from buildman.core.files import clear_non_folder, clear_way
@@ -81,6 +81,14 @@ def _board_in(path: str) -> str:
     return board if isinstance(board, str) and os.path.basename(board) == board else ''
 
 
+def notes(path: str) -> Iterator[Tuple[str, str]]:
+    """Return the files in which Kbuild has noted what it read: folder and name of each."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            if name.startswith('.') and name.endswith('.cmd'):
+                yield folder, name
+
+
 def slot_of(path: str) -> Optional[int]:
     """Return the slot whose source the objects in a folder were made of; None if not known."""
     slot = _read_state(path).get('slot')
@@ -102,6 +110,7 @@ class BuildFolder:
         path: the folder
         own: whether it is ours to empty; the user's source folder is not
         aside: where those of other boards are put, '' for nowhere
+        commit: what its objects were last made of, or compared with; '' for none
     """
 
     def __init__(self, path: str, own: bool, aside: str = '') -> None:
@@ -109,6 +118,7 @@ class BuildFolder:
         self.path = path
         self.own = own
         self.aside = aside
+        self.commit = ''
         self._board = ''
         self._slot: Optional[int] = None
         self._diagnosed: Set[str] = set()
@@ -150,6 +160,7 @@ class BuildFolder:
                 sound = False
             if not sound:
                 self.empty()
+                self.commit = ''
         self._keys[tool.arch] = _key(tool)
 
     def _change_board(self) -> None:
@@ -199,6 +210,7 @@ class BuildFolder:
         try:
             self._keys = {str(arch): str(key) for arch, key in state['keys'].items()}
             self._diagnosed = {str(name) for name in state['diagnosed']}
+            self.commit = str(state['commit'])
         except (KeyError, TypeError, AttributeError):
             return False
         return True
@@ -212,7 +224,8 @@ class BuildFolder:
         if self.own and os.path.isdir(self.path):
             with open(os.path.join(self.path, STATE_FILE), 'w', encoding='utf-8') as outf:
                 json.dump({'keys': self._keys, 'diagnosed': sorted(self._diagnosed),
-                           'board': self._board, 'slot': self._slot}, outf)
+                           'board': self._board, 'slot': self._slot,
+                           'commit': self.commit}, outf)
 
     def empty(self) -> None:
         """Remove all that is in it.
@@ -324,6 +337,21 @@ class BuildFolder:
             program = os.path.join(self.path, stem)
             if ext == '.c' and os.path.isfile(program) and not os.path.islink(program):
                 os.unlink(program)
+
+    def remove_made_of(self, names: Collection[str]) -> None:
+        """Remove what was made of files with these last parts of their names, as Kbuild noted it.
+
+        For files that are new: one may hide another that was read (a header, on the
+        include path), which make does not notice.
+        """
+        wanted = {os.fsencode(name) for name in names}
+        for folder, note in notes(self.path) if wanted else ():
+            with open(os.path.join(folder, note), 'rb') as inf:
+                read = {word.rpartition(b'/')[2] for word in inf.read().split()}
+            if not wanted.isdisjoint(read):
+                for name in (note, note[1:-len('.cmd')]):
+                    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                        os.unlink(os.path.join(folder, name))
 
     def _unlink(self, names: Iterable[str]) -> None:
         """Remove files that may not be there"""

@@ -51,6 +51,7 @@ from buildman.build.output import (
     misses,
 )
 from buildman.build.shared_dtc import DtcStore, SharedDtc
+from buildman.core.errors import GitError
 from buildman.core.files import clear_way
 from buildman.core.outcome import TRIES, Outcome, write_tries
 from buildman.core.plan import BoardJob, Commit, Settings
@@ -329,6 +330,7 @@ class MakeJob:
         if self._source and self._commits is not None:
             commit = self._commits[upto].hash
             self._source.checkout(commit)
+            self._compare(commit)
         again, images = self._what_changed(upto)
         first = self._prev is None
         lasting = not (first or again or images) and self._fails_still(upto)
@@ -646,6 +648,26 @@ class MakeJob:
         if not again and any(trace.is_config(name) for name in names):
             again = self._includes(inputs)
         return again, images
+
+    def _compare(self, commit: str) -> None:
+        """Remove objects that make would take for up to date, though a new file is to be read.
+
+        That is one that hides another, or a link: its time is that of what it leads to.
+        """
+        folder, changed = self._folder, self._changed
+        if not folder.own or not changed or commit == folder.commit:
+            return
+        try:
+            names = changed.between(folder.commit, commit) if folder.commit else {}
+        except GitError:
+            names = None
+        if names is None or any(how != 'D' and os.path.islink(
+                os.path.join(self._dirs.source, name)) for name, how in names.items()):
+            self._forget()
+        else:
+            folder.remove_made_of({os.path.basename(name) for name, how in names.items()
+                                   if how in 'AT'})
+        folder.commit = commit
 
     def _config_inputs(self) -> List[str]:
         """Return the files in configs/ that the board is configured with: defconfig, fragments"""

@@ -16,6 +16,7 @@ import re
 from typing import Dict, Iterator, NamedTuple, Optional, Set, Tuple
 
 from buildman.build import trace
+from buildman.build.folder import notes
 
 # Where a `.cmd` begins to tell what was read, after the command line
 _NOTED = re.compile(rb'\n(?:source|deps)_')
@@ -84,10 +85,7 @@ class NoteReader:
 
     def _notes(self) -> Iterator[str]:
         """Return the paths of all notes in the folder"""
-        for folder, _, names in os.walk(self._build):
-            for name in names:
-                if name.startswith('.') and name.endswith('.cmd'):
-                    yield os.path.join(folder, name)
+        return (os.path.join(*place) for place in notes(self._build))
 
     def read(self) -> Optional[trace.Reads]:
         """Return what the builds of this board have read so far; None when that is not known."""

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from buildman.build.notes import Files
 
 # Goes with any change of what is kept of a build, or of what counts as read
-FORMAT = 1
+FORMAT = 2
 
 # Sources whose readers are all noted, in groups of endings: a group counts as
 # understood only when the notes name a file of it at all
