@@ -12,6 +12,8 @@ which are out of date; these rules make that safe:
 - Images are removed when the configuration changes, so a board without SPL
   does not inherit the SPL of another; and when the last build said anything,
   as the linker may have said it.
+- make does not notice a new file that hides one which was read, nor a link that leads
+  elsewhere: what was made of these is removed.
 - A failure in a folder with older objects is not believed: the board is
   configured again and tried once more, with an empty folder where objects of another
   board were; but if it was one object, only that is made alone in another folder. What
