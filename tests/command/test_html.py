@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Dict, List, Tuple
 from browser import Browser
 from support import SampleCase
 
-from buildman.core.outcome import Outcome
+from buildman.core.outcome import TRIES, Outcome, write_tries
 from buildman.demo import sample
 from buildman.remote import logs
 
@@ -65,11 +65,11 @@ class PageTest(SampleCase):
         self.assertEqual([], [url for url in asked if not url.startswith(('file:', 'about:'))])
         super().tearDown()
 
-    def summary(self, out: str) -> str:
+    def summary(self, out: str, *flags: str) -> str:
         """Write the page of another tree; return its path."""
         page = self.out('page.html')
         got = self.run_buildman('-s', '-b', 'feature', '-o', out, '--boards', BOARDS,
-                                '--html', page)
+                                '--html', page, *flags)
         self.assertEqual(0, got.returncode, got)
         return page
 
@@ -112,6 +112,47 @@ class PageTest(SampleCase):
                 {f'{board}, #{number} {self.tree.commits[number - 1][:10]}': [what, MARKS[what]]
                  for (board, number), what in want.items()}, cells)
         self.assertEqual({'ok', 'warning', 'error', 'not built'}, set(want.values()))
+
+    def test_marks(self) -> None:
+        """What a hunt takes boards for is no result and looks like none; tries are told"""
+        browser, out, board = self.browser, self.changed_copy(), 'sandbox'
+        folders = sorted(name for name in os.listdir(f'{out}/feature') if '_g' in name)
+        whats = [self.results(out)[board, num] for num in range(1, len(folders) + 1)]
+        gap = next(num for num in range(1, len(folders) - 1) if whats[num - 1] == whats[num + 1])
+        shutil.rmtree(os.path.join(out, 'feature', folders[gap], board))
+        said = [(2, 'a.c:1: error: flaky'), (1, 'b.c:2: error: <b>odd</b>')]
+        with open(os.path.join(out, 'feature', folders[-1], 'anvil', TRIES), 'wb') as outf:
+            outf.write(write_tries(said))
+        page = self.summary(out, '--hunt')
+        browser.show(page)
+        cells: Dict[str, Any] = browser.run(CELLS)
+        last = self.results(out)['anvil', len(folders)]
+        where = f'{board}, #{gap + 1} {self.tree.commits[gap][:10]}'
+        tried = f'anvil, #{len(folders)} {self.tree.commits[-1][:10]}'
+        self.assertEqual([f'not built, taken for {whats[gap - 1]} (--hunt)', '~'],
+                         cells.pop(where))
+        self.assertEqual([f'{last}, tried 3 times', f'{MARKS[last]}3'], cells.pop(tried))
+        self.assertEqual([], [label for label, (what, _) in cells.items() if what not in MARKS])
+        legend = browser.run("document.querySelector('#legend').textContent")
+        self.assertIn('~not built, taken for', legend)
+        self.assertIn('2tried so often', legend)
+        names = self.names()
+        browser.press('Home', *(['ArrowDown'] * names.index(board)), *(['ArrowRight'] * gap))
+        status = "document.querySelector('#status').textContent"
+        self.assertIn(f'not built, taken for {whats[gap - 1]} (--hunt)', browser.run(status))
+        browser.press('Enter')
+        self.assertIn('The hunt (--hunt) did not build it',
+                      browser.wait("document.querySelector('#body pre')?.textContent"))
+        browser.press('Escape')
+        browser.show(page, f'board=anvil&commit={self.tree.commits[-1]}')
+        self.assertEqual(write_tries(said).decode(),
+                         browser.wait("document.querySelector('#tries')?.textContent"))
+        # So it is good all along
+        self.assertEqual({'ok'}, set(whats))
+        browser.show(page, 'show=changed')
+        self.assertNotIn(board, self.names())
+        browser.show(self.page)
+        self.assertEqual('', browser.run("document.querySelector('#legend').textContent"))
 
     def test_keyboard(self) -> None:
         """Arrows, Enter, Esc and / do what they say; so does the filter"""

@@ -20,6 +20,10 @@ from unittest import mock
 from buildman.core.errors import SetupError
 from buildman.core.plan import Board, Commit
 from buildman.results import html
+from buildman.results.hunted import Found
+from buildman.results.reader import ERROR as ERR
+from buildman.results.reader import OK
+from buildman.results.reader import WARNING as WARN
 from buildman.results.show import SummaryRequest, show_summary
 from buildman.results.tree import commit_dir_name
 
@@ -114,6 +118,20 @@ class TestPage(unittest.TestCase):
             self.assertEqual(['snow', 'arm', 'google', 'exynos', 'A <a@b>'], data['boards'][0])
         # What many say is there once
         self.assertLessEqual(len(page['texts0']), 5)
+
+    def test_marks(self) -> None:
+        """What a hunt takes boards for, and how often one was tried"""
+        self.put(0, 'snow')
+        self.put(3, 'snow', 2, err=ERROR, tries='--- try 1: exit status 2\nodd\n')
+        self.put(3, 'malta', tries='damaged')
+        page = self.make(found=Found(inferred={'snow': {1: OK, 2: ERR}, 'malta': {1: WARN}}))
+        commits = page['data']['commits']
+        self.assertEqual(['', '0-1-', '2---', ''], [item['inferred'] for item in commits])
+        self.assertEqual(['0333', '3333', '3333', '2303'], [item['status'] for item in commits])
+        self.assertEqual([{}, {}, {}, {'0': 2}], [item['tries'] for item in commits])
+        self.assertEqual([[], [], []], [item['tries'] for item in page['where']['commits'][:3]])
+        num, text = page['where']['commits'][3]['tries']
+        self.assertEqual((0, '--- try 1: exit status 2\nodd\n'), (num, text_of(page, text)))
 
     def test_sizes(self) -> None:
         """Only changes are told, and where there is nothing"""

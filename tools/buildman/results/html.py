@@ -19,11 +19,20 @@ import zlib
 from array import array
 from typing import Any, Dict, Iterable, List, Sequence, Set
 
+from buildman.core.outcome import TRIES, read_tries
 from buildman.core.plan import Board
 from buildman.results import joblog
 from buildman.results.complaints import of_board
 from buildman.results.likeness import Likeness
-from buildman.results.reader import ERROR, OK, UNKNOWN, CommitReader, Problem, decode
+from buildman.results.reader import (
+    ERROR,
+    OK,
+    STATUS_NAMES,
+    UNKNOWN,
+    CommitReader,
+    Problem,
+    decode,
+)
 from buildman.results.report import Report
 from buildman.results.summary import CommitSummary
 
@@ -47,6 +56,9 @@ BLOBS_ERROR, BLOBS_WARNING = 4, 5
 
 # For a text that is left out
 LEFT_OUT = -1
+
+# In `inferred`: nothing is
+_NO_GUESS = '-'
 
 # Stands for the name of the board in a command
 _BOARD = '\0'
@@ -159,8 +171,14 @@ class HtmlReport(Report):
             'subject': summary.commit.subject if summary.commit else 'current source',
             'folder': os.path.basename(self._folders[len(self._commits)]),
             'status': ''.join(map(str, status)),
-            'why': {**{num: f'taken for {what}, as before and after it (--hunt)'
-                       for num, what in summary.inferred.items()}, **summary.failures},
+            'why': summary.failures,
+            # What a hunt takes those for that were not built, _NO_GUESS for all others
+            'inferred': ''.join(
+                str(STATUS_NAMES.index(summary.inferred[num])) if num in summary.inferred
+                else _NO_GUESS for num in range(len(status))) if summary.inferred else '',
+            # How often it was tried, if more than once
+            'tries': {num: len(tried) + 1 for num, tried in (
+                (num, read_tries(text)) for num, text in facts.tries.items()) if tried},
             # Tenths of a second, and who built it; -1: not known
             'seconds': array('q', (-1 if val is None else round(val * 10) for val in seconds)),
             'host': array('q', (self._hosts.setdefault(facts.host[num], len(self._hosts))
@@ -252,6 +270,7 @@ class HtmlReport(Report):
         for commit, folder in zip(reversed(self._commits), reversed(self._folders)):
             files = CommitReader(folder)
             err: List[int] = []
+            tries: List[int] = []
             commands = array('q')
             for num, (board, status) in enumerate(zip(self._boards, commit['status'])):
                 commands.append(0)
@@ -264,8 +283,11 @@ class HtmlReport(Report):
                 raw = files.read(f'{board.target}/err')
                 if raw:
                     err += [num, texts.add(decode(raw)[0])]
+                raw = files.read(f'{board.target}/{TRIES}') if num in commit['tries'] else None
+                if raw:
+                    tries += [num, texts.add(decode(raw)[0])]
             files.close()
-            where.append({'err': err, 'commands': commands})
+            where.append({'err': err, 'commands': commands, 'tries': tries})
         texts.close()
         return _pack({'commits': where[::-1], 'starts': texts.starts})
 
