@@ -67,6 +67,15 @@ class TestHelp(unittest.TestCase):
         """What the words without a dash mean"""
         self.assertRegex(self.text, r'TERM +regular expression over target')
 
+    def test_quick(self) -> None:
+        """It is asked for often, and waited for: what it does not show is not loaded"""
+        done = subprocess.run([*support.command(), '--help'], capture_output=True, text=True,
+                              env=dict(os.environ, PYTHONPROFILEIMPORTTIME='1'), check=True)
+        loaded = re.findall(r'\| +(buildman[.\w]*)$', done.stderr, re.MULTILINE)
+        self.assertEqual(['buildman', 'buildman.cli', 'buildman.cli.cmdline',
+                          'buildman.cli.signals', 'buildman.core', 'buildman.core.errors',
+                          'buildman.main'], sorted(loaded))
+
 
 class TestParse(unittest.TestCase):
     """What becomes of the words"""

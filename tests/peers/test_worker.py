@@ -369,15 +369,37 @@ class ShippedTest(WorkerCase):
 
     def test_modules(self) -> None:
         """A module that is missing is found on the first real machine."""
-        code = ('import sys; sys.path.insert(0, sys.argv[1]); before = set(sys.modules)\n'
-                'import buildman.agent.serve\n'
+        code = ('import os, sys; sys.path.insert(0, sys.argv[1])\n'
+                'from buildman.agent import serve\n'
+                'serve.main([])\n'
                 'print(*[name for name in sys.modules if name.startswith("buildman.")])\n'
                 'print(*[name for name in sys.modules if name.startswith("u_boot")])\n')
         out = subprocess.run([sys.executable, '-I', '-c', code, support.TOOLS], check=True,
-                             stdout=subprocess.PIPE).stdout.decode().split('\n')
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT).stdout.decode().split('\n')
         self.assertEqual(sorted(name for name in scripts.modules_of('agent.serve')
-                                if name != 'buildman'), sorted(out[0].split()))
-        self.assertEqual('', out[1], 'only modules of buildman travel')
+                                if name != 'buildman'), sorted(out[-3].split()))
+        self.assertEqual('', out[-2], 'only modules of buildman travel')
+
+    def test_ready_first(self) -> None:
+        """The boss waits for a machine that compiles what nobody has asked for yet"""
+        code = ('import os, sys; sys.path.insert(0, sys.argv[1])\n'
+                'class Spy:\n'
+                '    @staticmethod\n'
+                '    def find_spec(name, path=None, target=None):\n'
+                '        if name.startswith("buildman."):\n'
+                '            os.write(1, name.encode() + b"\\n")\n'
+                'sys.meta_path.insert(0, Spy)\n'
+                'from buildman.agent import serve\n'
+                'serve.main([])\n')
+        out = subprocess.run([sys.executable, '-I', '-c', code, support.TOOLS], check=True,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT).stdout.decode().split('\n')
+        ready = next(num for num, line in enumerate(out) if '"ready"' in line)
+        self.assertIn('buildman.agent.lock', out[:ready])
+        # And not later than that, when it waits for the first board
+        self.assertEqual('buildman.build.slots', out[ready + 1])
+        self.assertIn('buildman.build.job', out[ready + 2:])
 
     def test_size(self) -> None:
         """One argument may have 128 KiB; beyond that nothing starts."""

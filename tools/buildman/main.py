@@ -180,13 +180,14 @@ def _run(argv: Sequence[str], args: argparse.Namespace) -> int:
         args: gets what it says
     """
     # Here, where an interruption of the loading is dealt with
-    from buildman.cli import cmdline, control
+    from buildman.cli import cmdline
+    cmdline.parse(argv, args)
+    # --help and a wrong command line have ended above, without the rest
     from buildman.source import git
 
     # Called from a git hook, these would lead every git of ours elsewhere
     for name in git.VARIABLES:
         os.environ.pop(name, None)
-    cmdline.parse(argv, args)
     if args.worker:
         # Spelled in another way than a boss does
         from buildman import worker
@@ -194,6 +195,7 @@ def _run(argv: Sequence[str], args: argparse.Namespace) -> int:
     if args.demo is not None:
         from buildman.demo import sample
         return sample.run_demo(args.demo, sys.stdout)
+    from buildman.cli import control
     return control.run(args)
 
 

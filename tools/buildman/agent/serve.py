@@ -9,6 +9,9 @@ Threads: the channel's reader and the engine's slots post to one queue; the
 main thread takes from it and owns all state. A timer thread sends heartbeats,
 so that a long silent build is not taken for a hang. What else prints goes to
 stderr: stdout carries nothing but messages.
+
+What is sent is compiled at each start. So the engine, the larger half, is loaded when the
+boss has been told that we are here: meanwhile it sends the source.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib
 import os
 import queue
 import shutil
@@ -26,6 +30,7 @@ import threading
 import time
 from types import FrameType
 from typing import (
+    TYPE_CHECKING,
     Any,
     Callable,
     Dict,
@@ -41,7 +46,6 @@ from typing import (
 
 from buildman.agent import account, lock
 from buildman.build import artifacts, environment, outside
-from buildman.build.slots import Engine, EngineConfig, clean_env
 from buildman.core import events
 from buildman.core.errors import BuildmanError
 from buildman.core.outcome import Failure, FailureKind, Outcome
@@ -52,6 +56,9 @@ from buildman.source import git, origin
 from buildman.wire import messages
 from buildman.wire.channel import Channel, ChannelError
 from buildman.wire.messages import RESPONSE_PREFIX
+
+if TYPE_CHECKING:
+    from buildman.build.slots import Engine
 
 __all__ = ['RESPONSE_PREFIX', 'Worker', 'main']
 
@@ -150,6 +157,8 @@ class Worker:
                 nthreads=cpu_count(), slots=cpu_count(), version=messages.PROTOCOL_VERSION,
                 heartbeat_interval=self._heartbeat, pid=os.getpid()), force=True)
             threading.Thread(target=self._beat, daemon=True, name='heartbeat').start()
+            # Not when it is needed, when the boss waits
+            importlib.import_module('buildman.build.slots')
             while True:
                 self._handle(self._queue.get())
         except _End as exc:
@@ -307,6 +316,7 @@ class Worker:
 
     def _configure(self, msg: messages.Configure) -> None:
         """Take over how to build"""
+        from buildman.build.slots import clean_env
         plan = msg.plan
         settings = plan.get('settings', msg.settings)
         self._settings = Settings.from_dict(settings)
@@ -335,6 +345,7 @@ class Worker:
 
     def _prepare(self, msg: messages.BuildPrepare) -> None:
         """Start an engine for these commits; its slots tell when they are ready"""
+        from buildman.build.slots import Engine, EngineConfig
         if not self._work_dir:
             # An older boss starts us in the folder that it has made
             self._work_dir = os.getcwd()
