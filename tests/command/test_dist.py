@@ -37,8 +37,11 @@ class TestTree(DistCase):
     def test_remote_only(self) -> None:
         """--no-local that builds here anyhow burdens the machine people work on"""
         ref, _ = self.local()
+        merged = self._put_merged()
         done = self.dist('--no-local')
         self.assertEqual(100, done.returncode, done)
+        # Those logs are of what was built before
+        self.assertFalse(os.path.exists(merged))
         self.assert_same(ref)
         self.assert_once()
         self.assertLessEqual(set(self.hosts().values()), {'alpha', 'beta'})
@@ -46,6 +49,14 @@ class TestTree(DistCase):
         self._check_logs()
         self._check_output(done.stdout)
         self._second_run()
+
+    def _put_merged(self) -> str:
+        """Have a log that another folder has left in the results; return its path"""
+        path = os.path.join(self.results(), '.bm-work', 'joblogs', 'shard-1', 'joblog')
+        os.makedirs(os.path.dirname(path))
+        with open(path, 'w', encoding='ascii') as outf:
+            outf.write('\t'.join(joblog_module.COLUMNS) + '\n')
+        return path
 
     def _check_logs(self) -> None:
         """Other programs, and people who look for a fault, read the logs"""
@@ -88,9 +99,14 @@ class TestTree(DistCase):
         called = self.out('called')
         self.ways = {name: f'sh -c \'touch {called}; exec sh -c "$0"\'' for name in self.names}
         self.machines(*self.names)
+        merged = self._put_merged()
+        before = read(self.results(), 'joblog')
         done = self.dist('--no-local')
         self.assertEqual(100, done.returncode, done)
         self.assertIn('Completed: 16 total built (16 previously)', done.stdout)
+        # Who built all that is known still
+        self.assertEqual(before, read(self.results(), 'joblog'))
+        self.assertTrue(os.path.exists(merged))
         self.assertNotIn('alpha', done.stdout + done.stderr)
         self.assertFalse(os.path.exists(called))
 

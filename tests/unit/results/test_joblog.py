@@ -63,6 +63,32 @@ class TestJoblog(unittest.TestCase):
         self.assertEqual([[when, 'slow']], got['-']['events'])
         self.assertNotIn('old', got)
 
+    def test_merged(self) -> None:
+        """Logs of several folders are side by side, in order, and replaced when they come again"""
+        top, base = self.folder, os.path.join(self.folder, 'all')
+        for name, label, board in (
+                ('10', 'shard-10', 'a'), ('2', 'shard-2', 'b'), ('one/out', '', 'c'),
+                ('two/out', '', 'd'), ('mine', '', 'e'), ('2', 'shard-2', 'f')):
+            self.folder = os.path.join(top, name)
+            os.makedirs(self.folder, exist_ok=True)
+            self.write((board, 0, '', 10, 10, 0, 1), (board, 1, 'far', 20, 10, 0, 1))
+            joblog.merge(base, self.folder, label or joblog.folder_label(self.folder))
+        got = joblog.read(base)
+        outs = [joblog.folder_label(os.path.join(top, name, 'out')) for name in ('one', 'two')]
+        want = {outs[0]: 'c', outs[1]: 'd', 'mine': 'e', 'shard 2': 'f', 'shard 10': 'a'}
+        self.assertEqual(
+            {f'{label}: {who}': [board] for label, board in want.items()
+             for who in ('runner', 'far')},
+            {name: [block[0] for block in lane['blocks']] for name, lane in got.items()})
+        self.assertEqual(['shard 2: runner', 'shard 2: far', 'shard 10: runner', 'shard 10: far'],
+                         [name for name in got if 'shard' in name])
+        # It had nothing of its own; what it was given goes on with it
+        again = os.path.join(top, 'again')
+        joblog.merge(again, base, 'shard-1,2')
+        self.assertEqual(got, joblog.read(again))
+        joblog.drop_merged(again)
+        self.assertEqual({}, joblog.read(again))
+
     def test_damage(self) -> None:
         """What makes no sense is left out, a line that is being written as well"""
         self.assertEqual({}, joblog.read(self.folder))

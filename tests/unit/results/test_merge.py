@@ -11,7 +11,8 @@ from typing import List
 from buildman.core.errors import UsageError
 from buildman.core.outcome import Outcome
 from buildman.core.plan import Commit
-from buildman.results import durations
+from buildman.remote.logs import JobLog
+from buildman.results import durations, joblog
 from buildman.results.merge import Merge, Part, note_part, read_part
 from buildman.results.tree import ResultTree
 
@@ -73,6 +74,21 @@ class MergeTest(unittest.TestCase):
                                  'were there before']), (merged.complete, merged.lines))
         part = read_part(self.path('all', 'try'))
         self.assertEqual((1, 2, 3), part and part.numbers)
+
+    def test_logs(self) -> None:
+        """The job logs of all are kept; in a folder that is one of them, beside its own"""
+        for name, number in (('1', 1), ('2', 2), ('plain', 0)):
+            self.make(name, 'a', number=number)
+            log = JobLog(self.path(name, 'try', 'joblog'))
+            log.add(Outcome(f'board{name}', 0, 0), '')
+            log.close()
+        self.merge(self.path('1'), self.path('2'), self.path('plain'), self.make('none', 'b'))
+        self.assertEqual(['plain: runner', 'shard 1: runner', 'shard 2: runner'],
+                         list(joblog.read(self.path('all', 'try'))))
+        Merge([self.path('1'), self.path('2')], self.path('1')).run()
+        got = joblog.read(self.path('1', 'try'))
+        self.assertEqual([('-', 'board1'), ('shard 2: runner', 'board2')],
+                         [(name, lane['blocks'][0][0]) for name, lane in got.items()])
 
     def test_images(self) -> None:
         """Whatever images are called; whose results they are goes along, and is kept"""

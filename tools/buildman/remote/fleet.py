@@ -31,6 +31,7 @@ from buildman.process.registry import STARTED
 from buildman.process.threads import on_all
 from buildman.remote import logs, push, scripts, ssh, supplied, supply
 from buildman.remote.session import RemoteMachine, Shipment
+from buildman.results import joblog
 from buildman.results.tree import ResultTree
 from buildman.schedule.loop import Loop
 from buildman.wire import messages
@@ -222,8 +223,9 @@ class Fleet:
         """
         self._loop = loop
         try:
-            self._boss_log = logs.BossLog(os.path.join(base_dir, '.buildman.log'))
-            self._job_log = logs.JobLog(os.path.join(base_dir, 'joblog'))
+            joblog.drop_merged(base_dir)
+            self._boss_log = logs.BossLog(os.path.join(base_dir, joblog.EVENTS))
+            self._job_log = logs.JobLog(os.path.join(base_dir, joblog.JOBS))
         except OSError as exc:
             raise SetupError(f"cannot write the logs in '{base_dir}': {exc.strerror}") from exc
         self._boss_log.say(f'start: {self._total} builds, machines: '

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0+
 """Makes one result tree of several (--merge): those of shards, say.
 
-A result is copied with its times, `done` last and by rename, as the builder writes it.
+A result is copied with its times, `done` last and by rename, as the builder writes it. The
+logs of distributed builds go along, see `results.joblog`.
 What a shard is one of is told by `.bm-work/shard` in the folder of its results.
 """
 
@@ -16,7 +17,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from buildman.core.errors import SetupError, UsageError
 from buildman.core.files import clear_way, replace_file
-from buildman.results import durations
+from buildman.results import durations, joblog
 from buildman.results.tree import BRANCHES, WORK_DIR, OutputLock, commit_folders
 
 NOTE = f'{WORK_DIR}/shard'
@@ -173,14 +174,14 @@ class Merge:
             base = os.path.join(self._out, name) if name else self._out
             lock = OutputLock(base)
             try:
-                self._merge(base, sources)
+                self._merge(base, name, sources)
             except (OSError, shutil.Error) as exc:
                 raise SetupError(f"cannot merge into '{base}': {exc}") from exc
             finally:
                 lock.close()
 
-    def _merge(self, base: str, sources: Sequence[str]) -> None:
-        """Copy the results of one branch"""
+    def _merge(self, base: str, name: str, sources: Sequence[str]) -> None:
+        """Copy the results of one branch, whose folder has a name, or none"""
         count = replaced = 0
         for source in sources:
             if os.path.exists(base) and os.path.samefile(source, base):
@@ -200,6 +201,8 @@ class Merge:
             if os.path.exists(owners) and not os.path.exists(os.path.join(base, BRANCHES)):
                 shutil.copy2(owners, os.path.join(base, BRANCHES))
             part = read_part(source)
+            joblog.merge(base, source, joblog.shard_label(part.numbers) if part else
+                         joblog.folder_label(os.path.dirname(source) if name else source))
             if part:
                 note_part(base, part)
         self.lines.append(f"{count} results of {len(sources)} folders are in '{base}'"
