@@ -84,6 +84,38 @@ class GateTest(SampleCase):
         self.assertEqual(got.returncode, 0, got)
         self.assertIn('1 board within it, least room: 0 bytes', got.stdout)
 
+    def test_unfit(self) -> None:
+        """A board that no tree has is told, one that is not selected is not"""
+        known = self.write('known', 'sandbox | x | until 9999-12-31 | y\n'
+                           '# no rule\nrockt* | x | until 9999-12-31 | y\n'
+                           'gone | x | until 2001-01-01 | y\n')
+        budget = self.write('budget', ''.join(f'no{num} u-boot total 1\n' for num in range(7)))
+        got = self.build('-s', '--known', known, '--budget', budget, env={})
+        told = [line for line in got.stderr.splitlines() if 'no board' in line]
+        self.assertEqual(told, [
+            f"{known}: no board of the tree is called 'rockt*' (line 3)",
+            f"{budget}: no board of the tree is called 'no0' (line 1), 'no1' (line 2), 'no2' "
+            "(line 3), 'no3' (line 4), 'no4' (line 5) and 2 more"])
+
+    def test_same_file(self) -> None:
+        """What is to be read is not written over, however it is called"""
+        text = 'rocket | x | until 9999-12-31 | y\n'
+        known, link = self.write('known', text), self.out('link')
+        os.symlink('known', link)
+        for args in (('--known', known, '--junit', link), ('--known', link, '--html', known),
+                     ('--budget', known, '--budget-update', '--known', known),
+                     ('--known', known, '--status', known),
+                     ('--json', self.out('x'), '--codequality', f'{self.tmp}/./x')):
+            with self.subTest(args=args):
+                got = self.build(*args, env={})
+                self.assertEqual((got.returncode, got.stdout), (2, ''), got)
+                first, second = [arg for arg in args if arg.startswith('--')
+                                 and arg != '--budget-update']
+                self.assertRegex(got.stderr, rf"\Abuildman: ({first} and {second}|{second} and "
+                                             rf"{first}) both name '.*': .*\n\Z")
+        self.assertEqual(self.read('known'), text)
+        self.assertFalse(os.path.exists(self.out('out/feature')))
+
     def test_wrong(self) -> None:
         """What cannot be compared, or read, is told before anything is built"""
         bad = self.write('bad', '\nnonsense')

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import tempfile
 import unittest
 from typing import Dict, List, Optional
 
@@ -208,3 +210,22 @@ class DescribeTest(unittest.TestCase):
         self.assertEqual(select.describe_selection(sel), [
             '', 'all : 1 boards', 'Total boards to build for each commit: 1', '',
             'Boards not found: zip', ''])
+
+
+class WithoutBoardTest(unittest.TestCase):
+    """Globs in files that speak of many boards."""
+
+    def test_globs(self) -> None:
+        """One that fits no board of the tree is found, with those of -X"""
+        with tempfile.TemporaryDirectory() as tree:
+            self.assertEqual([], select.without_board(tree, ['a']))
+            for name in ('configs/a1_defconfig', 'configs/b2_defconfig', 'configs/x.config'):
+                os.makedirs(os.path.join(tree, 'configs'), exist_ok=True)
+                with open(os.path.join(tree, name), 'w', encoding='utf-8'):
+                    pass
+            globs = ['a1', 'a?', '*', 'x', 'quick*', 'quick,a1', 'quick,c*', 'x', '[ab]*']
+            self.assertEqual(['x', 'quick*', 'quick,a1', 'quick,c*'],
+                             select.without_board(tree, globs))
+            with open(os.path.join(tree, 'configs/one.buildman'), 'w', encoding='utf-8') as outf:
+                outf.write('desc: x\nname: quick\nfragment: x\n')
+            self.assertEqual(['x', 'quick,c*'], select.without_board(tree, globs))

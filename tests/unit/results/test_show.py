@@ -608,13 +608,23 @@ class TestReports(ShowCase):
         os.symlink(file, link)
         reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
         self.addCleanup(os.close, reader)
-        check_paths([pipe, link])
+        check_paths({'--json': pipe, '--junit': link}, {})
         self.show(json=pipe, junit=link)
         self.assertIn(b'"commits"', os.read(reader, 1 << 16))
         self.assertTrue(os.path.islink(link))
         with open(file, encoding='utf-8') as inf:
             self.assertIn('</testsuites>', inf.read())
-        for paths, why in (([file, link], 'a file of its own'), ([base], 'it is a folder'),
-                           ([f'{base}/none/x'], 'there is no such folder')):
+        hard = os.path.join(base, 'hard')
+        os.link(file, hard)
+        os.symlink(f'{base}/no', f'{base}/leads-nowhere')
+        for outputs, inputs, why in (
+                ({'--json': file, '--junit': link}, {}, '--json and --junit both name'),
+                ({'--json': hard}, {'--known': link}, f"--known and --json both name '{hard}'"),
+                ({'--html': f'{base}/no', '--status': f'{base}/leads-nowhere'}, {},
+                 '--html and --status both name'),
+                ({'--html': base}, {}, '--html: cannot write .*: it is a folder'),
+                ({'--html': f'{base}/none/x'}, {}, 'there is no such folder')):
             with self.assertRaisesRegex(UsageError, why):
-                check_paths(paths)
+                check_paths(outputs, inputs)
+        check_paths({'--json': os.devnull, '--junit': os.devnull}, {'--known': os.devnull})
+        check_paths({}, {'--known': file, '--budget': file})

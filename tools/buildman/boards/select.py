@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
+import glob
 import importlib.util
 import os
 import re
@@ -19,7 +21,7 @@ from buildman.boards.cfgfile import (
     write_atomically,
 )
 from buildman.boards.extend import Extensions
-from buildman.boards.maintainers import compile_regex
+from buildman.boards.maintainers import SUFFIX, compile_regex
 from buildman.boards.scan import KCONFIGLIB_PATH, KconfigMissing, find_kconfiglib
 from buildman.core.errors import BoardError, SetupError, UsageError
 from buildman.core.plan import Board
@@ -27,6 +29,9 @@ from buildman.source import git
 
 # Where old U-Boot trees keep the list themselves
 TRACKED = 'boards.cfg'
+
+# The name of what adds boards (-X), in a .buildman file
+_ENTRY = re.compile(r'(?m)^name:[ \t]*(\S+)')
 
 # A word that means itself as a regular expression
 _PLAIN = re.compile(r'[A-Za-z0-9_,-]+\Z')
@@ -476,6 +481,24 @@ def _kept(source_dir: str, tree: cache.Tree, cache_file: Optional[str],
             if cache_file:
                 cache.read_cache(source_dir, private, tree, cache_file)
     return kept
+
+
+def without_board(source_dir: str, globs: Iterable[str]) -> List[str]:
+    """Return which globs fit no board of a tree, whatever is selected of it.
+
+    They are those of files that speak of many boards, so each is looked for among all, with
+    those that -X adds; but not whether an entry of -X has a certain board.
+    """
+    configs = os.path.join(glob.escape(source_dir), 'configs')
+    names = [os.path.basename(path)[:-len(SUFFIX)]
+             for path in glob.glob(os.path.join(configs, f'*{SUFFIX}'))]
+    out = [pattern for pattern in dict.fromkeys(globs) if not fnmatch.filter(names, pattern)]
+    added: List[str] = []
+    for path in glob.glob(os.path.join(configs, '*.buildman')) if out else ():
+        with contextlib.suppress(OSError), open(path, encoding='utf-8', errors='replace') as inf:
+            added += [f'{entry},{name}' for entry in _ENTRY.findall(inf.read()) for name in names]
+    # Without any, the tree has its boards in a list, or is a bare repository
+    return [pattern for pattern in out if not fnmatch.filter(added, pattern)] if names else []
 
 
 def write_board_list(path: str, boards: BoardList) -> None:

@@ -40,6 +40,7 @@ from buildman.core.errors import (
     UsageError,
 )
 from buildman.core.plan import Board, Settings
+from buildman.core.text import plain
 from buildman.source import commits
 
 # The rest is loaded by the functions that need it: lists, dry runs and summaries,
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
     from buildman.results.hunted import Found
     from buildman.results.merge import Part
     from buildman.results.tree import ResultTree
+
+
+# Lines of a file that are told of, as they fit no board
+_MAX_UNFIT = 5
 
 
 def split_names(values: Optional[Sequence[str]]) -> List[str]:
@@ -256,10 +261,7 @@ def run(args: argparse.Namespace) -> int:
         if args.hunt is not None and len(series.selected) < 2:
             raise UsageError('--hunt needs two commits or more, and there is one (-c, --step)')
     settings = make_settings(args)
-    reports = [path for path in (args.json, args.junit, args.html, args.codequality) if path]
-    if reports:
-        from buildman.results.report import check_paths
-        check_paths(reports)
+    check_files(args)
     # What is wrong with the machines is told before anything is begun
     fleet = make_fleet(args)
     selection = load_boards(args, folders, err)
@@ -294,6 +296,8 @@ def run(args: argparse.Namespace) -> int:
         out.write(reproduce.show(args, folders, series, selection.boards, settings))
         return EXIT_OK
     judge = make_judge(args, series, selection.boards)
+    for text in unfit_lines(judge, folders.source):
+        print(text, file=err)
     if args.summary:
         return show_summary(args, folders, series, selection.boards, judge)
     if part:
@@ -324,6 +328,46 @@ def run(args: argparse.Namespace) -> int:
     if file:
         file.end('ended', status)
     return status
+
+
+def check_files(args: argparse.Namespace) -> None:
+    """See to it that the files of flags can be written, and none over another one.
+
+    Raises:
+        UsageError: they cannot
+    """
+    outputs = {'--json': args.json, '--junit': args.junit, '--html': args.html,
+               '--codequality': args.codequality, '--status': args.status,
+               '--budget': args.budget if args.budget_update else None,
+               'GITHUB_STEP_SUMMARY': os.environ.get('GITHUB_STEP_SUMMARY')
+               if args.annotate else None}
+    inputs = {'--known': args.known, '-G': args.config_file,
+              '--budget': None if args.budget_update else args.budget}
+    if any(outputs.values()):
+        from buildman.results.report import check_paths
+        check_paths({flag: path for flag, path in outputs.items() if path},
+                    {flag: path for flag, path in inputs.items() if path})
+
+
+def unfit_lines(judge: Mapping[str, Any], source: str) -> List[str]:
+    """Return a line for each file of --known and --budget with lines that fit no board.
+
+    Args:
+        judge: see make_judge()
+        source: tree that has the boards
+    """
+    gate, budget = judge.get('gate'), judge.get('budget')
+    files = [item for item in (gate.known if gate else None, budget) if item]
+    out = []
+    for file in files:
+        globs: Dict[int, str] = file.globs()
+        unfit = set(select.without_board(source, globs.values()))
+        found = [f"'{name}' (line {number})" for number, name in globs.items() if name in unfit]
+        if found:
+            more = f' and {len(found) - _MAX_UNFIT} more' if len(found) > _MAX_UNFIT else ''
+            out.append(plain(f"{file.path}: no board of the tree is called "
+                             f"{', '.join(found[:_MAX_UNFIT])}{more}"))
+    return out
 
 
 def make_judge(args: argparse.Namespace, series: Optional[commits.Series],

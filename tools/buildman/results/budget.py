@@ -105,6 +105,8 @@ class Budget:
         self.path = path
         self._boards = boards
         self._new_only = new_only
+        if update and os.path.exists(path) and not os.path.isfile(path):
+            raise UsageError(f"--budget-update: '{path}' is no file that could be written anew")
         lines = [] if update and not os.path.exists(path) else rule_lines(path, '--budget')
         self._rules = [_rule(f'{path}:{number}', number, line) for number, line in lines]
         self.files = tuple(dict.fromkeys(rule.image for rule in self._rules
@@ -118,6 +120,10 @@ class Budget:
         self._over: Dict[Tuple[int, Rule], _Excess] = {}
         self._all: Dict[int, Dict[str, int]] = {}
         self._begun = False
+
+    def globs(self) -> Dict[int, str]:
+        """Return the boards of the rules, by number of the line."""
+        return {rule.number: rule.board for rule in self._rules}
 
     def check(self, alone: bool) -> None:
         """Refuse what cannot be compared.
@@ -237,7 +243,8 @@ class Budget:
                        for image, size in images.items()]
                 text += ('\n' if text and not text.endswith('\n') else '') + ''.join(new)
                 told = f'{len(new)} limits written'
-            replace_text(self.path, text, 0o644)
+            # A link stays one
+            replace_text(os.path.realpath(self.path), text, 0o644)
         except OSError as exc:
             raise SetupError(f"cannot write the budget '{self.path}': {exc.strerror}") from exc
         return f"Budget '{self.path}': {told}"

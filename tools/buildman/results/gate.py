@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import fnmatch
 import re
-from typing import List, Optional, Sequence, Set, Tuple
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 from buildman.core.errors import EXIT_ERRORS, EXIT_OK, EXIT_WARNINGS, UsageError
 from buildman.core.outcome import is_no_compiler
@@ -87,6 +87,10 @@ class Known:
         except re.error as exc:
             raise UsageError(f"{place}: '{text}' is no regular expression: {exc}") from None
 
+    def globs(self) -> Dict[int, str]:
+        """Return the boards of the rules that have not expired, by number of the line."""
+        return {int(rule.place.rpartition(':')[2]): rule.board for rule in self._rules}
+
     def rule(self, target: str, complaint: Complaint) -> Optional[Rule]:
         """Return the rule that tolerates a complaint of a board, None if it counts."""
         return next((rule for rule in self._rules if fnmatch.fnmatchcase(target, rule.board)
@@ -95,7 +99,11 @@ class Known:
 
 
 class Gate:
-    """A listener that finds out for each board and commit whether it counts."""
+    """A listener that finds out for each board and commit whether it counts.
+
+    Attributes:
+        known: rules that tolerate, None if there are none
+    """
 
     def __init__(self, boards: Sequence[Board], new_only: bool, known: Optional[Known],
                  ignore_warnings: bool) -> None:
@@ -108,7 +116,7 @@ class Gate:
         """
         self._boards = boards
         self._new_only = new_only
-        self._known = known
+        self.known = known
         self._ignore_warnings = ignore_warnings
         self._past = Past()
         self._base: Optional[Commit] = None
@@ -139,7 +147,7 @@ class Gate:
                 new = news.get(num, [])
             else:
                 new = list(now)
-            rules = [self._known and self._known.rule(self._boards[num].target, item)
+            rules = [self.known and self.known.rule(self._boards[num].target, item)
                      for item in new]
             left = [item for item, rule in zip(new, rules) if not rule]
             fails = any(item.error for item in left)
@@ -161,7 +169,7 @@ class Gate:
 
     def tolerates(self, target: str, complaint: Complaint) -> bool:
         """Return whether a rule tolerates a complaint of a board."""
-        return bool(self._known and self._known.rule(target, complaint))
+        return bool(self.known and self.known.rule(target, complaint))
 
     def status(self) -> int:
         """Return the exit status for all commits so far."""
@@ -183,10 +191,10 @@ class Gate:
         if self._base:
             rest.append(f'{count(self._old - worse)} no worse than at the base '
                         f'{self._base.hash[:12]} ({plain(self._base.subject)})')
-        if self._known:
+        if self.known:
             out = [f'{rule.place}: expired on {rule.until}, tolerates nothing: {rule.why}'
-                   for rule in self._known.expired]
+                   for rule in self.known.expired]
             told = f', {len(out)} expired' if out else ''
             rest.append(f'{len(self._tolerated - worse)} with nothing but what '
-                        f"'{self._known.path}' knows{told}")
+                        f"'{self.known.path}' knows{told}")
         return [*out, f"Counted: {', '.join(counted)}; not counted: {', '.join(rest)}"]

@@ -83,7 +83,7 @@ import functools
 import json
 import os
 import re
-from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Sequence, TextIO
+from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, TextIO
 from xml.sax.saxutils import escape, quoteattr
 
 from buildman.core.errors import SetupError, UsageError
@@ -106,22 +106,40 @@ def _stays(path: str) -> bool:
     return os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path))
 
 
-def check_paths(paths: Sequence[str]) -> None:
-    """See to it, before hours of work, that reports can be written.
+def _identity(path: str) -> object:
+    """Return what is the same for two names of one file"""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    return info.st_dev, info.st_ino
+
+
+def check_paths(outputs: Mapping[str, str], inputs: Mapping[str, str]) -> None:
+    """See to it, before hours of work, that files can be written, and none over another one.
+
+    Args:
+        outputs: flag to the file that it has written
+        inputs: flag to the file that it has read
 
     Raises:
-        UsageError: one cannot, or they are the same file
+        UsageError: one cannot be written, or two are the same file
     """
-    if len({os.path.realpath(path) for path in paths}) < len(paths):
-        raise UsageError(f"each report needs a file of its own: {', '.join(paths)}")
-    for path in paths:
+    known: Dict[object, str] = {}
+    for flag, path in [*inputs.items(), *outputs.items()]:
+        if os.path.realpath(path) == os.devnull:
+            continue
+        other = known.setdefault(_identity(path), flag)
+        if other != flag and flag in outputs:
+            raise UsageError(f"{other} and {flag} both name '{path}': give each a file of its own")
+    for flag, path in outputs.items():
         folder = os.path.dirname(path) or '.'
         place = path if _stays(path) and os.path.exists(path) else folder
         why = ('there is no such folder' if not os.path.isdir(folder) else
                'it is a folder' if os.path.isdir(path) else
                '' if os.access(place, os.W_OK) else 'you may not write there')
         if why:
-            raise UsageError(f"cannot write report '{path}': {why}: name another file")
+            raise UsageError(f"{flag}: cannot write '{path}': {why}: name another file")
 
 
 class Report:
