@@ -68,7 +68,7 @@ class TestLedger(unittest.TestCase):
         self.assertEqual((True, True), (ledger.result('v', 'a', 2), ledger.finished))
         self.assertFalse(ledger.board_done('v', 'a'))
         ledger.extend('a', [1])
-        self.assertEqual((2, False), (len(pool), ledger.finished))
+        self.assertEqual((1, False), (len(pool), ledger.finished))
 
     def test_workers(self):
         """Who is there, who is to come, and that each change is noticed"""
@@ -314,8 +314,10 @@ class TestLedger(unittest.TestCase):
                 ledger.add_worker(name, 1)
                 self.give(ledger, name, 'a')
             self.assertEqual([], ledger.lost(f'v{num}', taken=True))
+            ledger.pools['arm', ''].clear()
             self.assertEqual(['a'], ledger.lost(f'w{num}', taken=True))
             self.assertTrue(ledger.waiting('a'))
+            self.assertEqual([(0, 0, 'a')], ledger.pools['arm', ''])
         self.assertFalse(ledger.is_suspect('a'))
 
     def test_give_up(self):

@@ -4,6 +4,7 @@
 import dataclasses
 import random
 import unittest
+from unittest import mock
 
 import simulate
 
@@ -132,6 +133,23 @@ class TestScheduler(unittest.TestCase):
         self.assertIn('3 attempts', why)
         for name in ('w0', 'w1', 'v'):
             self.assertIn(f"'{name}'", why)
+
+    def test_killer_last(self):
+        """Who is left when one has taken others down, as it was planned, begins with the rest"""
+        sched = Scheduler([Task('killer', 'arm', (0,), 9), *(Task(name, 'arm', (0,), 5)
+                                                            for name in 'abc')])
+        for names in (('v', 'w'), ('w', 'x')):
+            for name in names:
+                if name not in sched.ledger.workers:
+                    sched.ledger.add_worker(name, 1)
+            self.assertEqual(sched.next_for(names[0]).target, 'killer')
+            sched.ledger.lost(names[0])
+        got = []
+        while not sched.ledger.finished:
+            handout = sched.next_for('x')
+            got.append(handout.target)
+            build(sched, 'x', handout)
+        self.assertEqual(['a', 'b', 'c', 'killer'], got)
 
     def test_killer_has_company(self):
         """Boards that are built beside one that kills workers are not given up with it"""
@@ -565,6 +583,16 @@ class TestChoices(unittest.TestCase):
             sched = self.make(*tasks, Task('long', 'arm', (0,), cost, group='b'))
             sched.ledger.workers['v'].group = 'a'
             self.assertEqual(self.next(sched, 'v'), first)
+
+    def test_looked_at_again(self):
+        """Whether there is such a board is found out once for each twentieth of them"""
+        sched = self.make(*[Task(f'a{num}', 'arm', (0,), 10, group='a') for num in range(120)],
+                          workers='v')
+        forecast = sched.ledger.forecast
+        with mock.patch.object(forecast, 'urgent', side_effect=forecast.urgent) as urgent:
+            for _ in range(12):
+                build(sched, 'v', sched.next_for('v'))
+        self.assertEqual(2, urgent.call_count)
 
     def test_early(self):
         """While machines have not told of themselves, the short boards go first, if costs are known

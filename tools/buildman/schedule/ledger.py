@@ -293,8 +293,12 @@ class Ledger:
         return bool(board.todo) and not board.owners and not board.given_up
 
     def hand_out(self, worker: WorkerState, target: str, taken_from: str = '') -> Handout:
-        """Make a worker an owner of a board."""
+        """Make a worker an owner of a board, which is in no pool then."""
         board = self.boards[target]
+        # If it comes back it may have to be the last one
+        pool = self.pools[board.task.arch, board.task.group]
+        pool[:] = [entry for entry in pool if entry[2] != target]
+        heapq.heapify(pool)
         worker.group = board.task.group
         board.owners.add(worker.name)
         board.handouts += 1

@@ -68,9 +68,9 @@ class Scheduler:
             # What was worked out is for other workers, or another pool
             self._seen, self._shares, self._calm_for = self.ledger.changes, None, 0.0
         self._hungry.discard(name)
-        target, withheld = '', False
-        if len(worker.owed) < worker.slots + worker.ahead:
-            target, withheld = self._from_pool(worker)
+        if len(worker.owed) >= worker.slots + worker.ahead:
+            return None
+        target, withheld = self._from_pool(worker)
         if target:
             return self.ledger.hand_out(worker, target)
         if len(worker.owed) >= worker.slots:
@@ -144,8 +144,7 @@ class Scheduler:
         Returns:
             (the board or '', whether there are some that others are to have)
         """
-        best: Optional[Tuple[Tuple[bool, bool], Tuple[float, int, str]]] = None
-        best_pool: List[Tuple[float, int, str]] = []
+        found: List[Tuple[Tuple[bool, bool], Tuple[float, int, str]]] = []
         slots = sum(other.slots for other in self.ledger.workers.values())
         early = self._foresees and self.unknown and self.ledger.forecast.now() < self._patience
         plenty = (self._grouped and not early
@@ -156,24 +155,16 @@ class Scheduler:
                 continue
             entry = self._first(pool, worker)
             if entry is not None:
-                key = like(group), entry
-                if best is None or key < best:
-                    best, best_pool = key, pool
-        if best is None:
+                found.append((like(group), entry))
+        if not found:
             return '', False
-        entry = best[1]
         # With much left, it matters more which boards go together than when each is done
         if early:
             return self._shortest(worker), False
         if self._foresees and not plenty and len(self.ledger.workers) + len(self.ledger.coming) > 1:
             target = self._planned(worker)
             return target, not target
-        if best_pool[0] == entry:
-            heapq.heappop(best_pool)
-        else:
-            best_pool.remove(entry)
-            heapq.heapify(best_pool)
-        return entry[2], False
+        return min(found)[1][2], False
 
     def _calm(self) -> bool:
         """Return whether no board in the pool is so long that it has to be begun soon"""
