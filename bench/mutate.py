@@ -20,7 +20,7 @@ processes ends no others.
 What cannot change what is decided is left alone: texts, annotations, docstrings,
 assertions, decorators, the exact value of bounds and times (numbers above nine, those
 with a point or a shift, constants of a module; whether a moment itself is still before
-it), names and kinds of threads.
+it), names and kinds of threads, the order of a program's options, what is for mypy alone.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class Finder(ast.NodeVisitor):
 
     def _condition(self, test: ast.expr) -> None:
         """Note that a condition could be always true, or never"""
-        if not isinstance(test, ast.Constant):
+        if not isinstance(test, ast.Constant) and self._of(test) != 'TYPE_CHECKING':
             self._put(test, 'True', 'False')
 
     def visit_If(self, node: ast.If) -> None:
@@ -277,6 +277,9 @@ class Finder(ast.NodeVisitor):
                 else func.attr if isinstance(func, ast.Attribute) else '')
         if name not in SYMMETRIC and not any(isinstance(arg, ast.Starred) for arg in node.args):
             for left, right in zip(node.args, node.args[1:]):
+                if all(isinstance(arg, ast.Constant) and str(arg.value).startswith('-')
+                       for arg in (left, right)):
+                    continue    # Options of a program may stand in any order
                 start, end = self._span(left)[0], self._span(right)[1]
                 gap = self.source[self._span(left)[1]:self._span(right)[0]]
                 self.faults.append(Fault(self.module, start, end,

@@ -19,7 +19,8 @@ READ = ('common/main.c', 'include/common.h', 'dts/a.dts', 'arch/arm/lib/a.S',
 FILES = {name: f'100644 {num:040x}' for num, name in enumerate((
     *READ, 'common/other.c', 'drivers/x/y.h', 'dts/b.dts', 'arch/x86/lib/b.c', 'arch/x86/Makefile',
     'arch/x86/Kconfig', 'arch/arm/Makefile', 'Makefile', 'scripts/x.py', 'doc/x.rst', 'link',
-    'configs/a_defconfig', 'configs/b_defconfig', 'configs/x.config', 'board/x/x.env'))}
+    'configs/a_defconfig', 'configs/b_defconfig', 'configs/x.config', 'board/x/x.env',
+    'scripts/kconfig/conf.c', 'include/linux/oid_registry.h'))}
 FILES['link'] = '120000 ' + 'a' * 40
 INPUTS = ('configs/a_defconfig', 'configs/x.config')
 
@@ -33,7 +34,7 @@ def reads(found=READ, arch='arm', headers=False, names=('stdio.h', 'made.h'), in
 
 def tree(**changes):
     """Return a tree with other files"""
-    return trace.Tree({}, {}, {}).changed(FILES, FILES).changed(changes)
+    return trace.Tree({}, {}, {}).changed(FILES).changed(changes)
 
 
 class TestTrees(unittest.TestCase):
@@ -60,7 +61,8 @@ class TestTrees(unittest.TestCase):
                      'scripts/x.py', 'tools/binman/x.py', 'board/x/x.env', 'a.lds', 'start',
                      'board/x/image.cfg', '.config', 'doc', 'VERSION', 'link', 'x.its',
                      'board/acme/y.config',
-                     'include/host_arch.h', 'lib/libfdt/fdt.c', 'configs/deep/b_defconfig'):
+                     'include/host_arch.h', 'lib/libfdt/fdt.c', 'configs/deep/b_defconfig',
+                     'include/linux/oid_registry.h'):
             self.assertTrue(self.differs(name), name)
 
     def test_new(self):
@@ -207,7 +209,8 @@ class TestFile(unittest.TestCase):
                     b'[' * 100_000 + b'\n' + rest, line.upper() + b'\n' + rest,
                     line + b'\n' + other, b'[1]\n' + rest):
             self.assertIsNone(trace.unpack(bad), bad[:40])
-        for bad in (b'5', b'[' * 100_000, b'[["a"], [1], 0, ["f"], ["n"], 7]', b'[]'):
+        for bad in (b'5', b'[' * 100_000, b'[["a"], [1], 0, ["f"], ["n"], 7]', b'[]',
+                    b'[["a"], [1], 0, "f", ["n"], []]', b'[["a"], [1], 0, ["f", 7], ["n"], []]'):
             with self.assertRaises(ValueError):
                 trace.Reads.parse(bad)
 

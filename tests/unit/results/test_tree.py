@@ -19,6 +19,8 @@ from buildman.results.tree import (
     commit_dir_name,
     commit_folders,
     find_commit_dirs,
+    put_done,
+    settings_of,
 )
 
 A, B, C = (Commit(letter * 40, f'subject {letter}') for letter in 'abc')
@@ -109,6 +111,13 @@ class TestResults(unittest.TestCase):
         self.assertEqual(tree.read_settings(0, 'b'), '')
         tree.write(Outcome('b', 0, 0))
         self.assertEqual(tree.read_settings(0, 'b'), '')
+        # However slow the disk is, both are of the same time
+        folder = tree.board_dir(0, 'b')
+        for stamp, text in ((True, 'y'), (False, '')):
+            put_file(os.path.join(folder, 'settings'), b'y')
+            os.utime(os.path.join(folder, 'settings'), ns=(0, 0))
+            put_done(folder, 0, stamp)
+            self.assertEqual(settings_of(folder), text)
 
     def test_images_move(self):
         """Kept images end up in the tree and the staging folder goes"""
@@ -167,6 +176,11 @@ class TestResults(unittest.TestCase):
             os.makedirs(os.path.join(flat.base_dir, name, 'x'))
         flat.write(Outcome('b', 0, 0))
         self.assertEqual(self.names('flat'), ['done', 'lines', 'log'])
+        # What is not of a build is not ours to remove
+        flat = ResultTree(os.path.join(self.base, 'flat', 'log', 'x'), None, flat=True)
+        with self.assertRaises(SetupError):
+            flat.write(Outcome('b', 0, 0))
+        self.assertIn('log', self.names('flat'))
 
     def test_cut_anywhere(self):
         """Wherever buildman is killed, a result with `done` is complete, the old or the new"""

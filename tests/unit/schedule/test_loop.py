@@ -7,6 +7,7 @@ waits, time goes on when the loop waits for it, and a loop that would wait for e
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import queue
@@ -340,8 +341,35 @@ class OrdinaryTest(Case):
         worker = Made('w')
         self.build('abc', worker, commits=2, weigh=weigh)
         self.assertEqual(([{'a': 2, 'b': 1, 'c': 2}], 'c'), (asked, worker.boards[0]))
+        task = self.loop('abc', commits=2, weigh=weigh, settings=Settings(
+            force_build=True)).ledger.boards['a'].task
+        self.assertEqual((1.0, 0.5), (task.weight, task.first))
+        asked.pop()
         self.loop('abc', commits=2, weigh=weigh)
         self.assertEqual(1, len(asked))
+
+    def test_time_left(self) -> None:
+        """How long it will take is told as soon as it can be known"""
+        loop = self.loop('abc')
+        left: List[bool] = [self.status.left() is not None]
+        loop.add_listener(lambda event, fate: left.append(
+            self.status.left() is not None) if isinstance(event, Built) else None)
+        self.run_on(loop, Made('w', lambda worker, job: [
+            Started('w', job.board.target, 0), worker.built(job, 0, seconds=100.0),
+            worker.done(job)]))
+        self.assertEqual([False, True], left[:2])
+
+    def test_settings(self) -> None:
+        """The next run is to know which settings made a result"""
+        self.build('a', Made('w'))
+        other = self.loop('a', settings=Settings(no_lto=True))
+        self.assertEqual(('a',), other.pending())
+        self.assertTrue(self.loop('a').nothing_to_do)
+
+    def test_say(self) -> None:
+        """What others want to be shown while it builds"""
+        self.loop().say('the disk is nearly full')
+        self.assertIn('the disk is nearly full', self.out.getvalue())
 
     def test_exit_status(self) -> None:
         """What a script learns of a run: failures, then warnings, unless they do not count"""
@@ -395,13 +423,16 @@ class MachineTest(Case):
             return [worker.built(job, 0, return_code=2, infra=LACKING), worker.done(job)]
 
         # Nobody but another machine may have it
-        for names, board in (('w', 'b'), ('wx', 'd')):
+        for names, board, told in (
+                ('w', 'b', [f"[w] 'b' failed as {LACKING}"]),
+                ('wx', 'd', [f"[w] 'd' failed as {LACKING}; tried again",
+                             f"[x] 'd' failed as {LACKING}"])):
             workers = [Made(name, lacking, late=name == 'x') for name in names]
             report = self.build(board, *workers)
             self.assertEqual(({}, '2', [board] * len(names)), (
                 report.missing, self.read(board, 'done'),
                 [target for worker in workers for target in worker.boards]))
-            self.assertIn(f"failed as {LACKING}", str(report.notes))
+            self.assertEqual(told, report.notes)
 
     def test_three_in_a_row(self) -> None:
         """A machine that fails three boards is given no more; what it has, others get"""
@@ -515,7 +546,12 @@ class MachineTest(Case):
         self.assertEqual((2, ['a'], ['B']), (report.built, first.boards, coming.boards))
         away = Made('two', late=True)
         away.first = [WorkerGone('two', 'busy')]
-        report = self.build('cD', Made('one', archs=['arm']), away)
+        loop = self.loop('cD')
+        unknown.clear()
+        loop.add_listener(lambda event, fate: unknown.append(
+            (isinstance(event, WorkerGone), loop.scheduler.unknown)))
+        report = self.run_on(loop, Made('one', archs=['arm']), away)
+        self.assertIn((True, 0), unknown)
         self.assertEqual({'D': ((0,), 'no machine is left that can build it')}, report.missing)
         self.assertEqual((['[two] lost: busy'], []), (report.notes, away.boards))
         away = Made('two', late=True)
@@ -697,12 +733,23 @@ class UnbuiltTest(Case):
                 self.assertEqual({}, report.lacking)
                 self.assertFalse(os.path.exists(self.tree.board_dir(0, 'a')))
         for archs in ((), ('mips',)):
+            self.heard.clear()
             report = self.gone(archs)
             self.assertEqual(({}, {'a': (0,)}), (report.missing, report.lacking))
             self.assertTrue(self.tree.lacks_compiler(0, 'a'))
+            # That is news the first time
+            self.assertEqual(archs == (), any(
+                isinstance(event, Refused) for event, _ in self.heard))
         # What was found out is not forgotten when a machine does not tell
         self.assertEqual({'a'}, set(self.gone(None).missing))
         self.assertTrue(self.tree.lacks_compiler(0, 'a'))
+
+    def test_told_before(self) -> None:
+        """What a machine has told counts, though it was lost before it could take boards"""
+        away = Made('w', late=True)
+        away.first = [WorkerComing('w', 1, ('mips',), 1.0), WorkerGone('w', 'lost')]
+        report = self.build('a', away)
+        self.assertEqual(({}, {'a': (0,)}), (report.missing, report.lacking))
 
     def test_told_once(self) -> None:
         """A result that says that there is no compiler is not written again"""
@@ -727,6 +774,20 @@ class UnbuiltTest(Case):
             report = self.run_on(loop, worker)
         self.assertEqual((['b'], 2, 2), (worker.boards, report.built, told.call_count))
         self.assertEqual(('here\n', '1'), (self.read('a', 'host'), self.read('a', 'done', 1)))
+        self.loop('a', carrier=carrier, settings=Settings(force_build=True))
+        self.assertIsNone(self.read('a', 'host'))
+
+    def test_not_carried(self) -> None:
+        """A failure that is to be built again is built; only what failed is looked at twice"""
+        self.tree.write(Outcome('a', 0, 2))
+        self.tree.write(Outcome('b', 0, 0, stderr='warning'))
+        carrier = mock.Mock(find=lambda job, upto: Found(
+            Outcome(job.board.target, upto, 0), 'there', 'it'))
+        with mock.patch.object(self.tree, 'lacks_compiler', return_value=False) as asked:
+            loop = self.loop('abc', carrier=carrier, settings=Settings(force_build_failures=True))
+        self.assertEqual([mock.call(0, 'a')], asked.mock_calls)
+        self.assertEqual((('a',), [('c', 0)]), (
+            loop.pending(), [(item.target, item.upto) for item in loop.report.carried]))
 
     def test_flaky(self) -> None:
         """What failed first and was good then is counted and told; what failed again is not"""
@@ -737,7 +798,14 @@ class UnbuiltTest(Case):
         loop = self.loop(commits=2)
         self.run_on(loop, Made('w', tried))
         self.assertEqual((1, 1), (loop.counts.flaky, loop.counts.failed))
-        self.assertEqual(1, self.out.getvalue().count('a failed and was good'))
+        text = 'a failed and was good when it was tried again'
+        self.assertIn(f'{text}, at {COMMITS[0].hash[:12]}\n', self.out.getvalue())
+        self.assertEqual(1, self.out.getvalue().count(text))
+        # The source as it is in the folder is no commit
+        loop = self.loop('b')
+        loop.plan = dataclasses.replace(loop.plan, commits=None)
+        self.run_on(loop, Made('w', tried))
+        self.assertIn('b' + text[1:] + '\n', self.out.getvalue())
 
     def test_hunted(self) -> None:
         """In a hunt as much is to be built as it wants; what it adds counts, too"""
@@ -758,6 +826,29 @@ class UnbuiltTest(Case):
         self.assertEqual([mock.call(upto, 'a') for upto in range(3)], carrier.learn.mock_calls)
         # What may be that of other commits is kept for them
         self.assertEqual([mock.call(upto, 'a') for upto in (1, 2)], carrier.kept.mock_calls)
+        # It may ask at which commits anything differs for a board
+        hunt.steps('a', [0, 2])
+        self.assertEqual([mock.call(loop.plan.jobs[0], [0, 2])], carrier.steps.mock_calls)
+
+    def test_hunted_carried(self) -> None:
+        """What a hunt finds carried counts for it, as what is there"""
+        hunt = mock.Mock(wanted=lambda target: [])
+        carrier = mock.Mock(find=lambda job, upto: Found(
+            Outcome(job.board.target, upto, 0), 'there', 'it'))
+        self.loop('a', commits=2, hunt=hunt, carrier=carrier)
+        self.assertEqual([mock.call('a', 0), mock.call('a', 1)], hunt.recall.mock_calls)
+
+    def test_hunted_anew(self) -> None:
+        """What a hunt is to build again, and passes over, is not what was built before"""
+        for upto in range(3):
+            self.tree.write(Outcome('a', upto, 0))
+        hunt = mock.Mock(wanted=lambda target: [0, 2])
+        loop = self.loop('aB', commits=3, settings=Settings(force_build=True), hunt=hunt,
+                         unbuildable=['B'])
+        # Nobody is to look for commits of a board that cannot be built
+        self.assertEqual((('a',), 3 + 2), (loop.pending(), loop.counts.total))
+        loop.tell_unbuildable()
+        self.assertIsNone(self.tree.read_done(1, 'a'))
 
     def test_for_caller(self) -> None:
         """What a caller's workers lack is no result of ours"""

@@ -328,6 +328,16 @@ class TestEnd(unittest.TestCase):
         self.read(b'BM> 67\n', b'BM> 678\n', max_line=6)
         self.assertEqual((self.got.lines, self.got.too_long), ([b'67'], [7]))
 
+    def test_beyond_the_bound(self):
+        """What is under way and too long is no sign of life, and not kept"""
+        splitter, lines = channel.Splitter(6), []
+        for chunk in (b'BM> 12', b'3', b'4'):
+            splitter.feed(chunk, lines.append, lines.append)
+        self.assertFalse(splitter.has_part(b'BM> '))
+        self.assertEqual(splitter.rest(), b'')
+        splitter.feed(b'5\nBM> 1\nBM', lines.append, lines.append)
+        self.assertEqual((lines, splitter.rest()), ([9, b'BM> 1'], b'BM'))
+
     def test_odd_streams(self):
         """What callers' tests use for streams: without newlines, or objects that are no streams"""
         self.assertEqual(self.read(b'BM> 1', b'BM> 2'), '')

@@ -89,6 +89,9 @@ _ARCH = re.compile(r'arch/(arc|arm|m68k|microblaze|mips|nds32|nios2|powerpc|risc
 # Kinds of what is in a tree, besides the groups
 _OPAQUE, _CONFIGS = -1, -2
 
+# (arch, kind) -> sum over the names of files, sum over names with content
+Sums = Mapping[Tuple[str, int], Tuple[int, int]]
+
 # Bytes that what was read may have, unpacked
 _MOST = 16 << 20
 
@@ -229,6 +232,19 @@ def _number(*words: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=32).digest(), 'big')
 
 
+def _summed(sums: Sums, gone: Mapping[str, str], come: Mapping[str, str]) -> Sums:
+    """Return sums without some files, and with others; '' stands for none"""
+    out = {key: list(val) for key, val in sums.items()}
+    for files, sign in ((gone, -1), (come, 1)):
+        for name, entry in files.items():
+            place = _kind(name, entry) if entry else None
+            if place:
+                both = out.setdefault(place, [0, 0])
+                both[0] += sign * _number(name)
+                both[1] += sign * _number(name, entry)
+    return {key: (val[0], val[1]) for key, val in out.items()}
+
+
 class Tree:
     """What the tree of a commit holds.
 
@@ -237,13 +253,13 @@ class Tree:
     """
 
     def __init__(self, files: Dict[str, str], changes: Mapping[str, str],
-                 sums: Mapping[Tuple[str, int], Tuple[int, int]]) -> None:
+                 sums: Sums) -> None:
         """Take a tree, and what differs from it.
 
         Args:
             files: path -> mode and object; not changed
             changes: the same of what differs, '' for what is not there
-            sums: (arch, kind) -> sum over names, sum over names with content
+            sums: see Sums
         """
         self._files = files
         self._changes = dict(changes)
@@ -263,26 +279,16 @@ class Tree:
             told, _, name = item.partition('\t')
             mode, _, blob = told.split(' ')
             files[name] = f'{mode} {blob}'
-        return cls({}, {}, {}).changed(files, files)
+        return cls(files, {}, _summed({}, {}, files))
 
-    def changed(self, changes: Mapping[str, str], base: Optional[Dict[str, str]] = None) -> 'Tree':
+    def changed(self, changes: Mapping[str, str]) -> 'Tree':
         """Return a tree that differs.
 
         Args:
             changes: path -> mode and object, '' for what is not there any more
-            base: all files, when this is empty
         """
-        sums = {key: list(val) for key, val in self._sums.items()}
-        for name, new in changes.items():
-            for entry, sign in ((self.get(name), -1), (new, 1)):
-                place = _kind(name, entry) if entry else None
-                if place:
-                    both = sums.setdefault(place, [0, 0])
-                    both[0] += sign * _number(name)
-                    both[1] += sign * _number(name, entry)
-        return Tree(base if base is not None else self._files,
-                    {} if base is not None else {**self._changes, **changes},
-                    {key: (val[0], val[1]) for key, val in sums.items()})
+        gone = {name: self.get(name) for name in changes}
+        return Tree(self._files, {**self._changes, **changes}, _summed(self._sums, gone, changes))
 
     def get(self, name: str) -> str:
         """Return mode and object of a file, '' when there is none."""
@@ -381,7 +387,7 @@ class Header(NamedTuple):
 
     def line(self) -> bytes:
         """Return it as a line, without its end."""
-        return json.dumps(self._asdict(), sort_keys=True).encode()
+        return json.dumps(self._asdict()).encode()
 
     @classmethod
     def parse(cls, line: bytes) -> 'Optional[Header]':

@@ -239,7 +239,8 @@ class Loop:
                     todo[target].append(upto)
                     if not is_open:
                         self._lacked.add((target, upto))
-                elif done is not None:
+                else:
+                    assert done is not None
                     counts.add(*done)
                     counts.previous += 1
                     if self._hunt:

@@ -246,7 +246,6 @@ class Writer:
         self._stream = stream
         self._fd = _descriptor(stream)
         self._deadline = deadline
-        self._clock = clock
         self._max_pending = max_pending
         self._name = name
         self._clock = clock
