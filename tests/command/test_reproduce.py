@@ -71,6 +71,8 @@ class ReproduceTest(SampleCase):
                           (('--reproduce', 'anvil@2'), 'has no result'),
                           (('--reproduce', 'anvil@4'), 'a number from 1 to 3'),
                           (('--reproduce', 'anvil@0000'), 'is no commit of the branch'),
+                          (('--reproduce', 'nope@1'), "there is no board 'nope'"),
+                          (('--reproduce', 'anvil@1@2'), "there is no board 'anvil@1'"),
                           (('--reproduce', 'anvil'), 'it is BOARD@COMMIT'),
                           (('--reproduce', 'anvil@²'), "'²' is no commit"),
                           (('--reproduce', 'anvil@1', '-P'), 'not for -w, -i and -P')):

@@ -42,6 +42,10 @@ class TestShard(SampleCase):
         """What cannot be done is told in a line; a shard without boards is none"""
         for args, text in ((['--shard', '3/2'], "'3/2' is no shard"),
                            (['--shard', 'x'], "'x' is no shard"),
+                           (['--shard', '1/2/3'], "'1/2/3' is no shard"),
+                           (['--shard', '1/²'], "'1/²' is no shard"),
+                           (['--shard', '1/10001'], 'N is 10000 at most'),
+                           (['--shard', '1/99999999999'], 'is no shard'),
                            (['--shard', f'1/2:{self.tmp}'], 'does not tell how long'),
                            (['--merge', self.tmp], '--merge needs -o'),
                            (['--merge', self.tmp, '-o', self.tmp, '-n'], 'cannot go with -n'),

@@ -181,11 +181,14 @@ class TopCase(support.SampleCase):
         args = ('-b', 'feature', '-c', '1', '--boards', 'sandbox', '-o', self.out(), '--top')
         got = self.terminal_buildman(*args, env={'TERM': 'dumb'})
         self.assertEqual((got.returncode, b'\x1b[J' in got.raw), (0, False), got)
-        for name, why in ((self.out('no/file'), 'No such file or directory'),
-                          (self.tmp, 'is no file'), ('/dev/null', 'is no file')):
-            bad = self.run_buildman(*args, '--status', name)
+        for name, why, more in ((self.out('no/file'), 'there is no such folder: .*', ''),
+                                (self.tmp, 'it is a folder: .*', ''),
+                                ('/dev/null', 'is no file', ''),
+                                (self.out('state'), 'cannot go with -s.*', '-s')):
+            bad = self.run_buildman(*args, '--status', name, *more.split())
             self.assertEqual((bad.returncode, bad.stdout), (2, ''), bad)
-            self.assertRegex(bad.stderr, f'\\Abuildman: .*{name}.*{why}\n\\Z')
+            self.assertRegex(bad.stderr, f'\\Abuildman: .*--status.*{why}\n\\Z')
+        self.assertFalse(os.path.exists(self.out('state')))
         # All is there already
         self.run_buildman(*args, '--status', self.out('state'))
         state = self.state()

@@ -119,6 +119,22 @@ class MergeTest(unittest.TestCase):
             self.assertIn(text, str(caught.exception))
         self.assertFalse(os.path.exists(self.path('all')))
 
+    def test_places(self) -> None:
+        """Folders that lie in each other, or nothing to copy, are a slip; nothing is written"""
+        first = self.make('1', 'a')
+        for source, dest, text in (
+                (first, first, 'is the folder to merge into'), (first, f'{first}/all', 'lies in'),
+                (f'{first}/try', first, 'has the results of a branch'),
+                (first, f'{first}/try', 'lies in')):
+            before = [sorted(os.listdir(path)) for path in (first, f'{first}/try')]
+            with self.assertRaisesRegex(UsageError, f'--merge: .*{text}'):
+                Merge([source], dest).run()
+            self.assertEqual(before,
+                             [sorted(os.listdir(path)) for path in (first, f'{first}/try')])
+        # What a runner has fetched into the folder for all is as good as elsewhere
+        Merge([self.make('all/parts/1', 'b')], self.path('all')).run()
+        self.assertEqual({'b'}, set(ResultTree(self.path('all', 'try'), COMMITS).built(0, 'ab')))
+
     def test_two_counts(self) -> None:
         """A folder that was built with two counts (-c) has a number twice, which is well"""
         self.make('1', 'a')

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import math
 import os
+import re
 from typing import Dict, List, NoReturn, Optional, Sequence, Tuple
 
 from buildman import __version__
@@ -20,6 +21,10 @@ _ONLY_OURS = frozenset((
     '--man', '--merge', '--new-only', '--no-result-cache', '--reproduce', '--result-cache',
     '--retry', '--shard', '--show-errors', '--show-unknown', '--status', '--timeout', '--top',
     '--version'))
+
+
+# More runners than anybody has
+_MAX_SHARDS = 10_000
 
 
 class _Parser(argparse.ArgumentParser):
@@ -127,11 +132,13 @@ def _slack(text: str) -> float:
 def _shard(text: str) -> Tuple[int, int, str]:
     """Parse K/N, perhaps with a folder"""
     part, _, folder = text.partition(':')
-    number, slash, count = (val.strip() for val in part.partition('/'))
-    if not slash or not 1 <= _count(number) <= _count(count):
+    match = re.fullmatch(r'\s*(\d{1,9})\s*/\s*(\d{1,9})\s*', part, re.ASCII)
+    number, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= count <= _MAX_SHARDS:
         raise argparse.ArgumentTypeError(
-            f"'{text}' is no shard: it is K/N, with K from 1 to N, or K/N:DIR")
-    return int(number), int(count), folder
+            f"'{text}' is no shard: it is K/N, with K from 1 to N, or K/N:DIR"
+            + (f' (N is {_MAX_SHARDS} at most)' if count > _MAX_SHARDS else ''))
+    return number, count, folder
 
 
 def _sample(text: str) -> Tuple[int, Optional[int]]:
@@ -504,6 +511,9 @@ def parse(argv: Sequence[str], args: Optional[argparse.Namespace] = None) -> arg
         if args.new_only or args.annotate or args.hunt is not None:
             raise UsageError('--against goes with neither --new-only, --annotate nor --hunt, which '
                              'compare with the commit before')
+    if args.status and args.summary:
+        raise UsageError('--status tells how a build is: it cannot go with -s, which builds '
+                         'nothing')
     if args.merge and args.dry_run:
         raise UsageError('--merge copies what there is: it cannot go with -n')
     if args.merge and args.output_dir is None:

@@ -164,6 +164,9 @@ def load_boards(args: argparse.Namespace, folders: Folders, err: TextIO) -> sele
     for text in warnings:
         print(text, file=err)
     selection = found.select(args.terms, exclude, names)
+    if args.reproduce and not selection.boards:
+        raise BoardError(f"--reproduce: there is no board "
+                         f"'{args.reproduce.rpartition('@')[0]}' here")
     for text in selection.warnings:
         print(text, file=err)
     if not selection.boards:

@@ -116,7 +116,8 @@ class Merge:
             out: output folder for all; it may have results, too
 
         Raises:
-            UsageError: one cannot be read, has no results or is of another build
+            UsageError: one cannot be read, has no results or is of another build; or it has
+                the one for all in it, or nothing that would have to be copied
         """
         self._out = out
         self.lines: List[str] = []
@@ -129,11 +130,26 @@ class Merge:
                                  'folders (-o) of builds')
             for name, path in found.items():
                 self._sources.setdefault(name, []).append(path)
+        self._check_places(folders)
         for name, sources in self._sources.items():
             base = os.path.join(out, name) if name else out
             # The folder for all may be of an earlier state of the branch
             self._check_commits(sources)
             self._check_parts([*sources, base])
+
+    def _check_places(self, folders: Sequence[str]) -> None:
+        """Refuse folders that lie in each other in a way that nobody can mean"""
+        ours = os.path.realpath(self._out)
+        paths = [os.path.realpath(folder) for folder in folders]
+        for path, folder in zip(paths, folders):
+            if ours.startswith(os.path.join(path, '')) and ours != path:
+                raise UsageError(f"--merge: '{self._out}' lies in '{folder}', whose results are to "
+                                 'be put into it: name a folder outside (-o)')
+            if os.path.dirname(path) == ours and commit_folders(path):
+                raise UsageError(f"--merge: '{folder}' has the results of a branch, and lies in "
+                                 f"'{self._out}' already: name the output folders (-o) of builds")
+        if set(paths) == {ours}:
+            raise UsageError(f"--merge: '{self._out}' is the folder to merge into: name others")
 
     @staticmethod
     def _check_commits(bases: Sequence[str]) -> None:
