@@ -100,7 +100,7 @@ print(sorted(n for n in env if 'MAKE' in n or n == 'MFLAGS'), env['MAKEFLAGS'])
                           'KBUILD_EXTMOD', 'SUBDIRS'} & set(env))
 
     def test_another_compiler_of_the_same_name_is_passed_by(self) -> None:
-        """What `toolchains.find` records must be what was run."""
+        """What `toolchain` records must be what was run."""
         self.program('old/arm-linux-gcc', 'echo old')
         gcc = self.program('new/arm-linux-gcc', 'echo new')
         self.program('first/tool')
@@ -283,7 +283,7 @@ class MakeFlagsTest(unittest.TestCase):
 
 
 class RecordTest(unittest.TestCase):
-    """The files `toolchains.find` and `out-env`."""
+    """The files `toolchain` and `out-env`."""
 
     def test_toolchain_file(self) -> None:
         """Scripts read this file; it has upstream's bytes."""

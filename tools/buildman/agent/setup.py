@@ -276,14 +276,14 @@ def hung_up() -> bool:
 
 
 def busy(exc: lock.LockBusy) -> int:
-    """Say who has the machine."""
+    """Say who has the machine; return the exit status."""
     print(f'owner {exc.owner.to_json()}')
     print('BUSY')
     return 0
 
 
 def release(work_dir: str, run: str) -> int:
-    """Give up a claim."""
+    """Give up a claim, if it is of this run; return the exit status."""
     path = os.path.join(work_dir, lock.CLAIM)
     with contextlib.suppress(OSError), open(path, encoding='utf-8') as inf:
         owner = lock.Owner.from_json(inf.read())
@@ -293,13 +293,13 @@ def release(work_dir: str, run: str) -> int:
 
 
 def kill(work_dir: str, run: str) -> int:
-    """End the worker of a work folder and free the lock."""
+    """End the worker of a work folder and free the lock; return the exit status."""
     print(lock.kill(work_dir, run=run))
     return 0
 
 
 def clean(work_dir: str) -> int:
-    """Remove a work folder."""
+    """Remove a work folder that nobody uses; return the exit status."""
     try:
         print(lock.clean(work_dir))
     except lock.LockBusy as exc:

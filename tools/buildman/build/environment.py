@@ -306,7 +306,7 @@ def _flags_of(key: str, target: str, settings: configparser.ConfigParser) -> Tup
 # -- record ----------------------------------------------------------------
 
 def toolchain_file(toolchain: Toolchain, return_code: int = 0) -> bytes:
-    """Return what the file `toolchains.find` of a result holds.
+    """Return what the file `toolchain` of a result holds.
 
     Four lines, then the exit status of the build without a newline.
     """

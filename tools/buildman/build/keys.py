@@ -47,7 +47,7 @@ class Keys:
             settings: how to build
             env: environment that builds start from
             trees: what commits hold
-            texts: what images say of commits
+            texts: the version texts of commits
         """
         self._source = source_dir
         self._commits = commits

@@ -6,7 +6,7 @@ It is kept beside the result, in the file `trace`: a line of JSON, then what was
 (`Reads`), packed. The line has three digests.
 
 - `key`: the board, the settings, the words for make, the compiler and other programs
-  (`build.programs`), what the tree takes from the environment, with the contents of
+  (`keys.programs()`), what the tree takes from the environment, with the contents of
   files that this names, and how long the version text is. An image holds that text;
   its content shows in no file of a result, unless images are kept, see carries().
 - `reads`: the name of what was read, so that many results need but one list.
@@ -156,13 +156,13 @@ class Reads:
 
     @functools.cached_property
     def text(self) -> bytes:
-        """The same as text."""
+        """All of it as JSON, for parse()."""
         return json.dumps([self.archs, self.groups, self.all_configs, self.files, self.names,
                            self.outside]).encode()
 
     @functools.cached_property
     def name(self) -> str:
-        """What stands for it."""
+        """The SHA-256 of the text: equal for builds that read the same."""
         return hashlib.sha256(self.text).hexdigest()
 
     @classmethod

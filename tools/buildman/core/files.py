@@ -26,7 +26,7 @@ def file_sha256(path: str) -> str:
 
 
 def put_file(path: str, data: bytes) -> None:
-    """Write a whole file.
+    """Write a whole file, in place.
 
     os.open rather than open: a result is some 16 files, and there is one thread
     that all results pass through.

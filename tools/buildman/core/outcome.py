@@ -78,7 +78,7 @@ class Outcome:
         stdout, stderr: what make printed, with paths relative to the source
         sizes: text of the `sizes` file, '' when there is none
         files: the other small files of the result tree, name to content
-            (`.config`, `toolchains.find`, `u-boot.sizes`, …), without `done`, `err`,
+            (`.config`, `toolchain`, `u-boot.sizes`, …), without `done`, `err`,
             `log` and `sizes`
         images: large files kept with -k: name below the result folder to a
             staged file that the writer may move away

@@ -80,7 +80,7 @@ class Clock:
 
         Args:
             now: tells the time of day, in nanoseconds
-            steady: tells what nobody sets
+            steady: tells nanoseconds that nobody can set
         """
         self._now = now
         self._steady = steady
@@ -88,7 +88,7 @@ class Clock:
         self.went_back()
 
     def went_back(self) -> bool:
-        """Return whether it was since this was asked last, or made."""
+        """Return whether that happened since it was asked last, or since this was made."""
         before = self._steady()
         now = self._now()
         # This may have had to wait in between

@@ -24,7 +24,7 @@ GRACE = 0.3                     # seconds for output after the process has ended
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a process said, and its exit status; 0 - N when signal N ended it."""
+    """What a process said, and its exit status; -N when signal N ended it."""
 
     out: bytes
     err: bytes
@@ -47,7 +47,7 @@ MACHINES = Account()
 
 
 def stop_all() -> None:
-    """End every command on a machine that is under way, from any thread, and refuse more.
+    """End all commands that are under way, from any thread, and refuse more.
 
     Their callers find stopped() true.
     """

@@ -95,9 +95,10 @@ class Guard:
 
     @contextlib.contextmanager
     def begin(self, stdout: str) -> Iterator[None]:
-        """Tell that a group begins, which prints to this file; then, if it did not.
+        """Have the guard know of a group by the file that it prints to, while it is started.
 
-        A device or a pipe is what many may print to, and does not tell whose it is.
+        So one is found whose number nobody could tell any more. Nothing is told of a device
+        or a pipe, to which others may print as well.
         """
         path = os.path.abspath(stdout)
         if '\n' in path or path.strip() != path or not os.path.isfile(path):
@@ -229,7 +230,12 @@ class Registry:
         return group.process
 
     def note(self, group: Group, what: str = '=') -> None:
-        """Take a group into the account."""
+        """Take a group into the account.
+
+        Args:
+            group: that has begun
+            what: see Guard.tell()
+        """
         if group.process is not None:
             if not is_process(group.process):
                 return

@@ -203,7 +203,7 @@ class CallerWorker:
         self._try(f"cannot be given '{target}'", ask)
 
     def cancel(self, target: str) -> None:
-        """Go on: what it is cannot be told."""
+        """Do nothing: a caller's worker has no method for that. What it sends is refused."""
 
     def finish(self) -> None:
         """Tell it that no more boards come, and wait a moment for its answer."""
@@ -214,7 +214,7 @@ class CallerWorker:
         self.stop()
 
     def stop(self) -> None:
-        """Leave it as it was."""
+        """Listen to it no more; whoever made it may end it."""
         self._gone.set()
         if self._real:
             self._worker.divert(None)

@@ -3,7 +3,7 @@
 
 - `worker-NAME.log`: every message to and from one machine
 - `.buildman.log`: what happened to machines, and a status line now and then
-- `remote.logs`: one line a result, tab-separated, for programs; its first line names
+- `joblog`: one line a result, tab-separated, for programs; its first line names
   the columns (see COLUMNS)
 """
 
@@ -120,7 +120,7 @@ class WorkerLog:
 
 
 class JobLog:
-    """`remote.logs`, written by the loop."""
+    """`joblog`, written by the loop."""
 
     def __init__(self, path: str) -> None:
         """Begin a log.

@@ -207,15 +207,15 @@ class Forecast:
         return sorted([*ends, *[free] * (pace.slots - len(ends))])
 
     def free(self, name: str) -> float:
-        """Return when a worker can begin with another board."""
+        """Return when a worker can begin with another board, in seconds as now() counts."""
         return self._expected(self._paces[name], self._clock())[0]
 
     def seconds(self, name: str, cost: float) -> float:
-        """Return how long something takes on a worker."""
+        """Return the seconds that something of a cost takes in a slot of a worker."""
         return cost / self._paces[name].rate
 
     def when(self, name: str, target: str) -> float:
-        """Return when a worker should be through with a board that it has begun."""
+        """Return when a worker should be through with a board that it has begun, as free()."""
         now = self._clock()
         end = self._paces[name].ends[target]
         return end if end > now else 2 * now - end

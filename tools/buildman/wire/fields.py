@@ -60,7 +60,7 @@ def harmless(data: Union[bytes, str], limit: int = NOISE_LINE) -> str:
     """Return text from a far side in a form that cannot harm a terminal.
 
     Escape sequences and control characters go, except tab and newline; bad
-    UTF-8 is replaced; the rest is cut to `cli.limit` characters.
+    UTF-8 is replaced; the rest is cut to `limit` characters.
     """
     # Cut first, with room for what is taken out: the input may be huge
     data = data[:limit * 4]
@@ -71,8 +71,8 @@ def harmless(data: Union[bytes, str], limit: int = NOISE_LINE) -> str:
 def safe_name(name: str) -> bool:
     """Tell whether a name from the far side stays below the folder it is put in.
 
-    Relative, with '/' between plain parts, none of them hidden upwards; the
-    list of files that may be written is a matter of `results`.
+    It is relative, of plain parts with '/' between them, and none of these leads up. Which
+    files a result may have at all is told by `build.artifacts`.
     """
     return len(name) <= 400 and all(
         _NAME.match(part) and part not in ('.', '..') for part in name.split('/'))
@@ -117,12 +117,14 @@ def _boolean(value: Any) -> bool:
 
 
 def to_list(value: Any) -> List[Any]:
+    """Return a value that has to be a list, else raise Bad."""
     if not isinstance(value, list):
         raise Bad('not a list')
     return value
 
 
 def to_object(value: Any) -> Dict[str, Any]:
+    """Return a value that has to be an object of JSON, else raise Bad."""
     if not isinstance(value, dict):
         raise Bad('not an object')
     return value
@@ -190,11 +192,16 @@ def _exceptions(value: Any) -> int:
 
 
 def pack(data: bytes) -> str:
+    """Return bytes as text for JSON, compressed; see unpack()."""
     return base64.b64encode(zlib.compress(data, 6)).decode('ascii')
 
 
 def unpack(value: Any, limit: int) -> bytes:
-    """Return what `_pack` was given, at most `cli.limit` bytes of it."""
+    """Return what pack() was given.
+
+    Raises:
+        Bad: it is damaged, or over `limit` bytes
+    """
     if not isinstance(value, str):
         raise Bad('not a string')
     try:

@@ -190,7 +190,7 @@ class BuildPrepare(Command):
     Attributes:
         commits: hashes, oldest first; None for the source as it was pushed
         max_boards: boards at a time, 0 for as many as there are threads
-        source: commit to check out where `source.commits` has None
+        source: commit to check out where `commits` has None
         history: what git is to know besides the commits, see `origin.Past`
         version: protocol version of the boss
     """
