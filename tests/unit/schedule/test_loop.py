@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import os
 import queue
 import tempfile
@@ -58,6 +59,8 @@ class Events(queue.Queue):  # type: ignore[type-arg]
                 raise AssertionError('the loop waits, and nobody has anything to say')
             if self.hurry and not timeout:
                 raise AssertionError('the loop does not wait')
+            if not math.isfinite(timeout):
+                raise OverflowError('a lock cannot wait for so long')
             self.hurry = not timeout
             self.now += timeout
         event: Event = super().get(False)
@@ -168,14 +171,14 @@ class Case(unittest.TestCase):
         jobs = tuple(BoardJob(Board(name, 'riscv' if name.isupper() else 'arm', soc='soc'),
                               tuple(range(commits)), Toolchain('arm', '/bin/cc', '/bin', ''))
                      for name in boards)
-        self.status = Status(self.out)
+        self.status = Status(self.out, describe=lambda outcome: f'told: {outcome.target}')
         plan = Plan(jobs, COMMITS[:commits], settings or Settings(), tuple(range(commits)))
         events = Events()
         patch = mock.patch.object(loop_module, 'time', events)
         patch.start()
         self.addCleanup(patch.stop)
-        made = Loop(plan, self.tree, self.status, events,
-                       earlier=Earlier(plan, self.tree), **kwargs)
+        kwargs.setdefault('earlier', Earlier(plan, self.tree))
+        made = Loop(plan, self.tree, self.status, events, **kwargs)
         made.add_listener(lambda event, fate: self.heard.append((event, fate)))
         return made
 
@@ -366,6 +369,13 @@ class OrdinaryTest(Case):
         self.assertEqual(('a',), other.pending())
         self.assertTrue(self.loop('a').nothing_to_do)
 
+    def test_caller_settings(self) -> None:
+        """A caller's results have no settings, nor is it asked which they had"""
+        report = self.build('a', Made('w', lambda worker, job: [worker.done(job)]),
+                            Made('v', late=True), earlier=None)
+        self.assertEqual((1, {}), (report.built, report.missing))
+        self.assertIsNone(self.read('a', 'settings'))
+
     def test_say(self) -> None:
         """What others want to be shown while it builds"""
         self.loop().say('the disk is nearly full')
@@ -532,6 +542,50 @@ class MachineTest(Case):
         loop.add_listener(lambda event, fate: loop.let_go('two') if isinstance(
             event, BoardDone) else None)
         self.assertEqual({'B': (0,)}, self.run_on(loop, first, coming).lacking)
+        self.assertFalse(loop.ledger.expecting)
+
+    def test_let_go_ready(self) -> None:
+        """One that is given back gets nothing more, is not heard any more, and not ended twice"""
+        def once(worker: Made, job: BoardJob) -> List[Event]:
+            return ([Said('one', 'x'), worker.done(job, 'full')] if len(worker.boards) == 1
+                    else good(worker, job))
+
+        first, second = Made('one', once), Made('two')
+        loop = self.loop('a', for_caller=True)
+
+        def let_go(event: Event, _fate: str) -> None:
+            if event == Said('one', 'x'):
+                loop.let_go('two')
+                second.say([Said('two', 'late words')])
+
+        loop.add_listener(let_go)
+        report = self.run_on(loop, first, second)
+        self.assertEqual((['a', 'a'], 1, {}), (first.boards, report.built, report.missing))
+        self.assertEqual([('start',)], second.calls)
+        self.assertNotIn('late words', self.out.getvalue())
+
+    def test_added(self) -> None:
+        """One that comes later takes part, and what another one could not do waits for it"""
+        def full(worker: Made, job: BoardJob) -> List[Event]:
+            return [Said('one', 'x'), worker.done(job, 'full')]
+
+        for kind in (list, tuple):
+            first, second = Made('one', full), Made('two', late=True)
+            workers = kind([first])
+            loop = self.loop('a', settings=Settings(force_build=True))
+
+            def add(event: Event, _fate: str, loop: Loop = loop, second: Made = second) -> None:
+                if event == Said('one', 'x'):
+                    second.events = loop.events
+                    loop.add([second])
+
+            loop.add_listener(add)
+            first.events = loop.events
+            report = loop.run(workers)
+            self.assertEqual((['a'], ['a'], 1), (first.boards, second.boards, report.built))
+            self.assertIn(('finish',), second.calls)
+            # Who looks on (--top) sees it in the list
+            self.assertEqual(kind is list, second in workers)
 
     def test_waits_for_who_comes(self) -> None:
         """Boards wait for a machine that is on its way, and are given up when it stays away"""
@@ -769,6 +823,8 @@ class UnbuiltTest(Case):
         self.assertEqual(({'there': 2}, 1, [('a', 0), ('a', 1)]),
                          (loop.counts.carried, loop.counts.failed,
                           [(item.target, item.upto) for item in loop.report.carried]))
+        self.assertEqual(2, self.out.getvalue().count('told: a\n'))
+        self.assertRegex(self.out.getvalue(), r'(?m) a$')
         worker = Made('w')
         with mock.patch.object(self.status, 'result') as told:
             report = self.run_on(loop, worker)
@@ -849,6 +905,8 @@ class UnbuiltTest(Case):
         self.assertEqual((('a',), 3 + 2), (loop.pending(), loop.counts.total))
         loop.tell_unbuildable()
         self.assertIsNone(self.tree.read_done(1, 'a'))
+        self.assertEqual([mock.call(without_compiler('B', 'riscv', upto)) for upto in range(3)],
+                         hunt.learn.mock_calls)
 
     def test_for_caller(self) -> None:
         """What a caller's workers lack is no result of ours"""
@@ -884,6 +942,8 @@ class UnbuiltTest(Case):
                              [event for event, _ in self.heard])
             self.assertEqual({'B': (0,)}, loop.report.lacking)
         self.assertEqual('2', self.read('B', 'done'))
+        self.assertEqual(1, self.out.getvalue().count('told: B\n'))
+        self.assertRegex(self.out.getvalue(), r'(?m) B$')
         # Tried again when there may be a compiler; without one, that is no news either
         worker = Made('w', archs=['arm'])
         loop = self.loop('aB')
