@@ -97,6 +97,16 @@ class GateTest(SampleCase):
             f"{budget}: no board of the tree is called 'no0' (line 1), 'no1' (line 2), 'no2' "
             "(line 3), 'no3' (line 4), 'no4' (line 5) and 2 more"])
 
+    def test_no_results(self) -> None:
+        """Where nothing was built, nothing is within its budget"""
+        budget = self.write('budget', 'rocket u-boot total 1M\n')
+        for args, status in ((('-s', '--budget', budget), 100), (('-s',), 0),
+                             (('-s', '--budget', self.out('x'), '--budget-update'), 2)):
+            got = self.build(*args, env={})
+            self.assertEqual(got.returncode, status, got)
+            self.assertIn('there is no result in', got.stderr)
+        self.assertFalse(os.path.exists(self.out('x')))
+
     def test_same_file(self) -> None:
         """What is to be read is not written over, however it is called"""
         text = 'rocket | x | until 9999-12-31 | y\n'

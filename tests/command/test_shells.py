@@ -30,6 +30,8 @@ OFFERS = {
     '--completion ': ['bash', 'fish', 'zsh'],
     '-T ': [],
     '-o con': ['configs'],
+    '--against con': ['configs'],
+    '--against fea': ['feature/one'],
 }
 
 
@@ -100,7 +102,8 @@ class ShellsTest(unittest.TestCase):
         support.needs('zsh')
         typed = {'--boards rocket,anvil_': '--boards rocket,anvil_nor', '-b fea': '-b feature/one',
                  'rock': 'rocket', '--completion fi': '--completion fish',
-                 '-g {tree} --branch=mas': '-g {tree} --branch=master', '-G con': '-G configs'}
+                 '-g {tree} --branch=mas': '-g {tree} --branch=master', '-G con': '-G configs',
+                 '--against mas': '--against master', '--against con': '--against configs'}
         answers = [('ready> ', b"autoload -U compinit; compinit -D; . ./.zsh; PS1='now> '\n")]
         # The line is completed, and printed
         answers += [('now> ', b'buildman ' + text.format(tree=self.tree).encode()

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import unittest
 from typing import Dict, Optional
 
 from unit.results.test_complaints import BOARDS
 from unit.results.test_gate import FileCase
 
-from buildman.core.errors import UsageError
+from buildman.core.errors import SetupError, UsageError
 from buildman.core.plan import Commit
 from buildman.results.budget import Budget
 from buildman.results.summary import BoardFacts, Differ
@@ -91,6 +92,26 @@ class BudgetTest(FileCase):
         with open(self.path, encoding='utf-8') as inf:
             self.assertEqual(inf.read(), '# none\nsnow u-boot total 100\n'
                                          'seaboard u-boot total 90\n')
+
+    def test_foreign(self) -> None:
+        """A file of another system's editor keeps what it has; without sizes nothing is written"""
+        text = '\ufeffsnow u-boot total 1K\r\n# x\r\n'
+        budget = self.budget(text, {0: 90}, {0: 95}, update=True)
+        self.assertEqual({1: 'snow'}, budget.globs())
+        budget.update()
+        with open(self.path, encoding='utf-8', newline='') as inf:
+            self.assertEqual(inf.read(), '\ufeffsnow u-boot total 105\r\n# x\r\n')
+        for old in ('', text):
+            with self.assertRaisesRegex(SetupError, 'there are no sizes'):
+                self.budget(old, {}, {}, update=True).update()
+        with open(self.path, encoding='utf-8', newline='') as inf:
+            self.assertEqual(inf.read(), text)
+        os.unlink(self.path)
+        os.symlink('elsewhere', self.path)
+        self.budget('snow u-boot total 1', {0: 90}, update=True).update()
+        self.assertTrue(os.path.islink(self.path))
+        with self.assertRaisesRegex(UsageError, 'is no file that could be written'):
+            Budget('/dev/null', BOARDS, update=True)
 
 
 if __name__ == '__main__':

@@ -30,7 +30,7 @@ class FileCase(unittest.TestCase):
 
     def write(self, text: str) -> str:
         """Write the file and return its path."""
-        with open(self.path, 'w', encoding='utf-8') as outf:
+        with open(self.path, 'w', encoding='utf-8', newline='') as outf:
             outf.write(text)
         return self.path
 

@@ -15,7 +15,8 @@ from typing import Callable, Dict, List
 from buildman.cli.cmdline import make_parser
 
 # What a value may be, by what its metavar begins with
-_KINDS = {'FILE': 'file', 'DIR': 'folder', 'BRANCH': 'branch', 'BOARD': 'boards'}
+_KINDS = {'DIR|BRANCH': 'place', 'FILE': 'file', 'DIR': 'folder', 'BRANCH': 'branch',
+          'BOARD': 'boards'}
 
 
 def _kind(action: argparse.Action) -> str:
@@ -93,6 +94,11 @@ _BASH_ACTIONS = {
     'branch': ("_buildman_offer '' \"$cur\" < <(git -C \"$dir\" for-each-ref "
                "--format='%(refname:short)' \\\n            refs/heads refs/remotes "
                "2>/dev/null) ;;"),
+    'place': ("compopt -o filenames 2>/dev/null\n"
+              "        mapfile -t COMPREPLY < <(compgen -d -- \"$cur\")\n"
+              "        _buildman_offer '' \"$cur\" < <(git -C \"$dir\" for-each-ref "
+              "--format='%(refname:short)' \\\n            refs/heads refs/remotes "
+              "2>/dev/null) ;;"),
     'boards': ("[[ $cur = *,* ]] && list=${cur%,*},\n"
                '        _buildman_offer "$list" "${cur##*,}" < <(_buildman_boards "$dir") ;;'),
     '': ';;',
@@ -140,6 +146,11 @@ _buildman_branches()
     compadd "$@" -a branches
 }
 
+_buildman_places()
+{
+    _alternative 'folders:folder:_files -/' 'branches:branch:_buildman_branches'
+}
+
 _buildman()
 {
     local curcontext=$curcontext
@@ -157,6 +168,7 @@ fi
 '''
 
 _ZSH_ACTIONS = {'file': '_files', 'folder': '_files -/', 'branch': '_buildman_branches',
+                'place': '_buildman_places',
                 'boards': '_sequence _buildman_boards', '': ' '}
 
 
@@ -207,6 +219,7 @@ complete -c buildman -f -a '(__buildman_boards)'
 
 _FISH_ACTIONS = {'file': ' -r -F', 'folder': " -x -a '(__fish_complete_directories)'",
                  'branch': " -x -a '(__buildman_branches)'",
+                 'place': " -x -a '(__fish_complete_directories; __buildman_branches)'",
                  'boards': " -x -a '(__fish_complete_list , __buildman_boards)'", '': ' -x'}
 
 

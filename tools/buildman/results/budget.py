@@ -217,8 +217,11 @@ class Budget:
         as it is, as do comments. A file that has no lines gets one for each image.
 
         Raises:
-            SetupError: it cannot be written
+            SetupError: there are no sizes, or it cannot be written
         """
+        if not self._all and not self._sizes:
+            raise SetupError(f"--budget-update: there are no sizes, so '{self.path}' stays as it "
+                             'is: build first, or name the output folder of that build with -o')
         limits: Dict[int, int] = {}
         for (num, rule), size in self._sizes.items():
             if rule.more:
@@ -227,7 +230,7 @@ class Budget:
         try:
             text = ''
             if os.path.exists(self.path):
-                with open(self.path, encoding='utf-8') as inf:
+                with open(self.path, encoding='utf-8', newline='') as inf:
                     text = inf.read()
             if self._rules:
                 old = {rule.number: rule for rule in self._rules}

@@ -27,7 +27,8 @@ def rule_lines(path: str, flag: str) -> List[Tuple[int, str]]:
         UsageError: it cannot be read
     """
     try:
-        with open(path, encoding='utf-8') as inf:
+        # Editors of other systems begin a file with a mark that nobody sees
+        with open(path, encoding='utf-8-sig') as inf:
             lines = inf.read().splitlines()
     except (OSError, UnicodeDecodeError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else 'it is not UTF-8'

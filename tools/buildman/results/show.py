@@ -282,7 +282,7 @@ def show_summary(request: SummaryRequest, out: TextIO, err: Optional[TextIO] = N
         where = '' if request.against is None else ' on both sides'
         err.write(f'buildman: not every board has a result{where}: --show-not-built shows which\n')
     _tell_problems(problems, err)
-    return _verdict(request, collector, out)
+    return _verdict(request, collector, out, found)
 
 
 def _collector(request: SummaryRequest, count: int) -> Optional[Collector]:
@@ -295,8 +295,13 @@ def _collector(request: SummaryRequest, count: int) -> Optional[Collector]:
                      gate.tolerates if gate else lambda target, item: False)
 
 
-def _verdict(request: SummaryRequest, collector: Optional[Collector], out: TextIO) -> int:
-    """Tell what a CI server is to know, and return the exit status"""
+def _verdict(request: SummaryRequest, collector: Optional[Collector], out: TextIO,
+             found: bool) -> int:
+    """Tell what a CI server is to know, and return the exit status.
+
+    Args:
+        found: there is any result
+    """
     status = request.status
     if collector and request.annotate:
         from buildman.results import annotate
@@ -311,7 +316,8 @@ def _verdict(request: SummaryRequest, collector: Optional[Collector], out: TextI
     if request.gate:
         lines += request.gate.lines()
         status = EXIT_ERRORS if request.missing else request.gate.status()
-    if request.budget and request.budget.passed and not request.budget_update:
+    # Nothing is within no budget
+    if request.budget and not request.budget_update and (request.budget.passed or not found):
         status = EXIT_ERRORS
     for line in lines:
         out.write(line + '\n')
