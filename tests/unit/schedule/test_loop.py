@@ -463,6 +463,24 @@ class MachineTest(Case):
         self.assertEqual((list('cdefg'), list('efg')), (broken.boards, broken.asked('cancel')))
         self.assertIn('put aside', '\n'.join(loop.aftermath.lines()))
 
+    def test_full(self) -> None:
+        """So is one that can finish none of three boards"""
+        fine = Made('fine', idle)
+        full = Made('full', lambda worker, job: [worker.done(job, 'No space left')], 2)
+        loop = self.loop('abcdefghi')
+        jobs = {job.board.target: job for job in loop.plan.jobs}
+
+        def go_on(event: Event, _fate: str) -> None:
+            if isinstance(event, Said) and 'put aside' in event.text:
+                fine.act = good
+                fine.say([event for target in 'ab' for event in good(fine, jobs[target])])
+
+        loop.add_listener(go_on)
+        report = self.run_on(loop, fine, full)
+        self.assertEqual((9, {}), (report.built, report.missing))
+        self.assertIn('[full] put aside, as 3 boards in a row failed there: No space left',
+                      report.notes)
+
     def test_not_in_a_row(self) -> None:
         """One good result says that the machine is not the reason; the last one is kept on"""
         tried: List[str] = []
@@ -496,6 +514,12 @@ class MachineTest(Case):
         self.assertNotIn(('finish',), first.calls)
         self.assertNotIn(('one', 'a', 1), self.fates())
         self.assertIn('one was lost: no sign of life', '\n'.join(loop.aftermath.lines()))
+
+    def test_lost_last(self) -> None:
+        """When the only one that could build a board is lost, nobody waits for it"""
+        report = self.build('aB', Made('one', archs=['arm']), Made(
+            'two', lambda worker, job: [WorkerGone('two', 'dead')], archs=['riscv']))
+        self.assertEqual({'B': ((0,), 'no machine is left that can build it')}, report.missing)
 
     def test_cannot_go_on(self) -> None:
         """A board that a machine cannot go on with is told of, and goes to another one"""
@@ -595,7 +619,12 @@ class MachineTest(Case):
         unknown: List[Tuple[bool, int]] = []
         loop.add_listener(lambda event, fate: unknown.append(
             (isinstance(event, WorkerComing), loop.scheduler.unknown)))
+        expected: List[Any] = []
+        loop.add_listener(lambda event, fate: expected.extend(
+            (state.name, state.slots, state.archs, state.speed)
+            for state in loop.ledger.coming.values()))
         report = self.run_on(loop, first, coming)
+        self.assertEqual({('two', 1, None, 1.0)}, set(expected))
         self.assertEqual([(False, 1), (True, 0), (False, 0)], list(dict.fromkeys(unknown)))
         self.assertEqual((2, ['a'], ['B']), (report.built, first.boards, coming.boards))
         away = Made('two', late=True)
@@ -880,6 +909,7 @@ class UnbuiltTest(Case):
         self.assertEqual((3, 4, [('a', (0, 1)), ('a', (2,))]),
                          (report.built, loop.counts.total, worker.asked('submit')))
         self.assertEqual([mock.call(upto, 'a') for upto in range(3)], carrier.learn.mock_calls)
+        self.assertEqual([0, 1, 2], [call.args[0].commit_upto for call in hunt.learn.mock_calls])
         # What may be that of other commits is kept for them
         self.assertEqual([mock.call(upto, 'a') for upto in (1, 2)], carrier.kept.mock_calls)
         # It may ask at which commits anything differs for a board
@@ -893,6 +923,24 @@ class UnbuiltTest(Case):
             Outcome(job.board.target, upto, 0), 'there', 'it'))
         self.loop('a', commits=2, hunt=hunt, carrier=carrier)
         self.assertEqual([mock.call('a', 0), mock.call('a', 1)], hunt.recall.mock_calls)
+
+    def test_hunted_further(self) -> None:
+        """What a hunt wants next may be carried, and lead to more; or there is nothing to carry"""
+        for has in (True, False):
+            wants = iter(([0], [1], [2], []))
+            hunt = mock.Mock(wanted=lambda target, wants=wants: next(wants))
+            # It holds as the first one, which has to be built
+            carrier = mock.Mock()
+            carrier.find = lambda job, upto, carrier=carrier: Found(
+                Outcome(job.board.target, upto, 0), 'there', 'it'
+                ) if upto == 1 and carrier.learn.called else None
+            worker = Made('w')
+            loop = self.loop('a', commits=3, hunt=hunt, carrier=carrier if has else None,
+                             settings=Settings(force_build=True))
+            report = self.run_on(loop, worker)
+            self.assertEqual([('a', (0,)), *([] if has else [('a', (1,))]), ('a', (2,))],
+                             worker.asked('submit'))
+            self.assertEqual((3 - has, 3), (report.built, loop.counts.total))
 
     def test_hunted_anew(self) -> None:
         """What a hunt is to build again, and passes over, is not what was built before"""
