@@ -461,7 +461,16 @@ class MachineTest(Case):
         self.assertIn('[bad] put aside, as 3 boards in a row failed there: ' + KILLED.text,
                       report.notes)
         self.assertEqual((list('cdefg'), list('efg')), (broken.boards, broken.asked('cancel')))
-        self.assertIn('put aside', '\n'.join(loop.aftermath.lines()))
+        self.assertRegex('\n'.join(loop.aftermath.lines()), r'put aside.* \(after 0:00:00\)')
+
+    def test_lacks_for_all(self) -> None:
+        """A result that says what the machine lacks does not speak for it"""
+        def lacking(worker: Made, job: BoardJob) -> List[Event]:
+            return [worker.built(job, 0, return_code=2, infra=LACKING), worker.done(job)]
+
+        report = self.build('abcd', Made('w', lacking), Made('idle', archs=['mips']))
+        self.assertIn(f'[w] put aside, as 3 boards in a row failed there: {LACKING.text}',
+                      report.notes)
 
     def test_full(self) -> None:
         """So is one that can finish none of three boards"""
@@ -513,7 +522,8 @@ class MachineTest(Case):
         self.assertIn('[one] lost: no sign of life; given away again: a, b', report.notes)
         self.assertNotIn(('finish',), first.calls)
         self.assertNotIn(('one', 'a', 1), self.fates())
-        self.assertIn('one was lost: no sign of life', '\n'.join(loop.aftermath.lines()))
+        self.assertIn('one was lost: no sign of life (after 0:00:00)',
+                      '\n'.join(loop.aftermath.lines()))
 
     def test_lost_last(self) -> None:
         """When the only one that could build a board is lost, nobody waits for it"""
@@ -637,6 +647,7 @@ class MachineTest(Case):
         self.assertIn((True, 0), unknown)
         self.assertEqual({'D': ((0,), 'no machine is left that can build it')}, report.missing)
         self.assertEqual((['[two] lost: busy'], []), (report.notes, away.boards))
+        self.assertIn('[two] lost: busy\n', self.out.getvalue())
         away = Made('two', late=True)
         away.first = [WorkerGone('two', 'used by others', busy=True)]
         report = self.build('cD', Made('one', archs=['arm']), away)
