@@ -280,6 +280,8 @@ class Finder(ast.NodeVisitor):
                 if all(isinstance(arg, ast.Constant) and str(arg.value).startswith('-')
                        for arg in (left, right)):
                     continue    # Options of a program may stand in any order
+                if self._of(left) == self._of(right):
+                    continue
                 start, end = self._span(left)[0], self._span(right)[1]
                 gap = self.source[self._span(left)[1]:self._span(right)[0]]
                 self.faults.append(Fault(self.module, start, end,

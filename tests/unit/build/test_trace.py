@@ -20,7 +20,7 @@ FILES = {name: f'100644 {num:040x}' for num, name in enumerate((
     *READ, 'common/other.c', 'drivers/x/y.h', 'dts/b.dts', 'arch/x86/lib/b.c', 'arch/x86/Makefile',
     'arch/x86/Kconfig', 'arch/arm/Makefile', 'Makefile', 'scripts/x.py', 'doc/x.rst', 'link',
     'configs/a_defconfig', 'configs/b_defconfig', 'configs/x.config', 'board/x/x.env',
-    'scripts/kconfig/conf.c', 'include/linux/oid_registry.h'))}
+    'scripts/kconfig/conf.c', 'include/linux/oid_registry.h', 'arch/arc/lib/c.c'))}
 FILES['link'] = '120000 ' + 'a' * 40
 INPUTS = ('configs/a_defconfig', 'configs/x.config')
 
@@ -104,6 +104,11 @@ class TestTrees(unittest.TestCase):
         other = tree(Makefile='100644 ' + 'c' * 40, **{'include/new.h': '100644 ' + 'd' * 40})
         back = other.changed({'Makefile': FILES['Makefile'], 'include/new.h': ''})
         self.assertEqual(tree().digest(reads()), back.digest(reads()))
+        # So is a tree in which there was a file of a kind that there is none of any more
+        name = 'arch/mips/lib/x.c'
+        back = tree(**{name: '100644 ' + 'c' * 40}).changed({name: ''})
+        for what in (reads(arch=''), reads(found=('dts/a.dts',), arch='')):
+            self.assertEqual(tree().digest(what), back.digest(what))
 
     def test_includes(self):
         """A defconfig that includes another one: all of them count"""
@@ -124,6 +129,8 @@ class TestTrees(unittest.TestCase):
         for name in ('dts/b.dts', 'dts/c.dtsi', 'common/start.S'):
             self.assertTrue(self.differs(name, what=what), name)
         self.assertFalse(self.differs('common/other.c', what=what))
+        # What is of no such kind says nothing of the others
+        self.assertEqual(what.groups, reads(found=(*what.files, 'board/x/x.env')).groups)
         what = reads(headers=True)
         self.assertTrue(self.differs('drivers/x/y.h', what=what))
         self.assertFalse(self.differs('common/other.c', what=what))
@@ -182,6 +189,7 @@ class TestTrees(unittest.TestCase):
             self.assertEqual([trace.Tree.read(top, name).digest(what) for name in hashes], digests)
             self.assertEqual(3, len(set(digests)))
             self.assertTrue(trees.of(hashes[1]).get('a.c').startswith('100755 '))
+            self.assertTrue(trees.of(hashes[0]).get('ä ö.S').startswith('100644 '))
             self.assertEqual('', trees.of(hashes[1]).get('b/c.h'))
 
 

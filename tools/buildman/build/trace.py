@@ -226,10 +226,10 @@ def _kind(name: str, entry: str) -> Optional[Tuple[str, int]]:
     return '', _OPAQUE
 
 
-def _number(*words: str) -> int:
-    """Return a large number that stands for words"""
-    text = '\0'.join(words).encode('utf-8', 'surrogateescape')
-    return int.from_bytes(hashlib.blake2b(text, digest_size=32).digest(), 'big')
+def _number(text: str) -> int:
+    """Return a large number that stands for a text"""
+    data = text.encode('utf-8', 'surrogateescape')
+    return int.from_bytes(hashlib.blake2b(data, digest_size=32).digest(), 'big')
 
 
 def _summed(sums: Sums, gone: Mapping[str, str], come: Mapping[str, str]) -> Sums:
@@ -241,7 +241,7 @@ def _summed(sums: Sums, gone: Mapping[str, str], come: Mapping[str, str]) -> Sum
             if place:
                 both = out.setdefault(place, [0, 0])
                 both[0] += sign * _number(name)
-                both[1] += sign * _number(name, entry)
+                both[1] += sign * _number(f'{name}\0{entry}')
     return {key: (val[0], val[1]) for key, val in out.items()}
 
 
@@ -264,7 +264,6 @@ class Tree:
         self._files = files
         self._changes = dict(changes)
         self._sums = dict(sums)
-        self._elsewhere: Dict[Tuple[str, ...], Sequence[Tuple[str, str]]] = {}
 
     @classmethod
     def read(cls, git_dir: str, commit: str) -> 'Tree':
@@ -273,7 +272,7 @@ class Tree:
         Raises:
             GitError: git refused
         """
-        out = git.text(git_dir, 'ls-tree', '-r', '-z', '--full-tree', commit)
+        out = git.text(git_dir, 'ls-tree', '-rz', '--full-tree', commit)
         files = {}
         for item in out.split('\0')[:-1]:
             told, _, name = item.partition('\t')
@@ -301,14 +300,15 @@ class Tree:
         return tuple(sorted((arch, val[1]) for (arch, kind), val in self._sums.items()
                             if kind == _OPAQUE))
 
-    def _others(self, archs: Tuple[str, ...]) -> Sequence[Tuple[str, str]]:
-        """Return the files of other archs, each by the last part of its name and by its path"""
-        if archs not in self._elsewhere:
-            self._elsewhere[archs] = [
-                (os.path.basename(name), name) for name in {**self._files, **self._changes}
-                for match in [_ARCH.match(name)]
-                if match and match.group(1) not in archs and self.get(name)] if archs else []
-        return self._elsewhere[archs]
+    @functools.cached_property
+    def _by_arch(self) -> Mapping[str, Sequence[Tuple[str, str]]]:
+        """The files of each arch, each by the last part of its name and by its path"""
+        out: Dict[str, List[Tuple[str, str]]] = {}
+        for name in {**self._files, **self._changes}:
+            match = _ARCH.match(name)
+            if match and self.get(name):
+                out.setdefault(match.group(1), []).append((os.path.basename(name), name))
+        return out
 
     def digest(self, reads: Reads) -> str:
         """Return what stands for the content of all that a build read or might have found."""
@@ -323,7 +323,8 @@ class Tree:
                 out += [f'{arch} {kind} {known} {num}'] if num else []
         out += [f'{name}\0{self.get(name)}' for name in reads.files]
         wanted = reads.basenames
-        out += sorted(path for name, path in self._others(reads.archs) if name in wanted)
+        out += sorted(path for arch, files in self._by_arch.items() if arch not in reads.archs
+                      for name, path in files if name in wanted)
         out += [f'{path}\0{content_of(path)}' for path in reads.outside]
         return hashlib.sha256('\0\0'.join(out).encode('utf-8', 'surrogateescape')).hexdigest()
 
