@@ -277,8 +277,10 @@ class Finder(ast.NodeVisitor):
                 else func.attr if isinstance(func, ast.Attribute) else '')
         if name not in SYMMETRIC and not any(isinstance(arg, ast.Starred) for arg in node.args):
             for left, right in zip(node.args, node.args[1:]):
-                if all(isinstance(arg, ast.Constant) and str(arg.value).startswith('-')
-                       for arg in (left, right)):
+                words = [str(arg.value) if isinstance(arg, ast.Constant) else ''
+                         for arg in (left, right)]
+                if (all(word.startswith('-') for word in words)
+                        or any(re.match('--.', word) for word in words)):
                     continue    # Options of a program may stand in any order
                 if self._of(left) == self._of(right):
                     continue

@@ -2,6 +2,7 @@
 """Results that are those of another commit: only where surely nothing differs."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import tempfile
@@ -154,6 +155,7 @@ class TestTrees(unittest.TestCase):
                     outf.write(text)
                 found.append(tree().digest(what))
             self.assertEqual((3, found[1]), (len(set(found)), found[3]))
+            self.assertEqual('', trace.content_of(os.path.join(top, 'b')))
 
     def test_opaque(self):
         """What make may read tells which variables a tree takes"""
@@ -190,6 +192,7 @@ class TestTrees(unittest.TestCase):
             self.assertEqual(3, len(set(digests)))
             self.assertTrue(trees.of(hashes[1]).get('a.c').startswith('100755 '))
             self.assertTrue(trees.of(hashes[0]).get('ä ö.S').startswith('100644 '))
+            self.assertIs(trees.of(hashes[0]), trees.of(hashes[0]), 'that takes long')
             self.assertEqual('', trees.of(hashes[1]).get('b/c.h'))
 
 
@@ -217,6 +220,12 @@ class TestFile(unittest.TestCase):
                     b'[' * 100_000 + b'\n' + rest, line.upper() + b'\n' + rest,
                     line + b'\n' + other, b'[1]\n' + rest):
             self.assertIsNone(trace.unpack(bad), bad[:40])
+        # What it tells becomes the name of a file
+        words = json.loads(line)
+        self.assertEqual(trace.Header(**words), trace.Header.parse(line))
+        for name in words:
+            for word in ('../../x', words[name] + 'a', 7, None, ''):
+                self.assertIsNone(trace.Header.parse(json.dumps({**words, name: word}).encode()))
         for bad in (b'5', b'[' * 100_000, b'[["a"], [1], 0, ["f"], ["n"], 7]', b'[]',
                     b'[["a"], [1], 0, "f", ["n"], []]', b'[["a"], [1], 0, ["f", 7], ["n"], []]'):
             with self.assertRaises(ValueError):

@@ -333,14 +333,14 @@ def content_of(path: str) -> str:
     """Return what stands for the content of a file of this machine; '' if it cannot be read."""
     try:
         stat = os.stat(path)
-        return _content_at(path, stat.st_size, stat.st_mtime_ns)
+        return _content_at(path, (stat.st_size, stat.st_mtime_ns))
     except OSError:
         return ''
 
 
 @functools.lru_cache(maxsize=20_000)
-def _content_at(path: str, _size: int, _time: int) -> str:
-    """Return the same, of a file as it was at a time"""
+def _content_at(path: str, _state: Tuple[int, int]) -> str:
+    """Return the same, of a file of a size and a time"""
     return file_sha256(path)
 
 
