@@ -18,7 +18,19 @@ import os
 import re
 import shutil
 import subprocess
-from typing import Any, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Set,
+    Tuple,
+)
 
 from buildman.build.artifacts import ENV_OBJECTS, PHASES
 from buildman.core.files import clear_non_folder, clear_way
@@ -93,6 +105,11 @@ def slot_of(path: str) -> Optional[int]:
     """Return the slot whose source the objects in a folder were made of; None if not known."""
     slot = _read_state(path).get('slot')
     return slot if isinstance(slot, int) else None
+
+
+def is_fresh(path: str, aside: str, board: str) -> bool:
+    """Return whether a board begins with nothing in a folder."""
+    return not _read_state(path) and not os.path.isdir(os.path.join(aside, board))
 
 
 def boards_in(path: str, aside: str) -> List[str]:
@@ -226,6 +243,24 @@ class BuildFolder:
                 json.dump({'keys': self._keys, 'diagnosed': sorted(self._diagnosed),
                            'board': self._board, 'slot': self._slot,
                            'commit': self.commit}, outf)
+
+    def lend(self, use: Callable[[str], None]) -> None:
+        """Have a sound folder that is of no board in particular, in the middle of a board's builds.
+
+        Args:
+            use: looks at it, and copies it
+
+        Raises:
+            OSError: no space
+        """
+        board, self._board = self._board, ''
+        self.leave()
+        self._board = board
+        try:
+            use(self.path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.path, STATE_FILE))
 
     def empty(self) -> None:
         """Remove all that is in it.

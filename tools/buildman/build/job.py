@@ -34,7 +34,7 @@ import os
 import re
 import shutil
 import time
-from typing import Collection, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Collection, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from buildman.build import artifacts, ccache, dwarflines, environment, trace
 from buildman.build.folder import BuildFolder
@@ -266,6 +266,17 @@ class MakeJob:
         """
         self._folder.leave()
         self._job = None
+
+    def lend(self, use: Callable[[str], None]) -> None:
+        """Let others look at the build folder, as it is between two boards.
+
+        Args:
+            use: copies it
+
+        Raises:
+            OSError: no space
+        """
+        self._folder.lend(use)
 
     def build(self, upto: int) -> Outcome:
         """Build the board at one commit.

@@ -17,8 +17,8 @@ import threading
 import time
 from typing import Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
-from buildman.build import ccache, shared_dtc
-from buildman.build.folder import boards_in, slot_of
+from buildman.build import ccache, shared_dtc, siblings
+from buildman.build.folder import boards_in, is_fresh, slot_of
 from buildman.build.job import MakeJob, SlotDirs
 from buildman.build.jobserver import JobServer, Stopped
 from buildman.build.keys import Keys
@@ -120,6 +120,7 @@ class Engine:
         self._watches: Optional[Watches] = None
         self._dtcs: Optional[shared_dtc.DtcStore] = None
         self._meter: Optional[ccache.Meter] = None
+        self._siblings: Optional[siblings.Siblings] = None
         # One after the other, so that the first is ready soon
         self._gate = threading.Semaphore(cpu_count())
 
@@ -171,6 +172,11 @@ class Engine:
             if not self._alone:
                 # Builds do not write to the source, as far as they should
                 self._watches = Watches()
+        settings = config.settings
+        if self._slots > 1 and self._server and not (
+                self._alone or settings.per_board_out_dir or settings.mrproper
+                or settings.config_only):
+            self._siblings = siblings.Siblings(self._server.available)
         self._alive = self._slots
         self._idle = set(self._numbers)
         for number in self._numbers:
@@ -279,6 +285,8 @@ class Engine:
         self._stopping = True
         if self._server:
             self._server.stop()
+        if self._siblings:
+            self._siblings.end()
         self.finish()
         self._groups.stop()
         # A slot may be checking out its source
@@ -348,7 +356,7 @@ class Engine:
             job = self._take(number)
             if job is None:
                 return
-            self._run_board(maker, job)
+            self._run_board(number, maker, job)
 
     def _make_slot(self, number: int) -> MakeJob:
         """Get the source of a slot ready
@@ -398,25 +406,50 @@ class Engine:
         with self._lock:
             return self._stopping or self._wanted.get(job.board.target) != job.attempt
 
-    def _run_board(self, maker: MakeJob, job: BoardJob) -> None:
+    def _commit(self, upto: int) -> str:
+        """Return the hash of a commit, '' for the source as it is"""
+        return self._config.commits[upto].hash if self._config.commits else ''
+
+    def _borrow(self, number: int, job: BoardJob) -> None:
+        """Begin with a copy of another slot's build folder, if there is nothing"""
+        dirs = SlotDirs(self._config.source_dir, self._config.work_dir, number)
+        path = os.path.join(dirs.stem, 'build')
+        source = dirs.stem if self._origin else dirs.source
+
+        def copy(lent: str) -> None:
+            siblings.copy((os.path.dirname(lent), lent), (dirs.stem, path),
+                          # Of that name it goes when a run begins, if this one is killed
+                          f'{dirs.stem}.build.new')
+
+        if self._siblings and job.commits and is_fresh(path, dirs.aside, job.board.target) and (
+                siblings.is_large(source)):
+            self._siblings.borrow(number, self._commit(job.commits[0]), copy,
+                                  lambda: not self._is_cancelled(job))
+
+    def _run_board(self, number: int, maker: MakeJob, job: BoardJob) -> None:
         """Build a board at all its commits"""
         name, target = self._config.name, job.board.target
         left = list(job.commits)
         reason = ''
         try:
             if not self._is_cancelled(job):
+                self._borrow(number, job)
                 maker.start_board(job)
-                self._build_commits(maker, job, left)
+                self._build_commits(number, maker, job, left)
                 if not left:
                     maker.end_board()
         except Stopped:
             pass
         except (OSError, BuildmanError) as exc:
             reason = _one_line(exc)
+        finally:
+            if self._siblings:
+                self._siblings.give_up(number)
         if not self._stopping:
             self._post(BoardDone(name, target, tuple(left), reason, job.attempt))
 
-    def _build_commits(self, maker: MakeJob, job: BoardJob, left: List[int]) -> None:
+    def _build_commits(self, number: int, maker: MakeJob, job: BoardJob,
+                       left: List[int]) -> None:
         """Build the commits in `left`, taking each away when it is done"""
         name = self._config.name
         while left and not self._is_cancelled(job):
@@ -428,7 +461,11 @@ class Engine:
                 return
             outcome.machine = name
             self._post(Built(name, outcome, job.attempt))
-            left.pop(0)
+            upto = left.pop(0)
+            if self._siblings and self._siblings.is_lender(number, self._commit(upto)):
+                if not outcome.return_code and not outcome.infra:
+                    maker.lend(self._siblings.lend)
+                self._siblings.give_up(number)
 
 
 def _one_line(exc: BaseException) -> str:

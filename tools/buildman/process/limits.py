@@ -45,6 +45,19 @@ def cpu_count() -> int:
         return os.cpu_count() or 1
 
 
+def idle_time() -> Optional[float]:
+    """Return for how many seconds processors have had nothing to do, all together; None: unknown.
+
+    In a container these may be those of the whole machine.
+    """
+    try:
+        # Linux: proc(5)
+        with open('/proc/uptime', encoding='ascii') as inf:
+            return float(inf.read().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def why_no_program(folder: str) -> str:
     """Return why a program in a folder cannot be run, '' when it can.
 
