@@ -6,10 +6,11 @@ Usage: features.py [--repo DIR --branch NAME --boards A,B] [--only NAME,NAME]
                    [--random N --seed N]
 
 The same boards and commits are built once with everything switched off, in one
-slot, then with each feature alone and with all together, each into a fresh
-folder with -k and -r. Each tree is compared with the first, file by file, with
-all images. Differences that are meant are counted with their reason; any other
-is shown, and the exit status is 1. Without --repo the sample tree is built.
+slot, and each board that is named in a run of its own, then with each feature
+alone and with all together, each into a fresh folder with -k and -r. Each tree is
+compared with the first, file by file, with all images. Differences that are meant
+are counted with their reason; any other is shown, and the exit status is 1. Without
+--repo the sample tree is built.
 
 With --random the branch is continued, in a clone, by so many commits, each of
 which changes a file that is picked at random: a comment, or a #warning, which
@@ -136,12 +137,13 @@ def add_commits(args: argparse.Namespace, work: str) -> None:
     args.repo, args.branch = clone, 'random'
 
 
-def build(args: argparse.Namespace, words: List[str], out: str, cache: str) -> Tuple[str, float]:
+def build(args: argparse.Namespace, words: List[str], out: str, cache: str,
+          boards: str) -> Tuple[str, float]:
     """Build; return the closing lines and the seconds. Ends the program when nothing was built."""
     argv = [OURS, *(['-G', args.config] if args.config else []), '-b', args.branch, '-k', '-r',
             '-o', out, *words]
-    if args.boards:
-        argv += ['--boards', args.boards]
+    if boards:
+        argv += ['--boards', boards]
     started = time.monotonic()
     done = subprocess.run(argv, cwd=args.repo, capture_output=True, text=True, check=False,
                           env={**os.environ, 'CCACHE_DIR': cache})
@@ -184,8 +186,10 @@ def main() -> int:
         if args.random:
             add_commits(args, work)
         name = args.branch.replace('/', '_')
-        text, base = build(args, list(OFF), os.path.join(work, 'off'), '')
-        print(f'{"off":12} {base:7.1f} s  {text}', flush=True)
+        for board in args.boards.split(','):
+            # Then no object is made ready for the next one
+            text, seconds = build(args, list(OFF), os.path.join(work, 'off'), '', board)
+            print(f'{"off":12} {seconds:7.1f} s  {text}', flush=True)
         off = read_tree(os.path.join(work, 'off', name))
         shutil.rmtree(os.path.join(work, 'off'))
         for feature in features:
@@ -194,7 +198,7 @@ def main() -> int:
                 # Of another length: folders must not show in a result
                 out = os.path.join(work, f'{feature.name}{turn}', 'deeper' * turn)
                 text, seconds = build(args, words, out, os.path.join(
-                    work, f'{feature.name}-cache'))
+                    work, f'{feature.name}-cache'), args.boards)
                 known, unknown = compare(off, read_tree(os.path.join(out, name)))
                 shutil.rmtree(os.path.join(work, f'{feature.name}{turn}'))
                 print(f'{feature.name:12} {seconds:7.1f} s  {text}')

@@ -38,6 +38,7 @@ from typing import Callable, Collection, Dict, FrozenSet, List, Mapping, Optiona
 
 from buildman.build import artifacts, ccache, dwarflines, environment, trace
 from buildman.build.folder import BuildFolder
+from buildman.build.hostobjects import HostObjects
 from buildman.build.jobserver import JobServer
 from buildman.build.keys import Keys
 from buildman.build.make import Jobs, MakeRunner
@@ -123,7 +124,7 @@ class MakeJob:
                  shown_env: Optional[Mapping[str, str]] = None,
                  dtcs: Optional[DtcStore] = None, inputs: Collection[str] = (),
                  elsewhere: Optional[Mapping[str, str]] = None, largest: int = 0,
-                 clock: Optional[Clock] = None) -> None:
+                 clock: Optional[Clock] = None, more: bool = False) -> None:
         """Set up a slot; nothing is touched.
 
         Args:
@@ -144,6 +145,7 @@ class MakeJob:
                 machine that the build was asked for on
             largest: bytes of an image that can be kept, 0 for any
             clock: tells when it is set back
+            more: other boards are likely to follow the first one
         """
         self._dirs = dirs
         self._source = source
@@ -160,6 +162,7 @@ class MakeJob:
         self._elsewhere = elsewhere or {}
         self._largest = largest
         self._clock = clock or Clock()
+        self._more = more
         self._elf = artifacts.ElfReader()
         self._host_words: List[str] = []
         self._shown: Dict[str, str] = {}
@@ -258,6 +261,18 @@ class MakeJob:
             self._shown[name] = before
         self._make.start_board(job.board, self._folder.path, self._out_arg, words, env)
         self._host_words = environment.host_words(words, env)
+        self._make.host = self._host_objects()
+
+    def _host_objects(self) -> Optional[HostObjects]:
+        """Return what programs of the host are made of, if the next board may need it"""
+        settings = self._settings
+        if not self._more or not self._folder.own or settings.per_board_out_dir or any((
+                settings.ccache, settings.config_only, settings.mrproper,
+                # All that make does is told
+                settings.verbose_build)):
+            return None
+        # Of that name it goes when a run begins, if this one is killed
+        return HostObjects(self._folder.path, f'{self._dirs.stem}.host.new', self._make.quietly)
 
     def end_board(self) -> None:
         """Keep the build folder for the next board.
@@ -380,6 +395,8 @@ class MakeJob:
         outcome.infra = self._make.starved or machine_failure(code, outcome.stderr)
         self._collect(outcome)
         self._scan(outcome)
+        if configure and not code and not outcome.infra and self._make.host:
+            self._make.host.record()
         if self._cut_short or (outcome.infra and outcome.infra.passes):
             # make was cut short, or what it ran: nobody knows what is half there
             self._forget()

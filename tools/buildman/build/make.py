@@ -14,6 +14,7 @@ import time
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from buildman.build import environment
+from buildman.build.hostobjects import HostObjects
 from buildman.build.jobserver import JobServer, one_job
 from buildman.build.output import MAX_SAID, lone_object, misses, starved
 from buildman.build.shared_dtc import SharedDtc
@@ -24,6 +25,10 @@ from buildman.process.registry import ProcessGroups
 # Of a log or error text longer than this many bytes the middle is not read. Much more
 # than a result keeps, which is cut when the names of folders are out of it
 MAX_TEXT = 3 * MAX_SAID
+
+
+# What make reads of the configuration
+AUTO_CONF = 'include/config/auto.conf'
 
 
 class Jobs(enum.Enum):
@@ -49,6 +54,7 @@ class MakeRunner:
         starved: what kept a make of this build from starting something
         began: what the last attempt has made is no older, in nanoseconds since the epoch
         dtc: what builds use instead of a dtc of their own
+        host: what earlier boards have left of programs of the host, None if that is of no use
     """
 
     def __init__(self, source: str, stem: str, settings: Settings, groups: ProcessGroups,
@@ -79,6 +85,7 @@ class MakeRunner:
         self.began = 0
         self.starved: Optional[Failure] = None
         self.dtc: Optional[SharedDtc] = None
+        self.host: Optional[HostObjects] = None
         self.env: Dict[str, str] = {}
 
     def start_board(self, board: Board, build_dir: str, out_arg: Sequence[str],
@@ -255,6 +262,8 @@ class MakeRunner:
                 if self._settings.verbose_build:
                     self._said = b''.join(self.said())
                 self._restart()
+                if self.host and self.host.known:
+                    self._renew(self.host)
         if code == 0:
             # By the clock of the file system, which may be another one's
             self.began = os.stat(self._err).st_mtime_ns
@@ -271,16 +280,38 @@ class MakeRunner:
         Raises:
             OutOfTime: the build takes longer than it may
         """
+        env = self.dtc.environment(self.env, self._build_dir) if self.dtc else self.env
+        return self._apart([*self._command(*self._build_targets()), '-k'], env)
+
+    def _apart(self, command: List[str], env: Mapping[str, str],
+               limited: bool = True) -> Tuple[int, bytes]:
+        """Run a make whose words are no part of the result; return status and what it said"""
         log, err = self._log + '.rest', self._err + '.rest'
         for name in (log, err):
             with open(name, 'wb'):
                 pass
-        env = self.dtc.environment(self.env, self._build_dir) if self.dtc else self.env
-        code = self._start([*self._command(*self._build_targets()), '-k'], env, Jobs.MANY, log, err,
-                           limited=True)
+        code = self._start(command, env, Jobs.MANY, log, err, limited)
         said = self._read(err)
         self.starved = self.starved or starved(said)
         return code, said
+
+    def quietly(self, words: Sequence[str]) -> int:
+        """Run make on a Makefile of ours, with these words; return the exit status."""
+        return self._apart(['make', *words], self.env, limited=False)[0]
+
+    def _renew(self, host: HostObjects) -> None:
+        """Spare what is made for the host, as far as the configuration does not change it.
+
+        That is known when make has brought up to date what is made of the configuration,
+        as it does at the beginning of each build. If it has anything to say meanwhile, that
+        belongs to the build, which then does it again.
+        """
+        code, said = self._apart(self._command(AUTO_CONF), self.env)
+        if code or said or self._read(self._log + '.rest'):
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(os.path.join(self._build_dir, AUTO_CONF), (0, 0))
+        else:
+            host.renew()
 
     def _restart(self) -> None:
         """Forget what was said, but for what is part of every result.
