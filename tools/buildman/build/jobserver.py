@@ -58,9 +58,9 @@ class _Pool:
         with tempfile.TemporaryDirectory(prefix='buildman-jobs-') as folder:
             path = os.path.join(folder, 'tokens')
             os.mkfifo(path, 0o600)
-            self._own = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-            self.fds = (os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC),
-                        os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+            self._own = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+            self.fds = (os.open(path, os.O_RDONLY | os.O_NONBLOCK),
+                        os.open(path, os.O_WRONLY))
         flags = fcntl.fcntl(self.fds[0], fcntl.F_GETFL)
         fcntl.fcntl(self.fds[0], fcntl.F_SETFL, flags & ~os.O_NONBLOCK)
         self._wake = os.pipe()

@@ -20,7 +20,7 @@ def _try_place(folder: str, number: int) -> Optional[TextIO]:
     """Take one of the places, None when it is taken"""
     path = os.path.join(folder, f'place-{number}')
     # Made by whoever comes first and shared by all users, as its folder is
-    fdes = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    fdes = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     place = os.fdopen(fdes, 'r+', encoding='ascii')
     try:
         fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)

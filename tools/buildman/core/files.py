@@ -31,7 +31,7 @@ def put_file(path: str, data: bytes) -> None:
     os.open rather than open: a result is some 16 files, and there is one thread
     that all results pass through.
     """
-    fdes = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    fdes = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         view = memoryview(data)
         while view:

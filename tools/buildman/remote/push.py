@@ -430,7 +430,7 @@ def make_temp() -> str:
     path = tempfile.mkdtemp(prefix=TEMP_PREFIX)
     # Under its name it is locked from the first moment on
     name = os.path.join(path, _IN_USE)
-    fdes = os.open(name + '.new', os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fdes = os.open(name + '.new', os.O_WRONLY | os.O_CREAT, 0o600)
     _HELD[path] = fdes
     fcntl.flock(fdes, fcntl.LOCK_EX)
     os.rename(name + '.new', name)
@@ -460,7 +460,7 @@ def _remove_stale(folder: str) -> None:
 def _is_stale(path: str, changed: float) -> bool:
     """Return whether nobody uses a folder any more"""
     try:
-        fdes = os.open(os.path.join(path, _IN_USE), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fdes = os.open(os.path.join(path, _IN_USE), os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return time.time() - changed > _OLD
     try:
