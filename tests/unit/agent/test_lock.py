@@ -314,6 +314,8 @@ class TestAlone(unittest.TestCase):
         held = lock.hold(self.dir, 'r', now=1000)
         self.assertEqual((held.owner.run, held.owner.since, held.owner.user), ('r', 1000, ''))
         self.assertEqual(self.claimed(), held.owner)
+        # What a worker that was killed has left there, longer than this, is gone
+        self.assertEqual(lock.who(self.dir), held.owner)
         self.write(lock.HELD, 'garbage')
         self.assertEqual(lock.who(self.dir), lock.Owner())
         with self.assertRaises(lock.LockBusy) as caught:

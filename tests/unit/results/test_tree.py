@@ -177,10 +177,11 @@ class TestResults(unittest.TestCase):
         flat.write(Outcome('b', 0, 0))
         self.assertEqual(self.names('flat'), ['done', 'lines', 'log'])
         # What is not of a build is not ours to remove
-        flat = ResultTree(os.path.join(self.base, 'flat', 'log', 'x'), None, flat=True)
-        with self.assertRaises(SetupError):
-            flat.write(Outcome('b', 0, 0))
-        self.assertIn('log', self.names('flat'))
+        for path in ('log/x', 'log'):
+            flat = ResultTree(os.path.join(self.base, 'flat', path), None, flat=True)
+            with self.assertRaises(SetupError):
+                flat.write(Outcome('b', 0, 0))
+            self.assertTrue(os.path.isfile(os.path.join(self.base, 'flat', 'log')))
 
     def test_cut_anywhere(self):
         """Wherever buildman is killed, a result with `done` is complete, the old or the new"""

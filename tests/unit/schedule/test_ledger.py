@@ -123,6 +123,20 @@ class TestLedger(unittest.TestCase):
         self.assertEqual([ledger.attempt(name, 'a') for name in 'vwx'], [1, 2, 0])
         self.assertEqual(ledger.attempt('v', 'b'), 0)
 
+    def test_first_of_pool(self):
+        """Whatever is handed out, the heaviest that waits stands first"""
+        weights = (9, 5, 8, 4, 3, 7, 6, 2, 1)
+        for taken in range(len(weights)):
+            ledger = self.make(*[Task(f't{num}', 'arm', (0,), weight)
+                                 for num, weight in enumerate(weights)])
+            self.give(ledger, 'v', f't{taken}')
+            pool = ledger.pools['arm', '']
+            self.assertEqual(len(weights) - 1, len(pool))
+            while pool:
+                first = pool[0]
+                self.assertEqual(min(pool), first)
+                self.give(ledger, 'w', first[2])
+
     def test_result(self):
         """Only what was asked of this worker, this time, and only once"""
         ledger = self.make(Task('a', 'arm', (0, 1)), Task('b', 'arm', (0, 1)))

@@ -26,6 +26,7 @@ from buildman.core.events import (
     HandedOut,
     Refused,
     Said,
+    SlotReady,
     Started,
     WorkerComing,
     WorkerGone,
@@ -329,7 +330,7 @@ class OrdinaryTest(Case):
     def test_said(self) -> None:
         """What machines say is shown, with their names"""
         self.build('a', Made('w', lambda worker, job: [
-            Said('w', 'the fan is loud'), *good(worker, job)]))
+            SlotReady('w', 0), Said('w', 'the fan is loud'), *good(worker, job)]))
         self.assertIn('[w] the fan is loud\n', self.out.getvalue())
 
     def test_weights(self) -> None:

@@ -492,8 +492,7 @@ class Loop:
             self._join(self._workers[event.worker])
         elif isinstance(event, Started):
             self.ledger.started(event.worker, event.target, event.attempt)
-        else:
-            assert isinstance(event, Said)
+        elif isinstance(event, Said):
             self._status.say(f"[{event.worker or 'local'}] {event.text}")
         self._tell_listeners(event, fate)
         if isinstance(event, Built) and not fate:
