@@ -340,3 +340,60 @@ def _link(old, new):
     os.mkdir(new)
     for name in os.listdir(old):
         os.link(os.path.join(old, name), os.path.join(new, name))
+
+
+def page_tree(root, boards, commits):
+    """Return a tree as a page of --html shows it: machines, commands, sizes, much that fails.
+
+    A third of the boards has some other size at each commit; a sixth has warnings, some of
+    them of its own; one commit in twelve breaks an arch until the third one after it, and one
+    board in thirty breaks by itself for a while. Texts are as long as those of real boards.
+    """
+    tree = Tree(root, make_boards(boards), commits)
+    rng = random.Random(3)
+    context = ''.join(MESSAGES[num] for num in (8, 9, 5, 6, 3, 5, 6, 7))
+    broken = {num: (rng.choice(ARCHS), num) for first in range(3, commits, 12)
+              for num in range(first, min(commits, first + 3))}
+    times, jobs = [], ['board\tcommit\tmachine\tstart\tseconds\tbytes\tstatus\tattempt\n']
+    clock = [1.7e9] * 20
+    for index, (target, arch) in enumerate(tree.boards):
+        machine = min(range(len(clock)), key=clock.__getitem__)
+        text, old = 300_000 + 997 * index % 200_000, ''
+        if rng.random() < 1 / 6:
+            old = (f'arch/{arch}/dts/{target}.dtb: Warning (reg_format): /soc/{index}\n'
+                   if rng.random() < .3 else '') + (
+                MESSAGES[1].format(n=index % 40) + context.format(n=index % 40)) * rng.randrange(4)
+        ill = range(0)
+        if rng.random() < 1 / 30:
+            first = rng.randrange(commits)
+            ill = range(first, first + rng.randrange(1, 9))
+        for num in range(commits):
+            text += rng.choice((0, 0, 16, -8, 120, 0)) if num else 0
+            code, err = 0, old
+            if num in ill:
+                code, err = 2, old + MESSAGES[2].format(n=index) + context.format(n=index)
+            elif broken.get(num, ('',))[0] == arch:
+                code, err = 2, old + ''.join(
+                    f'{line.format(n=broken[num][1])}' for line in MESSAGES[:3]) * 5 + (
+                    f'make[2]: *** [Makefile:{index}: {target}.o] Error 1\n')
+            sizes = '' if code else (
+                f'{text}\t{text // 30}\t{text // 9}\t{text * 2}\t5dc\tu-boot {text // 7:08x}\n'
+                + (f'{text // 8}\t20\t30\t{text // 4}\t5dc\tspl/u-boot-spl {text // 99:08x}\n'
+                   if index % 3 else ''))
+            seconds = rng.uniform(2, 40) if not num else rng.choice((0, rng.uniform(.5, 9)))
+            files = {'err': err, 'log': '', 'toolchain': 'gcc\n', 'out-env': 'PATH=x\n',
+                     'host': f'machine{machine}\n', 'settings': 'kind=default\n',
+                     'out-cmd': f'make O=build CROSS_COMPILE={arch}-linux- ARCH={arch} -s NPROC=1 '
+                                + (f'{target}_defconfig\nmake O=build -s NPROC=1\n' if not num
+                                   else 'all\n')}
+            tree.put(num, target, code, {**files, 'sizes': sizes} if sizes else files)
+            commit = re.search('_g([0-9a-f]+)', tree.folders[num]).group(1)
+            times.append(f'{commit}\t{target}\t{seconds:.3f}\tfull\tmachine{machine}\t1\n')
+            jobs.append(f'{target}\t{num}\tmachine{machine}\t{clock[machine]:.3f}\t{seconds:.3f}'
+                        f'\t9000\t{code}\t1\n')
+            clock[machine] += seconds
+    base = os.path.dirname(tree.folders[0])
+    os.makedirs(os.path.join(base, '.bm-work'))
+    _write(os.path.join(base, '.bm-work', '.durations'), ''.join(times))
+    _write(os.path.join(base, 'joblog'), ''.join(jobs))
+    return tree

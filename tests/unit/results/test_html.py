@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from unittest import mock
 from buildman.core.errors import SetupError
 from buildman.core.plan import Board, Commit
 from buildman.results import html
+from buildman.results.against import Other
 from buildman.results.hunted import Found
 from buildman.results.reader import ERROR as ERR
 from buildman.results.reader import OK
@@ -154,6 +156,15 @@ class TestPage(unittest.TestCase):
         self.assertEqual([{}, {}, {}, {}], page['sizes'])
         self.assertIn('Sizes are left out', page['data']['notes'][1])
 
+    def test_sizes_against(self) -> None:
+        """Sizes are those of this tree, whatever it is compared with"""
+        for upto, size in enumerate((1000, 1000, 1016)):
+            self.put(upto, 'snow', sizes=SIZES % size)
+        others = {upto: Other(os.path.join(self.folder, commit_dir_name(upto, COMMITS[upto])))
+                  for upto in range(3)}
+        page = self.make(against=others)
+        self.assertEqual([0, 984, 16, 200, 300, 2, 1000, 16, 200, 300], page['sizes'][0]['0'])
+
     def test_full(self) -> None:
         """What is too much is left out, of the oldest commits first, and told"""
         rng = random.Random(5)
@@ -166,14 +177,27 @@ class TestPage(unittest.TestCase):
         text = self.err(page, 0, 0)
         assert text
         self.assertRegex(text, r'^x\ny{39998}\n\n\[… 10005 characters are left .*\]\n\ny+\nz\n$')
-        with mock.patch.object(html, 'MAX_PAGE', 750_000):
-            page = self.make()
-        self.assertLess(os.stat(self.page).st_size, 750_000)
-        kept = [self.err(page, upto, 0) is not None for upto in range(4)]
-        self.assertEqual(kept, sorted(kept))
-        self.assertEqual((False, True), (kept[0], kept[3]))
-        self.assertRegex(page['data']['notes'][0], r'^\d+ texts of older commits .* left out')
-        self.assertEqual('2' * 3 + '3', page['data']['commits'][0]['status'])
+        self.put(3, 'snow', 2, err='bad\n', tries='--- try 1: exit status 2\nodd\n')
+        for processes in (1, 2):
+            with mock.patch.object(html, 'MAX_PAGE', 750_000), mock.patch(
+                    'buildman.results.show.process_count', return_value=processes):
+                page = self.make()
+            self.assertLess(os.stat(self.page).st_size, 750_000)
+            told = [[self.err(page, upto, num) for num in range(3)] for upto in range(4)]
+            kept = [None not in texts for texts in told]
+            self.assertEqual(kept, sorted(kept))
+            self.assertEqual((False, True), (kept[0], kept[3]))
+            # Each text is whole, and its own
+            for upto, num in itertools.product(range(1, 4), range(3)):
+                with open(os.path.join(self.folder, commit_dir_name(upto, COMMITS[upto]),
+                                       BOARDS[num].target, 'err'), encoding='utf-8') as inf:
+                    self.assertIn(told[upto][num], (None, inf.read()))
+            left = sum(texts.count(None) for texts in told)
+            num, text = page['where']['commits'][3]['tries']
+            self.assertEqual((0, '--- try 1: exit status 2\nodd\n'), (num, text_of(page, text)))
+            self.assertRegex(page['data']['notes'][0],
+                             rf'^{left} texts of older commits .* left out')
+            self.assertEqual('2' * 3 + '3', page['data']['commits'][0]['status'])
 
     def test_text_only(self) -> None:
         """Whatever was said, the page has our script and no other markup"""

@@ -4,23 +4,26 @@
 The page is `page.html` beside this module with blocks of data in it. A block is JSON,
 deflated and in base 64: so nothing in it can be markup, whatever a compiler said.
 The texts (`err` and make's commands, each once) come last, in blocks of their own that
-are unpacked when one of them is opened. They are read at the end, those of the newest
-commits first, until the page is full; what is left out, the page tells.
+are unpacked when one of them is opened: those of the newest commits first, until the page
+is full; what is left out, the page tells. A process of its own reads and packs them while
+the summary goes on, if there is much to read.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import os
 import re
 import zlib
 from array import array
-from typing import Any, Dict, Iterable, List, Sequence, Set
+from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Set, Tuple
 
-from buildman.core.outcome import TRIES, read_tries
+from buildman.core.outcome import read_tries
 from buildman.core.plan import Board
+from buildman.process.fork import Child
 from buildman.results import joblog
 from buildman.results.complaints import of_board
 from buildman.results.likeness import Likeness
@@ -85,18 +88,28 @@ def shortened(text: str) -> str:
 class _Texts:
     """Texts, each once, in blocks"""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, known: int = 0) -> None:
+        """
+        Args:
+            room: characters that all blocks may have
+            known: how many texts there are in other blocks, before
+        """
         self._room = room
+        self._before = known
         self._known: Dict[bytes, int] = {}
         self._pending: List[str] = []
         self._length = 0
         self.blocks: List[str] = []
         # The number of the first text in each block
         self.starts: List[int] = []
-        self.left_out = 0
+
+    @property
+    def count(self) -> int:
+        """How many texts there are, with those in other blocks."""
+        return self._before + len(self._known)
 
     def add(self, text: str) -> int:
-        """Return the number of a text, from 1; LEFT_OUT when there is no more room"""
+        """Return the number of a text, counted from 1; LEFT_OUT when there is no more room"""
         key = hashlib.sha256(text.encode('utf-8', 'surrogatepass')).digest()
         num = self._known.get(key)
         if num is None:
@@ -105,9 +118,8 @@ class _Texts:
             if self._length + len(text) > self._room:
                 self.close()
             if len(text) > self._room:
-                self.left_out += 1
                 return LEFT_OUT
-            num = self._known[key] = len(self._known) + 1
+            num = self._known[key] = self.count + 1
             self._pending.append(text)
             self._length += len(text)
             if self._length >= _BLOCK:
@@ -117,17 +129,59 @@ class _Texts:
     def close(self) -> None:
         """Pack what is left"""
         if self._pending:
-            self.starts.append(len(self._known) - len(self._pending) + 1)
+            self.starts.append(self.count - len(self._pending) + 1)
             self.blocks.append(_pack(self._pending))
             self._room -= len(self.blocks[-1])
             self._pending, self._length = [], 0
+
+
+class _Packed(NamedTuple):
+    """The texts of all results.
+
+    Attributes:
+        errs: for each commit, the number of a board and that of its text, in turns
+        commands: for each commit, the number of the text of each board; 0: there is none
+        starts: number of the first text in each block
+        blocks: the texts
+        total: how many texts there are
+    """
+
+    errs: List[List[int]]
+    commands: List['array[int]']
+    starts: List[int]
+    blocks: List[str]
+    total: int
+
+
+def _pack_texts(boards: Sequence[Board], folders: Sequence[str], room: int) -> _Packed:
+    """Read the texts of all results, those of the last commits first"""
+    texts = _Texts(room)
+    errs: List[List[int]] = []
+    commands: List['array[int]'] = []
+    for folder in reversed(folders):
+        files = CommitReader(folder)
+        errs.append([])
+        commands.append(array('q', [0]) * len(boards))
+        for num, board in enumerate(boards):
+            if board.target not in files.present:
+                continue
+            raw = files.read(f'{board.target}/out-cmd')
+            if raw:
+                commands[-1][num] = texts.add(decode(raw)[0].replace(_BOARD, '\ufffd').replace(
+                    f' {board.defconfig}', f' {_BOARD}'))
+            raw = files.read(f'{board.target}/err')
+            if raw:
+                errs[-1] += [num, texts.add(decode(raw)[0])]
+        files.close()
+    texts.close()
+    return _Packed(errs[::-1], commands[::-1], texts.starts, texts.blocks, texts.count)
 
 
 class HtmlReport(Report):
     """A listener that writes the page."""
 
     def __init__(self, path: str, boards: Sequence[Board], folder: str, folders: Sequence[str],
-                 logs: str):
+                 logs: str, parallel: bool = False):
         """
         Args:
             path: file to write
@@ -135,11 +189,18 @@ class HtmlReport(Report):
             folder: result folder, for people
             folders: that of each commit
             logs: folder that has `joblog`
+            parallel: read texts in a process of its own
 
         Raises:
             SetupError: the file cannot be written
         """
         super().__init__(path, boards, folder)
+        self._head, self._tail = _template()
+        # More than that there will not be
+        self._room = MAX_PAGE - _RESERVE - len(self._head) - len(self._tail)
+        pack = functools.partial(_pack_texts, boards, folders, self._room)
+        self._pack = pack
+        self._child = Child(lambda: [pack()], 'the page') if parallel else None
         self._folders = folders
         self._logs = logs
         self._commits: List[Dict[str, Any]] = []
@@ -148,6 +209,8 @@ class HtmlReport(Report):
         # Board to image to the steps at which it changed, see _take_sizes()
         self._sizes: List[Dict[int, 'array[int]']] = [{} for _ in boards]
         self._sized: Set[int] = set()
+        # Of each commit, what was said by tries that failed before
+        self._tries: List[Dict[int, str]] = []
         self._likeness = Likeness()
 
     def commit(self, summary: CommitSummary) -> None:
@@ -164,6 +227,9 @@ class HtmlReport(Report):
         self._likeness.advance({num: of_board(summary, num)
                                 for num in changed.union(facts.messages)})
         self._take_sizes(len(self._commits), summary)
+        tries = {num: len(tried) + 1 for num, tried in (
+            (num, read_tries(text)) for num, text in facts.tries.items()) if tried}
+        self._tries.append({num: shortened(facts.tries[num]) for num in tries})
         seconds = [summary.seconds.get(brd.target) for brd in self._boards]
         self._commits.append({
             'number': summary.upto + 1,
@@ -177,8 +243,7 @@ class HtmlReport(Report):
                 str(STATUS_NAMES.index(summary.inferred[num])) if num in summary.inferred
                 else _NO_GUESS for num in range(len(status))) if summary.inferred else '',
             # How often it was tried, if more than once
-            'tries': {num: len(tried) + 1 for num, tried in (
-                (num, read_tries(text)) for num, text in facts.tries.items()) if tried},
+            'tries': tries,
             # Tenths of a second, and who built it; -1: not known
             'seconds': array('q', (-1 if val is None else round(val * 10) for val in seconds)),
             'host': array('q', (self._hosts.setdefault(facts.host[num], len(self._hosts))
@@ -190,9 +255,9 @@ class HtmlReport(Report):
 
         -1 for each where an image is not there any more.
         """
-        sizes = summary.facts.sizes
+        sizes, sized = summary.facts.sizes, set(summary.facts.sized)
         gone = array('q', [-1] * len(_REGIONS))
-        for num in self._sized.union(sizes):
+        for num in (self._sized - sized).union(sizes):
             now = {self._images.setdefault(image, len(self._images)):
                    array('q', (regions[name] for name in _REGIONS))
                    for image, regions in sizes.get(num, {}).items()}
@@ -203,7 +268,7 @@ class HtmlReport(Report):
                 if (rows[-len(_REGIONS):] or gone) != new:
                     rows.append(step)
                     rows.extend(new)
-        self._sized = set(sizes)
+        self._sized = sized
 
     def end(self, flakes: Iterable[int], problems: Sequence[Problem]) -> None:
         """Complete the file."""
@@ -220,7 +285,6 @@ class HtmlReport(Report):
         notes += [f'{prob.path} {prob.kind}' for prob in told[:_MAX_PROBLEMS]]
         if len(told) > _MAX_PROBLEMS:
             notes.append(f'{len(told) - _MAX_PROBLEMS} more things are wrong with the results')
-        head, tail = _template()
         blocks = {'sizes': self._pack_sizes(notes)}
         data = {
             'folder': self._folder, 'name': os.path.basename(os.path.abspath(self._folder)),
@@ -229,20 +293,22 @@ class HtmlReport(Report):
             'commits': self._commits, 'hosts': list(self._hosts), 'images': list(self._images),
             'flakes': sorted(flakes), 'groups': groups[:count], 'notes': notes,
             'machines': joblog.read(self._logs)}
-        room = (MAX_PAGE - _RESERVE - len(head) - len(tail) - len(blocks['sizes'])
-                - len(_pack(data)))
-        texts = _Texts(room)
-        blocks['where'] = self._read_texts(texts)
-        if texts.left_out:
-            notes.append(f'{texts.left_out} texts of older commits (err, commands) are left out: '
-                         'the page is full')
+        room = self._room - len(blocks['sizes']) - len(_pack(data))
+        packed: _Packed = self._child.next() if self._child else self._pack()
+        texts, blocks['where'] = self._place_texts(packed, room, notes)
         blocks['data'] = _pack(data)
-        blocks.update((f'texts{num}', block) for num, block in enumerate(texts.blocks))
-        self._write(head)
+        blocks.update((f'texts{num}', block) for num, block in enumerate(texts))
+        self._write(self._head)
         for name, block in blocks.items():
             self._write(f'<script type="text/plain" id="block-{name}">{block}</script>\n')
-        self._write(tail)
+        self._write(self._tail)
         self._finish()
+
+    def close(self) -> None:
+        """Drop the file unless it is complete."""
+        if self._child:
+            self._child.stop()
+        super().close()
 
     def _pack_sizes(self, notes: List[str]) -> str:
         """Return the sizes as a block, in all detail that there is room for"""
@@ -264,32 +330,39 @@ class HtmlReport(Report):
                          'commits (-c, --step)')
         return block
 
-    def _read_texts(self, texts: _Texts) -> str:
-        """Read the texts of all results, newest first; return where each is, as a block"""
+    def _place_texts(self, packed: _Packed, room: int, notes: List[str]
+                     ) -> Tuple[List[str], str]:
+        """Return the blocks of texts that there is room for, and where each text is, as a block"""
+        kept = 0
+        for kept, block in enumerate(packed.blocks, 1):
+            room -= len(block)
+            if room < 0:
+                kept -= 1
+                break
+        full = kept < len(packed.blocks)
+        # Whatever was tried before comes last, and is left out where texts are
+        count = packed.starts[kept] - 1 if full else packed.total
+        texts = _Texts(0 if full else room, count)
         where: List[Dict[str, Any]] = []
-        for commit, folder in zip(reversed(self._commits), reversed(self._folders)):
-            files = CommitReader(folder)
-            err: List[int] = []
-            tries: List[int] = []
-            commands = array('q')
-            for num, (board, status) in enumerate(zip(self._boards, commit['status'])):
-                commands.append(0)
-                if int(status) == UNKNOWN:
-                    continue
-                raw = files.read(f'{board.target}/out-cmd')
-                if raw:
-                    commands[-1] = texts.add(decode(raw)[0].replace(_BOARD, '\ufffd').replace(
-                        f' {board.defconfig}', f' {_BOARD}'))
-                raw = files.read(f'{board.target}/err')
-                if raw:
-                    err += [num, texts.add(decode(raw)[0])]
-                raw = files.read(f'{board.target}/{TRIES}') if num in commit['tries'] else None
-                if raw:
-                    tries += [num, texts.add(decode(raw)[0])]
-            files.close()
-            where.append({'err': err, 'commands': commands, 'tries': tries})
+        left_out = 0
+        for commit, tries, err, commands in zip(self._commits, self._tries, packed.errs,
+                                                packed.commands):
+            built = [int(status) != UNKNOWN for status in commit['status']]
+            item = {'err': [val for num, text in zip(err[::2], err[1::2]) if built[num]
+                            for val in (num, text if text <= count else LEFT_OUT)],
+                    'commands': array('q', (0 if not there else text if text <= count else LEFT_OUT
+                                            for text, there in zip(commands, built))),
+                    'tries': [val for num, text in tries.items()
+                              for val in (num, texts.add(text))]}
+            left_out += item['commands'].count(LEFT_OUT) + sum(
+                item[name][1::2].count(LEFT_OUT) for name in ('err', 'tries'))
+            where.append(item)
         texts.close()
-        return _pack({'commits': where[::-1], 'starts': texts.starts})
+        if left_out:
+            notes.append(f'{left_out} texts of older commits (err, commands) are left out: '
+                         'the page is full')
+        return ([*packed.blocks[:kept], *texts.blocks],
+                _pack({'commits': where, 'starts': [*packed.starts[:kept], *texts.starts]}))
 
 
 def _template() -> List[str]:

@@ -83,6 +83,7 @@ class Wanted:
         messages: lines of stderr
         stderr: all of stderr as it is
         sizes: sizes of images, and their changes
+        new_sizes: those that are not as at the commit before
         all_sizes: sizes of boards that did not change, too
         files: lengths of these files
         functions: changes of functions, where sizes changed
@@ -99,6 +100,7 @@ class Wanted:
     messages: bool = False
     stderr: bool = False
     sizes: bool = False
+    new_sizes: bool = False
     all_sizes: bool = False
     files: Tuple[str, ...] = ()
     functions: bool = False
@@ -293,7 +295,8 @@ class SliceReader:
                         self._read_functions(commit, num, target, facts)
         if sizes:
             facts.sized.append(num)
-            if self._wanted.all_sizes:
+            if self._wanted.all_sizes or (self._wanted.new_sizes
+                                          and not (old and old[0] == raw)):
                 facts.sizes[num] = sizes
 
     def _read_functions(self, commit: CommitReader, num: int, target: str,

@@ -188,7 +188,8 @@ class SummaryRequest:
     def wanted(self) -> Wanted:
         """Return what is to be read for this."""
         report = bool(self.json or self.junit or self.html)
-        sizes = bool(self.json or self.budget or self.html)
+        # With --against, those before are of another tree, and not in the page
+        sizes = bool(self.json or self.budget or (self.html and self.against is not None))
         config: Tuple[str, ...] = ()
         if self.show_config:
             config = CONFIG_FILES + (KCONFIG_FILES if self.preserve_config_y else ())
@@ -196,7 +197,8 @@ class SummaryRequest:
             messages=report or (self.show_errors and not self.ide),
             stderr=bool(self.junit or self.html or self.gate or self.annotate
                         or self.codequality) or self.ide,
-            sizes=sizes or self.show_sizes, all_sizes=sizes,
+            sizes=bool(sizes or self.html) or self.show_sizes, new_sizes=bool(self.html),
+            all_sizes=sizes,
             files=self.budget.files if self.budget else (),
             functions=self.bloat and self.show_sizes,
             config=config, config_as_is=self.preserve_config_y,
@@ -376,8 +378,11 @@ def _make_reports(request: SummaryRequest, collector: Optional[Collector], folde
                                        request.found))
     if request.html:
         from buildman.results.html import HtmlReport
-        reports.append(HtmlReport(request.html, request.boards, request.folder, folders,
-                                  request.times_folder or request.folder))
+        results = len(folders) * len(request.boards)
+        reports.append(HtmlReport(
+            request.html, request.boards, request.folder, folders,
+            request.times_folder or request.folder,
+            process_count(results, request.wanted(), request.processes) > 1))
 
 
 def _summaries(request: SummaryRequest, commits: Sequence[Tuple[int, Optional[Commit], str]],
