@@ -68,6 +68,33 @@ class TestCcache(DistCase):
         support.assert_same_tree(self.out('plain/feature'), self.out('far/feature'),
                                  ignore=(*WORDS, *LOGS))
 
+    def test_by_itself(self) -> None:
+        """It is used for what it was used for before, where nobody decides"""
+        self.plain('plain')
+        self.build('first', '--ccache')
+        # Most boards, in a new folder
+        hits, count, _ = self.build('second')
+        self.assertEqual(hits, count)
+        support.assert_same_tree(self.out('plain/feature'), self.out('second/feature'),
+                                 ignore=WORDS)
+        self.plain('third', '--no-ccache')
+        # As it was the last time, since otherwise all would be made again
+        self.plain('third', '-f')
+        self.plain('plain', '-f')
+        # Machines may not have it
+        self.assertNotIn('ccache had', self.run_buildman(
+            '-b', 'feature', '-r', '-o', self.out('far'), '--dist', env=self.vars).stdout)
+        with open(self.out('cache/buildman-boards'), 'wb') as outf:
+            outf.write(b'anvil\n\xff')
+        self.build('second', '-f')
+
+    def plain(self, out: str, *args: str) -> support.Result:
+        """Build everything, without ccache"""
+        done = self.run_buildman('-b', 'feature', '-r', '-o', self.out(out), *args, env=self.vars)
+        self.assertIn(done.returncode, (0, 100, 101), done)
+        self.assertNotIn('ccache', done.stdout)
+        return done
+
     def test_linker(self) -> None:
         """A linker that complains does so by name, although ccache runs it by its path"""
         cross = 'arm-sample-linux-gnueabi-'
@@ -157,6 +184,48 @@ class TestParts(unittest.TestCase):
             self.assertEqual(told('echo http://h', CCACHE_REMOTE_STORAGE='http://x'), {})
         self.assertEqual(ccache.shared_storage({'PATH': '/nonexistent'}), {})
         self.assertIsNone(ccache.Meter({'PATH': '/nonexistent'}).use())
+
+    def test_warm(self) -> None:
+        """Whether a cache has had most boards, which it keeps for itself"""
+        with tempfile.TemporaryDirectory() as top:
+            program, names = (os.path.join(top, name) for name in ('ccache', 'buildman-boards'))
+            with open(program, 'w', encoding='utf-8') as outf:
+                outf.write(f'#!/bin/sh\n[ "$*" = "--get-config cache_dir" ] && echo {top}\n')
+            os.chmod(program, 0o755)
+            env = {'PATH': f'{top}:/bin:/usr/bin'}
+            self.assertFalse(ccache.is_warm(['a'], env))
+            ccache.note_boards([], env)
+            self.assertFalse(os.path.exists(names))
+            ccache.note_boards(['b', 'a'], env)
+            ccache.note_boards(['c'], env)
+            with open(names, encoding='utf-8') as inf:
+                self.assertEqual(inf.read(), 'a\nb\nc\n')
+            for boards, warm in (('a', True), ('ax', False), ('abx', True), ('', False)):
+                self.assertEqual(warm, ccache.is_warm(boards, env), boards)
+            for name in ('CCACHE_DISABLE', 'CCACHE_READONLY'):
+                self.assertFalse(ccache.is_warm(['a'], {**env, name: '1'}))
+            with open(names, 'wb') as out:
+                out.write(b'a\n\xff')
+            self.assertFalse(ccache.is_warm(['a'], env))
+            ccache.note_boards(['a'], env)
+            self.assertTrue(ccache.is_warm(['a'], env))
+            os.remove(program)
+            self.assertFalse(ccache.is_warm(['a'], {'PATH': top}))
+            # Nothing is written where there is no cache
+            ccache.note_boards(['d'], {'PATH': top})
+            self.assertFalse(ccache.is_warm(['d'], env))
+
+    def test_used(self) -> None:
+        """How builds in a work area went"""
+        with tempfile.TemporaryDirectory() as top:
+            self.assertIsNone(ccache.was_used(os.path.join(top, 'x')))
+            ccache.note_use(top, True)
+            self.assertIsNone(ccache.was_used(top))
+            os.mkdir(os.path.join(top, '03'))
+            self.assertIs(ccache.was_used(top), True)
+            for _ in range(2):
+                ccache.note_use(top, False)
+                self.assertIs(ccache.was_used(top), False)
 
     def test_order(self) -> None:
         """Boards of one SoC follow each other with ccache, and only then"""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0+
-"""What --ccache needs besides the name before the compiler.
+"""What --ccache needs besides the name before the compiler, and when it is used without it.
 
 ccache finds an object again when the compiler, its arguments and all that it
 reads are the same. The paths among these are relative to the build folder,
@@ -10,14 +10,21 @@ What an assembler reads by `.incbin` ccache finds in the text of the source only
 4.12 on it looks at the text before macros are expanded, and takes an old object where
 a macro gives the name of the file or the directive; with a macro of the assembler's
 all versions do. So such sources go past it (see past_ccache()).
+
+To fill a cache costs a quarter of a build from nothing, and within a run no more is won by
+that than boards have of each other's build folders. So unless the user decides, it is used
+for those that it was used for before (is_warm()).
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import subprocess
-from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
 
+from buildman.core.files import put_file, replace_text
 from buildman.process import commands
 
 # ccache's variables for storage that machines share; the second is that of 4.4 to 4.6
@@ -32,6 +39,11 @@ _KEYS = ('remote_storage', 'secondary_storage')
 # Storage that other machines can reach
 _SHARED = ('http://', 'redis://')
 
+# In the folder of a cache: the boards whose objects it has had
+_BOARDS = 'buildman-boards'
+
+# In a work area whose last builds went by ccache
+USED = 'ccache-used'
 
 # What lets ccache run the compiler, for gcc and for clang. The first is of debugging
 # dumps, of which there are none; the second has the command noted.
@@ -139,6 +151,66 @@ class Meter:
             return None
         return Use(counts.get('direct_cache_hit', 0) + counts.get('preprocessed_cache_hit', 0),
                    counts['cache_miss'])
+
+
+def is_warm(boards: Collection[str], env: Mapping[str, str]) -> bool:
+    """Return whether the cache of this machine has had the objects of most of these boards.
+
+    What it has may be of another compiler, or gone since: then builds fill it again.
+    """
+    if env.get('CCACHE_DISABLE') or env.get('CCACHE_READONLY'):
+        return False
+    return 2 * len(_boards(_boards_file(env)).intersection(boards)) > len(boards)
+
+
+def note_boards(boards: Collection[str], env: Mapping[str, str]) -> None:
+    """Remember that the cache of this machine has the objects of boards; not if it cannot be."""
+    path = _boards_file(env)
+    if path and boards:
+        with contextlib.suppress(OSError):
+            replace_text(path, ''.join(f'{name}\n' for name in sorted(
+                _boards(path).union(boards))), 0o644)
+
+
+def was_used(work_dir: str) -> Optional[bool]:
+    """Return whether the last builds in a work area went by ccache; None if there were none.
+
+    Without it they have other commands, and so would make everything again.
+    """
+    try:
+        names = os.listdir(work_dir)
+    except FileNotFoundError:
+        return None
+    return USED in names if any(name.isdigit() for name in names) else None
+
+
+def note_use(work_dir: str, used: bool) -> None:
+    """Remember how builds in a work area go.
+
+    Raises:
+        OSError: that cannot be written
+    """
+    path = os.path.join(work_dir, USED)
+    if used:
+        put_file(path, b'')
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _boards_file(env: Mapping[str, str]) -> str:
+    """Return where a cache has the names of boards, so that they go with it; '' without a cache"""
+    folder = _ask(['--get-config', 'cache_dir'], env).strip()
+    return os.path.join(folder, _BOARDS) if os.path.isdir(folder) else ''
+
+
+def _boards(path: str) -> Set[str]:
+    """Return the boards that a file names"""
+    try:
+        with open(path, encoding='utf-8') as inf:
+            return set(inf.read().split())
+    except (OSError, UnicodeDecodeError):
+        return set()
 
 
 def _ask(words: List[str], env: Mapping[str, str]) -> str:

@@ -120,6 +120,8 @@ class Engine:
         self._watches: Optional[Watches] = None
         self._dtcs: Optional[shared_dtc.DtcStore] = None
         self._meter: Optional[ccache.Meter] = None
+        # What ccache is going to have
+        self._built: Set[str] = set()
         self._siblings: Optional[siblings.Siblings] = None
         # One after the other, so that the first is ready soon
         self._gate = threading.Semaphore(cpu_count())
@@ -155,6 +157,7 @@ class Engine:
         if config.settings.shared_dtc:
             shared_dtc.remove_unfit(config.work_dir)
             self._dtcs = shared_dtc.DtcStore(config.work_dir)
+        ccache.note_use(config.work_dir, config.settings.ccache)
         if config.settings.ccache:
             self._meter = ccache.Meter(config.env)
         if config.commits is not None:
@@ -311,6 +314,8 @@ class Engine:
             thread.join(max(0.0, deadline - time.monotonic()))
         ended = not any(thread.is_alive() for thread in self._threads)
         if ended:
+            if self._meter:
+                ccache.note_boards(self._built, self._config.env)
             self._groups.close()
             if self._watches:
                 self._watches.close()
@@ -462,6 +467,8 @@ class Engine:
                 return
             outcome.machine = name
             self._post(Built(name, outcome, job.attempt))
+            if not outcome.skipped:
+                self._built.add(job.board.target)
             upto = left.pop(0)
             if self._siblings and self._siblings.is_lender(number, self._commit(upto)):
                 if not outcome.return_code and not outcome.infra:

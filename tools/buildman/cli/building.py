@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import os
 import shutil
@@ -81,6 +82,8 @@ def build(args: argparse.Namespace, folders: Folders, series: Optional[commits.S
     from buildman.toolchains import find
     if not args.no_local:
         check_programs(settings)
+    if args.ccache is None and not fleet:
+        settings = dataclasses.replace(settings, ccache=uses_ccache(folders, selected))
     chains = find.Toolchains(args.override_toolchain or '')
     chains.scan()
     commit_list: Optional[Tuple[Commit, ...]] = series.commits if series else None
@@ -156,6 +159,19 @@ def check_programs(settings: Settings) -> None:
             (settings.dtc_skip, '--dtc-skip: dtc', 'dtc', 'device-tree-compiler')):
         if wanted and not shutil.which(name):
             raise SetupError(f'{what} is not installed (apt-get install {package})')
+
+
+def uses_ccache(folders: Folders, selected: Sequence[Board]) -> bool:
+    """Return whether ccache is used here, when nobody has said.
+
+    Raises:
+        SetupError: see work_area()
+    """
+    from buildman.build import ccache
+    used = ccache.was_used(work_area(folders.base))
+    if used is None or (used and not shutil.which('ccache')):
+        return ccache.is_warm([board.target for board in selected], os.environ)
+    return used
 
 
 def make_status(args: argparse.Namespace, selected: Sequence[Board],

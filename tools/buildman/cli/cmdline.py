@@ -18,9 +18,9 @@ from buildman.core.errors import UsageError
 _ONLY_OURS = frozenset((
     '--against', '--annotate', '--budget', '--budget-update', '--check-carried', '--clean-workers',
     '--codequality', '--completion', '--demo', '--html', '--hunt', '--json', '--junit', '--known',
-    '--man', '--merge', '--new-only', '--no-result-cache', '--reproduce', '--result-cache',
-    '--retry', '--shard', '--show-errors', '--show-unknown', '--status', '--timeout', '--top',
-    '--version'))
+    '--man', '--merge', '--new-only', '--no-ccache', '--no-result-cache', '--reproduce',
+    '--result-cache', '--retry', '--shard', '--show-errors', '--show-unknown', '--status',
+    '--timeout', '--top', '--version'))
 
 
 # More runners than anybody has
@@ -264,8 +264,11 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
                        help="use the system's dtc instead of building one for each board")
     group.add_argument('--shared-dtc', action='store_true',
                        help='build dtc and pylibfdt once, for all boards')
-    group.add_argument('--ccache', action='store_true',
-                       help='use ccache for the cross and host compilers')
+    group.add_argument('--ccache', action='store_const', const=True,
+                       help='use ccache for the cross and host compilers (the default where '
+                            'it has most boards from earlier runs, and no machines take part)')
+    group.add_argument('--no-ccache', dest='ccache', action='store_const', const=False,
+                       help='do not')
     group.add_argument('--no-skip-unaffected', dest='skip_unaffected', default=True,
                        action='store_false',
                        help='build every commit for every board, also where the commit changes '

@@ -82,7 +82,7 @@ def make_settings(args: argparse.Namespace) -> Settings:
         kconfig_check=args.kconfig_check,
         force_reconfig=args.force_reconfig or args.lines,
         skip_unaffected=args.skip_unaffected and not (args.no_result_cache or args.force_build),
-        ccache=args.ccache,
+        ccache=bool(args.ccache),
         keep_outputs=args.keep_outputs,
         quick=args.quick,
         in_tree=args.in_tree,
