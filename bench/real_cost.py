@@ -87,6 +87,7 @@ class Bench:
         self._tree = os.path.join(work, 'tree')
         subprocess.run(['git', 'clone', '-q', '-s', args.repo, self._tree], check=True)
         first, _, last = args.commits.partition('..')
+        last = last or first
         for name, commit in (('bm-first', first), ('bm-last', last)):
             commit = self._git('rev-parse', commit, cwd=args.repo)
             self._git('branch', '-q', name, commit)
@@ -159,6 +160,8 @@ class Bench:
         self._git('checkout', '-q', '-f', 'bm-last')
         self._git('branch', '-q', '--set-upstream-to=bm-first')
         which = ['-b', 'bm-first..bm-last' if self._args.breaks else 'bm-last']
+        if self._args.commits.partition('..')[2] == '':
+            which = ['-b', 'bm-last', '-c', '1']
         words = [command, *which, '-o', out, '--boards', self._args.boards]
         words += ['-G', self._args.config] if self._args.config else []
         words += ['--ccache'] if self._args.ccache else []
@@ -174,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--repo', required=True, help='git repository of U-Boot')
     parser.add_argument('--boards', default='zynq_cse_nor,zynq_cse_qspi')
-    parser.add_argument('--commits', default='HEAD~2..HEAD')
+    parser.add_argument('--commits', default='HEAD~2..HEAD', help='FIRST..LAST, or one')
     parser.add_argument('--cross', default='arm-linux-gnueabihf-', help='for the makes by hand')
     parser.add_argument('--config', default='')
     parser.add_argument('--other', default=os.environ.get('UPSTREAM_BUILDMAN', ''))
