@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 import unittest
@@ -66,6 +67,18 @@ class DryRunsTest(test_scan.KconfigCase):
         os.mkdir(os.path.join(self.top, 'out'))
         self.assertEqual(self.run_dry('out', 'arm', scans=False), ['a2', 's1', 'a1'])
         self.assertIn('s1', read_text(self.cache))
+
+    def test_loads_little(self) -> None:
+        """Without a scan, what scans is not even loaded; nor is what builds"""
+        for _ in range(2):
+            with mock.patch.dict(os.environ, PYTHONPROFILEIMPORTTIME='1'):
+                proc = self.start('-n', '-o', os.path.join(self.top, 'out'))
+            loaded = set(re.findall(r'\| +([\w.]+)$', proc.communicate(
+                timeout=support.TIMEOUT)[1], re.MULTILINE))
+        self.assertIn('buildman.boards.select', loaded)
+        self.assertEqual(set(), loaded & {
+            'buildman.boards.scan', 'buildman.boards.evaluate', 'buildman.process.fork', 'pickle',
+            'datetime', 'buildman.build.slots', 'buildman.schedule.loop'})
 
     def test_first_with_boards(self) -> None:
         """The first names its boards only: the next is quick all the same"""

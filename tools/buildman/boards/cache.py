@@ -34,6 +34,9 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 from buildman.boards.cfgfile import write_atomically
 from buildman.core.errors import SetupError
 
+# Where U-Boot trees keep their copy of kconfiglib (in 2023.01 and others)
+KCONFIGLIB_PATH = 'tools/buildman/kconfiglib.py'
+
 _VERSION = 1
 
 # Nanoseconds within which a file counts as new: file systems exist that keep
@@ -50,6 +53,12 @@ _SUFFIX = '_defconfig'
 
 # Symbol -> value -> targets that set it to that
 Settings = Dict[str, Dict[str, List[str]]]
+
+
+def find_kconfiglib(source_dir: str) -> Optional[str]:
+    """Return the path of the tree's own kconfiglib, None if it has none."""
+    path = os.path.join(source_dir, KCONFIGLIB_PATH)
+    return path if os.path.isfile(path) else None
 
 
 class Found(NamedTuple):

@@ -34,6 +34,7 @@ from typing import (
 )
 
 from buildman.boards import cache
+from buildman.boards.cache import KCONFIGLIB_PATH, find_kconfiglib
 from buildman.boards.cfgfile import Entry, read_text, sort_entries
 from buildman.boards.evaluate import Evaluator
 from buildman.boards.maintainers import Owners, decode
@@ -41,9 +42,6 @@ from buildman.core.errors import BoardError
 from buildman.core.plan import Board
 from buildman.process.fork import Child
 from buildman.process.limits import cpu_count
-
-# Where U-Boot trees keep their copy of kconfiglib (in 2023.01 and others)
-KCONFIGLIB_PATH = 'tools/buildman/kconfiglib.py'
 
 # A deep tree of conditions needs more frames than Python allows by default
 _RECURSION_LIMIT = 20000
@@ -69,12 +67,6 @@ def _load_file(path: str) -> ModuleType:
     finally:
         sys.dont_write_bytecode = before
     return module
-
-
-def find_kconfiglib(source_dir: str) -> Optional[str]:
-    """Return the path of the tree's own kconfiglib, None if it has none."""
-    path = os.path.join(source_dir, KCONFIGLIB_PATH)
-    return path if os.path.isfile(path) else None
 
 
 def load_kconfiglib(source_dir: str) -> ModuleType:

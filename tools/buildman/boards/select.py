@@ -22,7 +22,6 @@ from buildman.boards.cfgfile import (
 )
 from buildman.boards.extend import Extensions
 from buildman.boards.maintainers import SUFFIX, compile_regex
-from buildman.boards.scan import KCONFIGLIB_PATH, KconfigMissing, find_kconfiglib
 from buildman.core.errors import BoardError, SetupError, UsageError
 from buildman.core.plan import Board
 from buildman.source import git
@@ -342,7 +341,7 @@ def _can_parse(source_dir: str) -> bool:
     """Tell whether there is a Kconfig and something that could read it."""
     if not os.path.isfile(os.path.join(source_dir, 'Kconfig')):
         return False
-    return bool(find_kconfiglib(source_dir) or importlib.util.find_spec('kconfiglib'))
+    return bool(cache.find_kconfiglib(source_dir) or importlib.util.find_spec('kconfiglib'))
 
 
 def _from_tracked(source_dir: str, cache_file: Optional[str],
@@ -418,7 +417,7 @@ def load(source_dir: str, cache_file: Optional[str] = None,
         raise BoardError(f"{source_dir}: no such folder; name a U-Boot tree with -g")
     if not _can_parse(source_dir):
         return _from_tracked(source_dir, cache_file, wanted,
-                             f'the tree has no {KCONFIGLIB_PATH}')
+                             f'the tree has no {cache.KCONFIGLIB_PATH}')
     if cache_file and os.path.realpath(cache_file) == os.path.realpath(
             os.path.join(source_dir, TRACKED)) and _tracked_list(source_dir):
         # It is part of the source, which a build in there must not change (-wi)
@@ -444,7 +443,7 @@ def load(source_dir: str, cache_file: Optional[str] = None,
         if not found:
             look_for = wanted
             found = scan.scan(source_dir, wanted, jobs, tree, symbols)
-    except KconfigMissing as exc:
+    except scan.KconfigMissing as exc:
         return _from_tracked(source_dir, cache_file, wanted, str(exc))
     # All has been said when the list was made
     warnings = [] if kept else found.warnings

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import itertools
 import os
 import re
@@ -385,6 +384,8 @@ def make_judge(args: argparse.Namespace, series: Optional[commits.Series],
     if args.new_only and alone:
         raise UsageError('--new-only needs a commit to compare with: build two at least (-c 2)')
     if args.new_only or args.known:
+        import datetime
+
         from buildman.results.gate import Gate, Known
         known = Known(args.known, datetime.date.today()) if args.known else None
         out['gate'] = Gate(selected, args.new_only, known, args.ignore_warnings)

@@ -71,7 +71,6 @@ def board_values(args: argparse.Namespace, selected: Sequence[Board], out: TextI
     if args.print_arch:
         print(environment.print_arch_text([board.arch for board in selected]), file=out)
     else:
-        from buildman.toolchains import find
         chains = find.Toolchains(args.override_toolchain or '')
         chains.scan()
         print(environment.print_prefix_text([chains.select(board.arch) for board in selected]),
@@ -81,7 +80,6 @@ def board_values(args: argparse.Namespace, selected: Sequence[Board], out: TextI
 
 def toolchains(args: argparse.Namespace, out: TextIO) -> int:
     """List the toolchains (--list-tool-chains)."""
-    from buildman.toolchains import find
     chains = find.Toolchains(args.override_toolchain or '')
     for line in chains.list_lines(args.verbose):
         print(line, file=out)
