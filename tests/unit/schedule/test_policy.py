@@ -514,6 +514,14 @@ class TestChoices(unittest.TestCase):
             board.attempts += ['x'] * attempts
             self.assertEqual(self.next(sched, 'w'), want, (begun, attempts))
 
+    def test_more_of_others(self):
+        """What two are at already does not hide what one of them has not begun"""
+        sched = self.make(*[Task(target, 'arm', (0,)) for target in 'ab'], workers='vwx')
+        for name in 'vx':
+            self.give(sched, name, 'a')
+        self.give(sched, 'v', 'b', False)
+        self.assertEqual(self.next(sched, 'w'), 'b')
+
     def test_best_of_others(self):
         """Not begun goes before begun, then the longest, then the first of the list"""
         sched = self.make(*[Task(target, 'arm', (0,)) for target in 'abcd'], workers='vwxy')

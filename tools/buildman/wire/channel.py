@@ -145,9 +145,9 @@ class Reader:
             hangs in a stream without descriptor or in a callback
         """
         self._closed = True
-        for fd in self._wake[1:]:
-            with contextlib.suppress(OSError):
-                os.write(fd, b'x')
+        # A stream without descriptor has nothing to be woken by
+        with contextlib.suppress(OSError, IndexError):
+            os.write(self._wake[1], b'x')
         if threading.current_thread() is self._thread:
             return True
         if self._thread.ident is not None:
