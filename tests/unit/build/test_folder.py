@@ -2,6 +2,7 @@
 """The build folder of a slot: each board finds its own objects, and nothing that is unsound."""
 
 import os
+import shutil
 import tempfile
 import time
 import unittest
@@ -86,3 +87,36 @@ class TestBoards(unittest.TestCase):
             self.assertEqual(['a.o'], self.build('b'))
         self.assertEqual([], os.listdir(self.aside))
         self.assertEqual(['a.o', 'b.o'], self.build('a'))
+
+    def test_lent(self):
+        """What is lent is sound and of no board: a copy is not put aside; then it is in use"""
+        other, aside = (f'{self.path}.{name}' for name in ('other', 'aside'))
+        self.folder.enter(TOOL, 'a')
+        with open(os.path.join(self.path, 'a.o'), 'wb'):
+            pass
+        self.folder.commit = 'c'
+
+        def copy(path):
+            shutil.copytree(path, other)
+            self.assertEqual([''], folder.boards_in(path, self.aside))
+            raise OSError
+
+        with self.assertRaises(OSError):
+            self.folder.lend(copy)
+        self.assertNotIn(folder.STATE_FILE, os.listdir(self.path))
+        borrowed = folder.BuildFolder(other, True, aside)
+        borrowed.enter(TOOL, 'b')
+        self.assertEqual((['a.o'], 'c', False),
+                         (os.listdir(other), borrowed.commit, os.path.exists(aside)))
+        self.folder.leave()
+        self.assertEqual(['a'], folder.boards_in(self.path, self.aside))
+
+    def test_fresh(self):
+        """Only a board that has nothing begins with something of others"""
+        self.assertTrue(folder.is_fresh(self.path, self.aside, 'a'))
+        self.build('a')
+        self.assertFalse(folder.is_fresh(self.path, self.aside, 'b'))
+        self.build('b', leave=False)
+        self.assertTrue(folder.is_fresh(self.path, self.aside, 'b'))
+        # What was put aside of it is better
+        self.assertFalse(folder.is_fresh(self.path, self.aside, 'a'))
