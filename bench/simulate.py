@@ -45,6 +45,9 @@ LATENCY = 0.05
 SURVEY = 0.7
 START = 1.5
 
+# Seconds that a first build usually takes, and by how much the logarithm of it varies
+USUAL, SPREAD = 25.0, 0.5
+
 # Seconds after which those that got nothing are asked again
 AGAIN = 2.0
 
@@ -78,7 +81,7 @@ def make_boards(count: int, commits: int, rng: random.Random,
     out = []
     for number in range(count):
         first = rng.uniform(120, 400) if rng.random() < long else min(
-            120.0, max(8.0, rng.lognormvariate(math.log(25), 0.5)))
+            120.0, max(8.0, rng.lognormvariate(math.log(USUAL), SPREAD)))
         share = rng.uniform(0.05, 0.4)
         out.append(Board(f'b{number:04}', tuple(
             first * (1.0 if not upto else share * rng.uniform(0.5, 1.5))

@@ -20,12 +20,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import random
 from typing import Dict, List, Sequence, Tuple
 
 import simulate
 from simulate import Board, Machine
 
+from buildman.schedule import forecast
 from buildman.schedule.ledger import Task
 
 
@@ -36,6 +38,9 @@ class Case:
     Attributes:
         boards, commits, threads: how many; threads of each machine
         noise: by how much costs are wrong (sigma of the logarithm), negative: unknown
+        told: of the variance of what boards cost (their logarithm) a defconfig tells this
+            share, and nothing else is known; see boards/effort.py. 0: costs are known
+        alike: what boards cost varies by this only, 0: by much
         wrong: by how much speeds are
         ready: seconds over which machines become ready
         long: one board takes this share of what the run would take without it
@@ -54,9 +59,12 @@ class Case:
     there: float = 0.0
     uneven: bool = False
     minutes: float = 1 / 30
+    told: float = 0.0
+    alike: float = 0.0
 
 
-FIRST = Case(noise=-1.0, minutes=0.0)
+# Found were 0.65
+FIRST = Case(told=0.5, minutes=0.0)
 
 CASES = {
     'known': Case(),
@@ -72,7 +80,8 @@ CASES = {
     'first run, uneven commits': dataclasses.replace(
         FIRST, boards=300, commits=20, threads=(8, 16), uneven=True),
     'current source, 200 boards': dataclasses.replace(FIRST, boards=200, commits=1, threads=(8,)),
-    'first run, some take minutes': Case(noise=-1.0),
+    'first run, some take minutes': dataclasses.replace(FIRST, minutes=1 / 30),
+    'nothing known, boards alike': Case(60, 5, (8, 16), noise=-1.0, minutes=0.0, alike=0.14),
 }
 
 
@@ -100,10 +109,31 @@ class Run(simulate.Run):
         self._at(self.now + self._each, self._look)
 
 
+def _scaled(board: Board, factor: float) -> Board:
+    """Return a board that takes so many times as long"""
+    return Board(board.target, tuple(factor * seconds for seconds in board.seconds))
+
+
+def guessed(boards: Sequence[Board], told: float, rng: random.Random) -> List[Task]:
+    """Return the tasks when only defconfigs tell what boards cost; see Case"""
+    first = {}
+    for board in boards:
+        off = math.log(board.seconds[0] / simulate.USUAL)
+        spread = math.sqrt(told * (1 - told)) * simulate.SPREAD
+        first[board.target] = 2 * simulate.USUAL * math.exp(told * off + rng.gauss(0, spread))
+    costs = forecast.guessed(first)
+    return [Task(board.target, 'arm', tuple(range(len(board.seconds))),
+                 costs[board.target].of(len(board.seconds)), costs[board.target].first,
+                 guessed=True) for board in boards]
+
+
 def make_run(case: Case, seed: int) -> Run:
     """Return a run of a kind."""
     rng = random.Random(seed)
     boards = simulate.make_boards(case.boards, case.commits, rng, case.minutes)
+    if case.alike:
+        boards = [_scaled(board, 30.0 * rng.lognormvariate(0, case.alike) / board.seconds[0])
+                  for board in boards]
     if case.uneven:
         factors = [rng.choice((0.0, 0.3, 1.0, 1.0, 3.0, 6.0)) for _ in range(case.commits)]
         boards = [Board(board.target, (board.seconds[0], *(
@@ -113,9 +143,9 @@ def make_run(case: Case, seed: int) -> Run:
     least = simulate.least_time(boards, machines)
     if case.long:
         factor = case.long * least * max(mach.speed for mach in machines) / boards[-1].total
-        boards[-1] = Board(boards[-1].target, tuple(
-            factor * seconds for seconds in boards[-1].seconds))
-    tasks = simulate.make_tasks(boards, case.noise, rng)
+        boards[-1] = _scaled(boards[-1], factor)
+    tasks = (guessed(boards, case.told, rng) if case.told
+             else simulate.make_tasks(boards, case.noise, rng))
     rng.shuffle(tasks)
     if case.there:
         gone = int(case.there * len(tasks))

@@ -17,6 +17,7 @@ import errno
 import fcntl
 import io
 import os
+import pathlib
 import pty
 import random
 import re
@@ -592,6 +593,15 @@ class SampleCase(unittest.TestCase):
         with open(os.path.join(folder, target), 'w', encoding='utf-8') as outf:
             outf.write('\n'.join(lines) + '\n')
         return {'SAMPLE_KNOBS': folder}
+
+    def switch_on(self, target: str, count: int) -> None:
+        """Let a defconfig switch on so many options, in the working tree only."""
+        path = os.path.join(self.tree.path, 'configs', f'{target}_defconfig')
+        with open(path, encoding='utf-8') as inf:
+            before = inf.read()
+        self.addCleanup(pathlib.Path(path).write_text, before, encoding='utf-8')
+        with open(path, 'a', encoding='utf-8') as outf:
+            outf.writelines(f'CONFIG_NO_SUCH_{number}=y\n' for number in range(count))
 
     def verdicts(self, out_dir: str) -> Dict[Tuple[int, str], str]:
         """Return what a finished tree says: (index of commit, target) to ok,

@@ -38,6 +38,14 @@ class TestShard(SampleCase):
         self.assertIn('8 total built (8 previously)', more.stdout)
         self.assertEqual(whole.returncode, more.returncode)
 
+    def test_guessed(self) -> None:
+        """Without durations a board that switches on more than the others gets a shard"""
+        large = self.tree.targets[0]
+        self.switch_on(large, 2000)
+        done = self.run_buildman('-b', 'feature', '-o', self.out(), '--shard', '1/2', '-n', '-v')
+        self.assertIn('Shard 1/2: 1 boards', done.stderr)
+        self.assertIn(large, done.stdout)
+
     def test_usage(self) -> None:
         """What cannot be done is told in a line; a shard without boards is none"""
         for args, text in ((['--shard', '3/2'], "'3/2' is no shard"),

@@ -52,6 +52,19 @@ class EstimateTest(unittest.TestCase):
         self.now += 0.5
         self.assertEqual(27.5, estimate.left(), 'it is not worked out all the time')
 
+    def test_guessed(self) -> None:
+        """A guess tells which boards are longer, but no seconds"""
+        estimate = self.made(*(Task(name, 'arm', (0,), cost, cost, guessed=True)
+                               for name, cost in (('a', 300.0), ('b', 100.0), ('c', 100.0))))
+        self.ledger.add_worker('', 1)
+        self.begin(estimate, '', 'a')
+        self.assertIsNone(estimate.left())
+        self.build(estimate, '', 'a', 0, 3.0)
+        estimate(BoardDone('', 'a'), '')
+        left = estimate.left()
+        assert left is not None
+        self.assertAlmostEqual(2.0, left, delta=0.2)
+
     def test_unknown(self) -> None:
         """Without, the first builds tell; and the first of all commits costs most"""
         estimate = self.made(*(Task(name, 'arm', (0, 1, 2)) for name in 'abc'))

@@ -158,6 +158,34 @@ def makespan(costs: Dict[str, forecast.Cost], true: Dict[str, float],
     return now
 
 
+class PaceTest(unittest.TestCase):
+    """When boards will be finished"""
+
+    def ends(self, guessed: bool) -> List[float]:
+        """Return when a board seems to be finished, before and after another one took 1 s"""
+        now = [0.0]
+        paces = forecast.Forecast(lambda: now[0], guessed)
+        paces.add('w', 2, 2.0)
+        paces.begin('w', 'slow', 100.0)
+        out = [paces.when('w', 'slow')]
+        paces.learn('w', 100.0, 1.0)
+        paces.refresh()
+        now[0] = 0.5
+        return [*out, paces.when('w', 'slow')]
+
+    def test_guessed(self) -> None:
+        """Guessed costs are no seconds: the first build tells what they are"""
+        before, after = self.ends(True)
+        self.assertEqual(100.0, before)
+        self.assertAlmostEqual(2.0, after, delta=0.1)
+
+    def test_known(self) -> None:
+        """Known ones are believed; a single build may be an odd one"""
+        before, after = self.ends(False)
+        self.assertEqual(100.0, before)
+        self.assertGreater(after, 50.0)
+
+
 class TailTest(unittest.TestCase):
     """How much longer a run takes than it would have to."""
 

@@ -38,6 +38,7 @@ from buildman.results.carry import Found
 from buildman.results.made_with import Earlier
 from buildman.results.tree import ResultTree
 from buildman.schedule import loop as loop_module
+from buildman.schedule.ledger import Weight
 from buildman.schedule.loop import Loop, Report, exit_status
 from buildman.schedule.progress import Status
 
@@ -338,9 +339,9 @@ class OrdinaryTest(Case):
         self.tree.write(Outcome('b', 0, 0))
         asked: List[Any] = []
 
-        def weigh(boards: Any) -> Dict[str, Tuple[float, float]]:
+        def weigh(boards: Any) -> Dict[str, Weight]:
             asked.append(dict(boards))
-            return {'a': (1.0, 0.5), 'c': (9.0, 5.0)}
+            return {'a': Weight(1.0, 0.5), 'c': Weight(9.0, 5.0)}
 
         worker = Made('w')
         self.build('abc', worker, commits=2, weigh=weigh)
@@ -1019,7 +1020,7 @@ class UnbuiltTest(Case):
         """One that got nothing, as others seemed faster, is asked again"""
         slow, fast = Made('slow', idle), Made('fast', idle, speed=1000.0)
         asked: List[float] = []
-        loop = self.loop('a', weigh=lambda boards: {'a': (9.0, 9.0)})
+        loop = self.loop('a', weigh=lambda boards: {'a': Weight(9.0, 9.0)})
         # Not each time that something happens
         loop.add_ticker(lambda: None, 1.0)
         real = loop.scheduler.next_for

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from buildman.results.made_with import Earlier
     from buildman.results.tree import ResultTree
     from buildman.schedule.hunt import Hunt
+    from buildman.schedule.ledger import Weight
     from buildman.schedule.local import LocalWorker, Worker
     from buildman.schedule.loop import Loop, Report
     from buildman.schedule.progress import Status
@@ -236,7 +237,8 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
     earlier = Earlier(plan, tree)
     carrier = make_carrier(args, folders, plan, tree, earlier, fleet)
     loop = Loop(plan, tree, status, events, host=fleet.host if fleet else '',
-                weigh=functools.partial(weigh_boards, tree.base_dir, output_folder(args), plan),
+                weigh=functools.partial(weigh_boards, tree.base_dir, output_folder(args),
+                                      folders.source, plan),
                 unbuildable=unbuildable, earlier=earlier, hunt=hunt, carrier=carrier)
     tree.remove(stale)
     recorder: Optional[Recorder] = None
@@ -375,24 +377,30 @@ def make_local_worker(args: argparse.Namespace, folders: Folders, plan: Plan, tr
                        fleet.speed if fleet else 1.0)
 
 
-def weigh_boards(base: str, around: str, plan: Plan,
-                 todo: Mapping[str, int]) -> Dict[str, Tuple[float, float]]:
+def weigh_boards(base: str, around: str, source: str, plan: Plan,
+                 todo: Mapping[str, int]) -> Dict[str, Weight]:
     """Return what boards are expected to cost, from how long earlier builds took.
+
+    When there were none, by what their defconfigs say.
 
     Args:
         base: folder of the results
         around: holds those of all branches
+        source: the tree
         plan: the boards
         todo: board to number of commits that are to be built
-
-    Returns:
-        board to the cost of all its commits, and of the first of them
     """
+    from buildman.boards import effort
     from buildman.results import durations
     from buildman.schedule import forecast
-    costs = forecast.expect(durations.read_all(base, around, todo),
-                           [job.board for job in plan.jobs])
-    return {target: (costs[target].of(count), costs[target].first)
+    from buildman.schedule.ledger import Weight
+    boards = [job.board for job in plan.jobs]
+    costs = forecast.expect(durations.read_all(base, around, todo), boards)
+    guessed = not costs
+    if guessed:
+        costs = forecast.guessed(effort.guess(source, [board for board in boards
+                                                       if board.target in todo]))
+    return {target: Weight(costs[target].of(count), costs[target].first, guessed)
             for target, count in todo.items() if target in costs}
 
 

@@ -173,16 +173,18 @@ def load_boards(args: argparse.Namespace, folders: Folders, err: TextIO) -> sele
     return selection
 
 
-def take_shard(shard: Tuple[int, int, str], selection: select.Selection,
+def take_shard(shard: Tuple[int, int, str], source: str, selection: select.Selection,
                series: Optional[commits.Series]) -> Tuple[select.Selection, Part]:
     """Return what of a selection is in a shard, and what tells of it.
 
     Args:
         shard: its number, of how many, and the output folder that has durations, or ''
+        source: the tree; without durations its defconfigs tell, which each runner has
 
     Raises:
         UsageError: there are no durations
     """
+    from buildman.boards import effort
     from buildman.results import durations
     from buildman.schedule import forecast
     from buildman.schedule.shard import note, split
@@ -196,6 +198,8 @@ def take_shard(shard: Tuple[int, int, str], selection: select.Selection,
                              'took: name the output folder of a build of them, or none')
         costs = {target: cost.of(len(series.selected) if series else 1)
                  for target, cost in known.items()}
+    else:
+        costs = effort.guess(source, selection.boards)
     parts = split(selection.boards, costs, count)
     mine = {board.target for board in parts[number - 1]}
     return selection._replace(boards=tuple(parts[number - 1]), why={
@@ -269,7 +273,7 @@ def run(args: argparse.Namespace) -> int:
     selection = load_boards(args, folders, err)
     part: Optional[Part] = None
     if args.shard:
-        selection, part = take_shard(args.shard, selection, series)
+        selection, part = take_shard(args.shard, folders.source, selection, series)
         print('Shard {}/{}: '.format(*args.shard) + f'{len(selection.boards)} boards', file=err)
     settings = dataclasses.replace(
         settings, allow_missing=may_lack_blobs(args, len(selection.boards)))

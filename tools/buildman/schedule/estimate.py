@@ -76,6 +76,8 @@ class Costs:
     A cost is in seconds of a typical worker's slot, or in any other unit.
 
     Attributes:
+        known: there are costs to go by
+        in_seconds: they can be believed before anything is built
         speeds: how much cost each worker gets done in a second in each slot
     """
 
@@ -85,6 +87,8 @@ class Costs:
         known = [board.task.cost(1, True) for board in ledger.boards.values()
                  if board.task.weight]
         self.known = bool(known)
+        self.in_seconds = self.known and not any(
+            board.task.guessed for board in ledger.boards.values())
         self._unit = sum(known) / len(known) if known else 1.0
         self.speeds: Dict[str, float] = {}
         self._by_worker: Dict[str, _Sum] = {}
@@ -237,7 +241,7 @@ class Estimate:
         workers = [worker for worker in (*ledger.workers.values(), *ledger.coming.values())
                    if worker.accepting or worker.owed]
         deviations = costs.deviations()
-        if not workers or not (costs.known or deviations):
+        if not workers or not (costs.in_seconds or deviations):
             return None
         costs.find_speeds()
         pool = [target for _, _, target in sorted(

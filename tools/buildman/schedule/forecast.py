@@ -40,6 +40,8 @@ from buildman.results.durations import FULL, MORE, Record
 # So many seconds of builds weigh as much as what a machine tells of its speed
 PRIOR = 300.0
 
+# And so many as it being true that costs are seconds, if they are guessed
+GUESSED = 1.0
 
 # After so much of what was shared was handed out, it is shared anew
 REFRESH = 1 / 20
@@ -107,7 +109,8 @@ class _Pace:
         cost: of what it has built
         seconds: that its slots took for that
         rate: cost that one slot gets done in a second
-        ends: boards that it has begun -> when they should be finished
+        begun: boards that it has begun -> when, and their cost then
+        ends: when they should be finished
         ready: when it can begin, for one that is to come
     """
 
@@ -116,20 +119,29 @@ class _Pace:
     cost: float = 0.0
     seconds: float = 0.0
     rate: float = 1.0
+    begun: Dict[str, Tuple[float, float]] = dataclasses.field(default_factory=dict)
     ends: Dict[str, float] = dataclasses.field(default_factory=dict)
     ready: Optional[float] = None
+
+    def foresee(self, target: str) -> None:
+        """Work out when a board should be finished, as things are now"""
+        begun, cost = self.begun[target]
+        self.ends[target] = begun + cost / self.rate
 
 
 class Forecast:
     """The workers, how fast they are, and when what they have begun will be finished."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], guessed: bool = False) -> None:
         """Begin without workers.
 
         Args:
             clock: returns seconds
+            guessed: costs are good for comparing boards only
         """
         self._clock = clock
+        self._guessed = guessed
+        self._trust = GUESSED if guessed else PRIOR
         self._paces: Dict[str, _Pace] = {}
 
     def now(self) -> float:
@@ -169,10 +181,14 @@ class Forecast:
         usual = sum(pace.told * pace.slots for pace in paces) / slots
         seconds = sum(pace.seconds * pace.told / usual for pace in paces)
         cost = sum(pace.cost for pace in paces)
-        scale = (PRIOR + cost) / (PRIOR + seconds)
+        scale = (self._trust + cost) / (self._trust + seconds)
         for pace in paces:
             prior = scale * pace.told / usual
             pace.rate = (PRIOR * prior + pace.cost) / (PRIOR + pace.seconds)
+            if self._guessed:
+                # It is not before something is built that seconds can be told
+                for target in pace.begun:
+                    pace.foresee(target)
 
     def urgent(self, longest: float, total: float) -> bool:
         """Return whether a board would hold up everything if it were not among the next.
@@ -189,13 +205,14 @@ class Forecast:
 
     def begin(self, name: str, target: str, cost: float) -> None:
         """Take note that a worker has so much of a board before it, as of now."""
-        pace = self._paces[name]
-        pace.ends[target] = self._clock() + cost / pace.rate
+        self._paces[name].begun[target] = self._clock(), cost
+        self._paces[name].foresee(target)
 
     def end(self, name: str, target: str) -> None:
         """Take note that a worker has nothing more to do with a board."""
         if name in self._paces:
-            self._paces[name].ends.pop(target, None)
+            for known in (self._paces[name].begun, self._paces[name].ends):
+                known.pop(target, None)
 
     def _expected(self, pace: _Pace, now: float) -> List[float]:
         """Return when the slots of a worker should be free, the first one first.
@@ -294,6 +311,11 @@ def expect(records: Iterable[Record], boards: Sequence[Board]) -> Dict[str, Cost
     for _, run in sorted(runs.items(), reverse=True):
         _merge(times, _level(run, archs))
     return _complete(_costs(times), boards)
+
+
+def guessed(first: Mapping[str, float]) -> Dict[str, Cost]:
+    """Return what boards cost of which first builds are all that can be told."""
+    return {target: Cost(cost, MORE_SHARE * cost) for target, cost in first.items()}
 
 
 def _level(run: Sequence[Record], archs: Mapping[str, str]) -> _Times:

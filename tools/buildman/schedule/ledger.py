@@ -10,7 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from typing import Callable, Collection, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
+from typing import (
+    Callable,
+    Collection,
+    Dict,
+    FrozenSet,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from buildman.schedule.forecast import Forecast
 
@@ -23,6 +34,20 @@ MAX_ATTEMPTS = 3
 
 # More than a series has
 MAX_COMMITS = 1_000_000
+
+
+class Weight(NamedTuple):
+    """What a board is expected to cost; see Task.
+
+    Attributes:
+        total: of all its commits
+        first: of the first of them
+        guessed: these are no seconds
+    """
+
+    total: float = 0.0
+    first: float = 0.0
+    guessed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +64,7 @@ class Task:
             nothing; 0 when it costs as much as the others
         group: boards of one group have much in common, so it is of use to build
             them one after the other and on the same worker; '' for no such thing
+        guessed: costs are good for comparing boards only, and are no seconds
     """
 
     target: str
@@ -47,6 +73,7 @@ class Task:
     weight: float = 0.0
     first: float = 0.0
     group: str = ''
+    guessed: bool = False
 
     def cost(self, commits: int, fresh: bool) -> float:
         """Return what some of its commits cost.
@@ -168,7 +195,7 @@ class Ledger:
         # By architecture and group
         self.pools: Dict[Tuple[str, str], List[Tuple[float, int, str]]] = {}
         self._open = 0
-        self.forecast = Forecast(clock)
+        self.forecast = Forecast(clock, any(task.guessed for task in tasks))
         for order, task in enumerate(tasks):
             if task.target in self.boards:
                 raise ValueError(f"board '{task.target}' is in the pool twice")

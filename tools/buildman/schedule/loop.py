@@ -49,7 +49,7 @@ from buildman.results.carry import Carrier
 from buildman.results.made_with import Earlier
 from buildman.schedule.estimate import Estimate
 from buildman.schedule.hunt import Hunt
-from buildman.schedule.ledger import Task
+from buildman.schedule.ledger import Task, Weight
 from buildman.schedule.local import Worker
 from buildman.schedule.policy import Scheduler
 from buildman.schedule.progress import Aftermath, Counts, Status
@@ -62,8 +62,8 @@ MAX_BAD_BOARDS = 3
 HUNGRY_SECONDS = 2.0
 
 
-# Board to number of commits -> board to expected cost, in any unit
-Weigh = Callable[[Mapping[str, int]], Mapping[str, Tuple[float, float]]]
+# Board to number of commits -> board to expected cost
+Weigh = Callable[[Mapping[str, int]], Mapping[str, Weight]]
 
 
 class Sink(Protocol):
@@ -260,8 +260,9 @@ class Loop:
             board = self._jobs[target].board
             # ccache has most objects of a board when one with the same SoC was built
             group = board.soc if settings.ccache else ''
-            weight, first = weights.get(target, (0.0, 0.0))
-            tasks.append(Task(target, board.arch, tuple(commits), weight, first, group))
+            weight = weights.get(target, Weight())
+            tasks.append(Task(target, board.arch, tuple(commits), weight.total, weight.first,
+                              group, weight.guessed))
         return tasks
 
     def _carry(self, target: str, upto: int) -> bool:

@@ -100,6 +100,8 @@ class Scheduler:
         """
         best: Optional[Tuple[Tuple[float, bool, float, int], str, str]] = None
         ledger, forecast = self.ledger, self.ledger.forecast
+        if self._foresees:
+            forecast.refresh()
         now = forecast.now()
         for other in ledger.workers.values():
             free = forecast.free(other.name) if self._foresees else 0.0
