@@ -4,7 +4,8 @@
 
 Machines are made up: each slot takes a board, and each commit comes out after some
 seconds; nothing is compiled, results go nowhere. The terminal is a real one of 24 rows
-and 80 columns that somebody reads. Ways are measured in turns.
+and 80 columns that somebody reads, or is given another size each second. Ways are measured
+in turns.
 
     bench/top.py [--machines 20] [--slots 16] [--seconds 30] [--rounds 2]
 """
@@ -39,6 +40,11 @@ from buildman.schedule.progress import Status
 from buildman.schedule.watch import StatusFile, Watch, lines
 
 COMMITS = 5
+
+WAYS = ('line', 'top', 'top, resized', 'top and status')
+
+# Rows and columns
+SIZES = ((24, 80), (50, 160), (12, 40), (3, 20))
 
 
 class Sink:
@@ -106,6 +112,11 @@ def play(plans: 'queue.Queue[Tuple[float, Event]]', events: 'queue.Queue[Event]'
             events.put(heapq.heappop(heap)[2])
 
 
+def resize(terminal: int, rows: int, columns: int) -> None:
+    """Give a terminal another size."""
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))
+
+
 def run(args: argparse.Namespace, way: str, folder: str) -> float:
     """Let a run go on for some seconds; return the processor's seconds in the loop's thread."""
     boards = [Board(f'b{num:04}', 'arm') for num in range(1547)]
@@ -116,7 +127,7 @@ def run(args: argparse.Namespace, way: str, folder: str) -> float:
     plans: 'queue.Queue[Tuple[float, Event]]' = queue.Queue()
     threading.Thread(target=play, args=(plans, events), daemon=True).start()
     reader, writer = pty.openpty()
-    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 80, 0, 0))
+    resize(writer, *SIZES[0])
     size = [0]
 
     def read() -> None:
@@ -135,6 +146,9 @@ def run(args: argparse.Namespace, way: str, folder: str) -> float:
         loop.add_listener(watch)
         status.above = lambda rows, columns: lines(watch.state(), rows, columns)
         loop.add_ticker(status.tick, 0.5)
+    if way == 'top, resized':
+        sizes = itertools.cycle(SIZES)
+        loop.add_ticker(lambda: resize(writer, *next(sizes)), 1.0)
     if way == 'top and status':
         file = StatusFile(os.path.join(folder, 'status'), print)
         loop.add_ticker(lambda: file.update({**status.state(), **watch.state()}), 1.0)
@@ -166,9 +180,9 @@ def main() -> None:
     best: Dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(args.rounds):
-            for way in ('line', 'top', 'top and status'):
+            for way in WAYS:
                 best[way] = min(run(args, way, folder), best.get(way, 1.0))
-    for way in ('top', 'top and status'):
+    for way in WAYS[1:]:
         print(f'{way} costs {100 * (best[way] - best["line"]):+.2f}% of a processor')
 
 
