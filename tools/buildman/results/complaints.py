@@ -98,6 +98,12 @@ class Complaint:
         return [self.file, *(base + other for other in known.get(ext, ()))] if self.file else []
 
 
+@functools.lru_cache(maxsize=1 << 14)
+def _tidy(line: str) -> str:
+    """Return a line as it is told; many boards say the same"""
+    return as_ours(plain(line))
+
+
 @functools.lru_cache(maxsize=4096)
 def parse(stderr: str, failed: bool) -> Tuple[Complaint, ...]:
     """Return what a build complains of, each once.
@@ -109,7 +115,7 @@ def parse(stderr: str, failed: bool) -> Tuple[Complaint, ...]:
         failed: the build failed: what is not known to be a warning is an error. There is one
             at least, then.
     """
-    lines = [as_ours(plain(line[:_MAX_LINE])) for line in stderr.split('\n')]
+    lines = [_tidy(line[:_MAX_LINE]) for line in stderr.split('\n')]
     found = _Reader(failed)
     for line, blob in zip(lines, about_blobs(lines)):
         found.take(line, blob)

@@ -258,16 +258,22 @@ class HtmlReport(Report):
         sizes, sized = summary.facts.sizes, set(summary.facts.sized)
         gone = array('q', [-1] * len(_REGIONS))
         for num in (self._sized - sized).union(sizes):
-            now = {self._images.setdefault(image, len(self._images)):
-                   array('q', (regions[name] for name in _REGIONS))
-                   for image, regions in sizes.get(num, {}).items()}
-            known = self._sizes[num]
-            for image in known.keys() | now.keys():
-                rows = known.setdefault(image, array('q'))
-                new = now.get(image, gone)
-                if (rows[-len(_REGIONS):] or gone) != new:
+            known, images = self._sizes[num], sizes.get(num, {})
+            now = set()
+            for name, regions in images.items():
+                image = self._images.setdefault(name, len(self._images))
+                now.add(image)
+                new = array('q', [regions[region] for region in _REGIONS])
+                rows = known.get(image)
+                if rows is None:
+                    rows = known[image] = array('q')
+                if rows[-len(_REGIONS):] != new:
                     rows.append(step)
                     rows.extend(new)
+            for image in known.keys() - now if len(known) > len(now) else ():
+                if known[image][-len(_REGIONS):] != gone:
+                    known[image].append(step)
+                    known[image].extend(gone)
         self._sized = sized
 
     def end(self, flakes: Iterable[int], problems: Sequence[Problem]) -> None:
