@@ -523,7 +523,7 @@ class TestChoices(unittest.TestCase):
         self.assertEqual(self.next(sched, 'w'), 'b')
 
     def test_best_of_others(self):
-        """Not begun goes before begun, then the longest, then the first of the list"""
+        """Not begun goes before begun, then the first of the list"""
         sched = self.make(*[Task(target, 'arm', (0,)) for target in 'abcd'], workers='vwxy')
         self.give(sched, 'v', 'a')
         self.give(sched, 'w', 'c', False)

@@ -36,7 +36,7 @@ import shutil
 import time
 from typing import Callable, Collection, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from buildman.build import artifacts, ccache, dwarflines, environment, trace
+from buildman.build import artifacts, ccache, environment, trace
 from buildman.build.folder import BuildFolder
 from buildman.build.hostobjects import HostObjects
 from buildman.build.jobserver import JobServer
@@ -760,6 +760,8 @@ class MakeJob:
         Not for a failure: what was compiled until then says nothing of the commit.
         """
         if self._settings.lines and not outcome.return_code:
+            # Large, and seldom asked for: a worker compiles what it loads at each start
+            from buildman.build import dwarflines
             started = time.monotonic()
             outcome.files['lines'] = dwarflines.scan(
                 self._folder.path, self._dirs.source, artifacts.PHASES)

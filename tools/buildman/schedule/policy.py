@@ -98,7 +98,7 @@ class Scheduler:
         the other one will be through, it has to be sooner here. A board that took a
         worker down stays where it is: that it was begun may not have been told yet.
         """
-        best: Optional[Tuple[Tuple[float, bool, float, int], str, str]] = None
+        best: Optional[Tuple[Tuple[float, bool, int], str, str]] = None
         ledger, forecast = self.ledger, self.ledger.forecast
         if self._foresees:
             forecast.refresh()
@@ -117,12 +117,12 @@ class Scheduler:
                 gain = 1.0
                 if self._foresees:
                     gain = ends(target) - now - forecast.seconds(worker.name, board.left)
-                key = (-gain, begun, -board.left, board.order)
+                key = (-gain, begun, board.order)
                 if gain > 0 and (best is None or key < best[0]):
                     best = (key, target, other.name)
         if best is None:
             return None
-        (_, begun, _, _), target, owner = best
+        (_, begun, _), target, owner = best
         if begun:
             return ledger.hand_out(worker, target)
         ledger.let_go(ledger.workers[owner], ledger.boards[target])
