@@ -179,7 +179,8 @@ def was_used(work_dir: str) -> Optional[bool]:
     """
     try:
         names = os.listdir(work_dir)
-    except FileNotFoundError:
+    except OSError:
+        # What is in the way is somebody else's to tell or to remove
         return None
     return USED in names if any(name.isdigit() for name in names) else None
 
