@@ -522,6 +522,15 @@ class TestChoices(unittest.TestCase):
         self.give(sched, 'v', 'b', False)
         self.assertEqual(self.next(sched, 'w'), 'b')
 
+    def test_nothing_ahead_of_others(self):
+        """Who is at work does not take from others what would only wait"""
+        sched = self.make(*[Task(target, 'arm', (0,)) for target in 'abc'], workers='v')
+        sched.ledger.add_worker('w', 1, ahead=1)
+        self.give(sched, 'v', 'a')
+        self.give(sched, 'v', 'b', False)
+        self.give(sched, 'w', 'c')
+        self.assertEqual(self.next(sched, 'w'), '')
+
     def test_best_of_others(self):
         """Not begun goes before begun, then the first of the list"""
         sched = self.make(*[Task(target, 'arm', (0,)) for target in 'abcd'], workers='vwxy')

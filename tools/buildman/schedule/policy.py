@@ -70,12 +70,12 @@ class Scheduler:
         self._hungry.discard(name)
         if len(worker.owed) >= worker.slots + worker.ahead:
             return None
-        target, withheld = self._from_pool(worker)
+        target = self._from_pool(worker)
         if target:
             return self.ledger.hand_out(worker, target)
         if len(worker.owed) >= worker.slots:
             return None
-        handout = self._from_others(worker) if self._moves and not withheld else None
+        handout = self._from_others(worker) if self._moves and target is None else None
         if handout is None and self._foresees:
             self._hungry.add(name)
         return handout
@@ -140,11 +140,11 @@ class Scheduler:
             return self.ledger.forecast.when(owner.name, target)
         return free + self.ledger.forecast.seconds(owner.name, self.ledger.boards[target].left)
 
-    def _from_pool(self, worker: WorkerState) -> Tuple[str, bool]:
+    def _from_pool(self, worker: WorkerState) -> Optional[str]:
         """Take the next board for a worker out of the pool.
 
         Returns:
-            (the board or '', whether there are some that others are to have)
+            the board; '' when others are to have those that there are, None for none
         """
         found: List[Tuple[Tuple[bool, bool], Tuple[float, int, str]]] = []
         slots = sum(other.slots for other in self.ledger.workers.values())
@@ -159,14 +159,13 @@ class Scheduler:
             if entry is not None:
                 found.append((like(group), entry))
         if not found:
-            return '', False
+            return None
         # With much left, it matters more which boards go together than when each is done
         if early:
-            return self._shortest(worker), False
+            return self._shortest(worker)
         if self._foresees and not plenty and len(self.ledger.workers) + len(self.ledger.coming) > 1:
-            target = self._planned(worker)
-            return target, not target
-        return min(found)[1][2], False
+            return self._planned(worker)
+        return min(found)[1][2]
 
     def _calm(self) -> bool:
         """Return whether no board in the pool is so long that it has to be begun soon"""
