@@ -36,8 +36,9 @@ BREAKS = {
     'syntax': ('common/main.c', 'int broken( {\n'),
     'assembler': ('lib/vsprintf.c', 'asm("no_such_instruction");\n'),
     'devicetree': ('dts/Makefile', '$(obj)/dt.dtb: no-such-file\n'),
-    'link': ('common/main.c', 'void bm_no_such(void);\nvoid bm_call(void);\n'
-             'void __attribute__((used, section(".text.bm_keep"))) *const bm_p = bm_no_such;\n'),
+    # In a section that is linked, or nobody would miss it
+    'link': ('common/main.c', 'asm(".pushsection .text.main_loop\\n\\t.long bm_no_such\\n\\t'
+             '.popsection");\n'),
     'tool': ('Makefile', 'u-boot.bin: bm-no-tool\nbm-no-tool:\n\tbm-no-such-tool && :\n')}
 
 # Stands for make: writes what one that no make started has cost, and how it was called
