@@ -446,9 +446,8 @@ class MachineTest(Case):
                 [target for worker in workers for target in worker.boards]))
             self.assertEqual(told, report.notes)
 
-    def test_three_in_a_row(self) -> None:
-        """A machine that fails three boards is given no more; what it has, others get"""
-        fine, broken = Made('fine', idle), Made('bad', bad, 2)
+    def loop_beside(self, fine: Made) -> Loop:
+        """Return a loop of nine boards in which a machine goes on when another is put aside"""
         loop = self.loop('abcdefghi')
         jobs = {job.board.target: job for job in loop.plan.jobs}
 
@@ -458,6 +457,12 @@ class MachineTest(Case):
                 fine.say([event for target in 'ab' for event in good(fine, jobs[target])])
 
         loop.add_listener(go_on)
+        return loop
+
+    def test_three_in_a_row(self) -> None:
+        """A machine that fails three boards is given no more; what it has, others get"""
+        fine, broken = Made('fine', idle), Made('bad', bad, 2)
+        loop = self.loop_beside(fine)
         report = self.run_on(loop, fine, broken)
         self.assertEqual((9, {}), (report.built, report.missing))
         self.assertIn('[bad] put aside, as 3 boards in a row failed there: ' + KILLED.text,
@@ -478,15 +483,7 @@ class MachineTest(Case):
         """So is one that can finish none of three boards"""
         fine = Made('fine', idle)
         full = Made('full', lambda worker, job: [worker.done(job, 'No space left')], 2)
-        loop = self.loop('abcdefghi')
-        jobs = {job.board.target: job for job in loop.plan.jobs}
-
-        def go_on(event: Event, _fate: str) -> None:
-            if isinstance(event, Said) and 'put aside' in event.text:
-                fine.act = good
-                fine.say([event for target in 'ab' for event in good(fine, jobs[target])])
-
-        loop.add_listener(go_on)
+        loop = self.loop_beside(fine)
         report = self.run_on(loop, fine, full)
         self.assertEqual((9, {}), (report.built, report.missing))
         self.assertIn('[full] put aside, as 3 boards in a row failed there: No space left',
