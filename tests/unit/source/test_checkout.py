@@ -193,6 +193,30 @@ class TestSeries(SlotCase):
         self.go(slot, hashes[1])
         self.assertEqual(alarms, self.watches.alarms())
 
+    def test_step(self) -> None:
+        """Git looks at files that differ only, but where a build wrote or git will not"""
+        self.put('d/a', 'one')
+        hashes = [self.commit()]
+        self.put('d/a', 'two')
+        self.put('d/b', 'two')
+        hashes.append(self.commit())
+
+        def verbs(slot: SlotSource, commit: str) -> List[str]:
+            self.go(slot, commit)
+            self.check(slot, commit)
+            return [word for call in self.git.call_args_list for word in call.args
+                    if word in ('checkout', 'reset')]
+
+        slot = SlotSource(os.path.join(self.dir, '00'), Origin.read(self.repo))
+        slot.prepare(hashes[0])
+        self.write(os.path.join(slot.path, 'd', 'a'), b'of another program')
+        slot.watch(self.watches, self.changed)
+        self.assertEqual(verbs(slot, hashes[1]), ['reset', 'checkout'])
+        self.assertEqual(verbs(slot, hashes[0]), ['reset'])
+        self.write(os.path.join(slot.path, 'd', 'a'), b'odd')
+        self.assertEqual(verbs(slot, hashes[1]), ['checkout'])
+        self.assertEqual(verbs(slot, hashes[0]), ['reset'])
+
     def test_index(self) -> None:
         """A run that finds an index that git gives up on makes a new one"""
         hashes = self.series(2)
