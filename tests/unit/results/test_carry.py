@@ -58,7 +58,7 @@ class CarrierTest(unittest.TestCase):
         """Write a result with a trace"""
         found = trace.Trace(KEY, READS, self.keys.tree(upto).digest(READS))
         if settings is None:
-            settings = Earlier(self.plan, self.tree).text('b')
+            settings = Earlier(self.plan).text('b')
         staged = {}
         for name in images:
             staged[name] = os.path.join(self.top, 'x' + name)
@@ -71,7 +71,7 @@ class CarrierTest(unittest.TestCase):
 
     def find(self, upto):
         """Return what a new run finds"""
-        return Carrier(self.tree, self.top, self.keys, Earlier(self.plan, self.tree),
+        return Carrier(self.tree, self.top, self.keys, Earlier(self.plan),
                        self.cache).find(JOB, upto)
 
     def test_found(self):
@@ -91,7 +91,7 @@ class CarrierTest(unittest.TestCase):
         self.assertEqual((0o755, 5), (os.stat(path).st_mode & 0o777, os.stat(path).st_size))
         # This branch goes first; the image has been moved
         outcome.images = {}
-        outcome.files['settings'] = Earlier(self.plan, self.tree).text('b').encode()
+        outcome.files['settings'] = Earlier(self.plan).text('b').encode()
         self.tree.write(outcome)
         self.assertEqual('this branch', self.find(1).where)
 
@@ -133,7 +133,7 @@ class CarrierTest(unittest.TestCase):
         looked into"""
         self.cache = ResultCache(os.path.join(self.top, 'cache'), True, 1 << 30)
         self.write(self.tree, 1)
-        carrier = Carrier(self.tree, self.top, self.keys, Earlier(self.plan, self.tree), self.cache)
+        carrier = Carrier(self.tree, self.top, self.keys, Earlier(self.plan), self.cache)
         carrier.kept(1, 'b')
         self.assertEqual('', carrier.close(False))
         os.rename(os.path.join(self.tree.base_dir, '.bm-work'), os.path.join(self.top, 'work'))

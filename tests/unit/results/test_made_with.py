@@ -10,6 +10,7 @@ import tempfile
 import unittest
 from typing import Any, Dict, List, Sequence
 
+from buildman.core.files import put_file
 from buildman.core.outcome import Outcome
 from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
 from buildman.results import made_with
@@ -76,10 +77,10 @@ class EarlierTest(unittest.TestCase):
                 names: Sequence[str] = ('b',)) -> made_with.Earlier:
         """Look at results with this file, or without one"""
         jobs = tuple(dataclasses.replace(JOB, board=Board(name, 'arm')) for name in names)
-        found = made_with.Earlier(Plan(jobs, None, settings), self.tree)
+        found = made_with.Earlier(Plan(jobs, None, settings))
         for name in names:
             self.tree.write(Outcome(name, 0, 0, files={'settings': had.encode()} if had else {}))
-            found.is_outdated(name, 0)
+            found.is_outdated(name, 0, self.tree.complete(0, [name])[name].settings)
         return found
 
     def test_lines(self) -> None:
@@ -107,8 +108,10 @@ class EarlierTest(unittest.TestCase):
     def test_another_file(self) -> None:
         """A folder in its place does no harm"""
         os.makedirs(os.path.join(self.tree.board_dir(0, 'b'), 'settings'))
-        found = made_with.Earlier(Plan((JOB,), None, Settings()), self.tree)
-        self.assertFalse(found.is_outdated('b', 0))
+        put_file(os.path.join(self.tree.board_dir(0, 'b'), 'done'), b'0')
+        had = self.tree.complete(0, ['b'])['b'].settings
+        found = made_with.Earlier(Plan((JOB,), None, Settings()))
+        self.assertEqual(('', False), (had, found.is_outdated('b', 0, had)))
 
 
 if __name__ == '__main__':

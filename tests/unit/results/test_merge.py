@@ -14,7 +14,7 @@ from buildman.core.plan import Commit
 from buildman.remote.logs import JobLog
 from buildman.results import durations, joblog
 from buildman.results.merge import Merge, Part, note_part, read_part
-from buildman.results.tree import ResultTree
+from buildman.results.tree import ResultTree, settings_of
 
 COMMITS = [Commit(char * 40, f'Commit {char}') for char in 'abc']
 
@@ -63,9 +63,9 @@ class MergeTest(unittest.TestCase):
                           'Missing: shard 3 of 3'], merged.lines)
         tree = ResultTree(self.path('all', 'try'), COMMITS)
         self.assertEqual([{'a', 'b', 'c'}, {'a', 'b'}, set()], [
-            set(tree.built(upto, 'abc')) for upto in range(3)])
+            set(tree.complete(upto, 'abc')) for upto in range(3)])
         # With its settings, which count by their time
-        self.assertEqual('x\n', tree.read_settings(0, 'a'))
+        self.assertEqual('x\n', settings_of(tree.board_dir(0, 'a')))
         self.assertEqual(3.0, durations.read_below(self.path('all'))[0].seconds)
         # The rest, later, and again
         self.assertTrue(self.merge(third).complete)
@@ -133,7 +133,7 @@ class MergeTest(unittest.TestCase):
                              [sorted(os.listdir(path)) for path in (first, f'{first}/try')])
         # What a runner has fetched into the folder for all is as good as elsewhere
         Merge([self.make('all/parts/1', 'b')], self.path('all')).run()
-        self.assertEqual({'b'}, set(ResultTree(self.path('all', 'try'), COMMITS).built(0, 'ab')))
+        self.assertEqual({'b'}, set(ResultTree(self.path('all', 'try'), COMMITS).complete(0, 'ab')))
 
     def test_two_counts(self) -> None:
         """A folder that was built with two counts (-c) has a number twice, which is well"""
@@ -154,7 +154,7 @@ class MergeTest(unittest.TestCase):
         first, second = self.make('all', 'a', number=1), self.make('2', 'b', number=2)
         merged = self.merge(first, second, self.make('3', number=3))
         self.assertTrue(merged.complete, merged.lines)
-        self.assertEqual({'a', 'b'}, set(ResultTree(self.path('all', 'try'), COMMITS).built(
+        self.assertEqual({'a', 'b'}, set(ResultTree(self.path('all', 'try'), COMMITS).complete(
             1, 'ab')))
 
 

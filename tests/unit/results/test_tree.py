@@ -12,6 +12,7 @@ from buildman.core.errors import SetupError
 from buildman.core.files import put_file
 from buildman.core.outcome import Outcome, without_compiler
 from buildman.core.plan import Commit
+from buildman.results.known import Glance
 from buildman.results.tree import (
     WORK_DIR,
     OutputLock,
@@ -100,17 +101,17 @@ class TestResults(unittest.TestCase):
         # A second result replaces all of the first one
         tree.write(Outcome('b', 0, 0))
         self.assertEqual(self.names(commit_dir_name(0, A), 'b'), ['done', 'log'])
-        self.assertEqual(tree.built(0, ['b', 'c']), {'b': (0, False)})
+        self.assertEqual(tree.complete(0, ['b', 'c']), {'b': Glance(0, False, False, '')})
 
     def test_settings(self):
         """They are those of this result, not of one that was written over by others"""
         tree = ResultTree(self.base, (A,))
         tree.write(Outcome('b', 0, 0, files={'settings': b'x'}))
-        self.assertEqual(tree.read_settings(0, 'b'), 'x')
+        self.assertEqual(settings_of(tree.board_dir(0, 'b')), 'x')
         os.utime(tree.done_file(0, 'b'), ns=(0, 0))
-        self.assertEqual(tree.read_settings(0, 'b'), '')
+        self.assertEqual(settings_of(tree.board_dir(0, 'b')), '')
         tree.write(Outcome('b', 0, 0))
-        self.assertEqual(tree.read_settings(0, 'b'), '')
+        self.assertEqual(settings_of(tree.board_dir(0, 'b')), '')
         # However slow the disk is, both are of the same time
         folder = tree.board_dir(0, 'b')
         for stamp, text in ((True, 'y'), (False, '')):
@@ -140,9 +141,9 @@ class TestResults(unittest.TestCase):
         for text in ('', 'x', '1.5', '\0'):
             with open(done, 'w', encoding='ascii') as outf:
                 outf.write(text)
-            self.assertEqual(tree.built(0, ['b']), {}, repr(text))
+            self.assertEqual(tree.complete(0, ['b']), {}, repr(text))
         os.unlink(done)
-        self.assertEqual(tree.built(0, ['b']), {})
+        self.assertEqual(tree.complete(0, ['b']), {})
 
     def content(self, folder):
         """Return all files below a folder, with what is in them"""
@@ -283,8 +284,8 @@ class TestResults(unittest.TestCase):
         self.assertEqual(tree.read_done(0, 'b'), (0, True))
         put_file(os.path.join(tree.board_dir(0, 'b'), 'err'), b'')
         self.assertEqual(tree.read_done(0, 'b'), (0, False))
-        self.assertEqual(tree.built(0, ['a', 'b']), {'b': (0, False)})
-        self.assertEqual(ResultTree('/nowhere', (A,)).built(0, ['b']), {})
+        self.assertEqual(tree.complete(0, ['a', 'b']), {'b': Glance(0, False, False, '')})
+        self.assertEqual(ResultTree('/nowhere', (A,)).complete(0, ['b']), {})
 
     def test_forget(self):
         """What was to be built anew and was not is no result any more"""
@@ -463,7 +464,7 @@ class TestResults(unittest.TestCase):
         with open(obj, 'wb') as outf:
             outf.write(b'o')
         tree.write(Outcome('b', 0, 2, stderr='x', sizes='1', files={'spl.sizes': b''}))
-        self.assertEqual(tree.built(0, ['b']), {'b': (2, True)})
+        self.assertEqual(tree.complete(0, ['b']), {'b': Glance(2, True, False, '')})
         os.mkdir(os.path.join(self.base, 'common'))
         tree.write(Outcome('b', 0, 0))
         self.assertEqual(self.names(), ['common', 'done', 'log', 'main.o'])

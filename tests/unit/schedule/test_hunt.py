@@ -258,7 +258,7 @@ class LoopTest(unittest.TestCase):
         made = Hunt(commits(33), range(33),
                     lambda upto, target: hunted.read(self.tree.board_dir(upto, target)))
         loop = Loop(plan, self.tree, Status(io.StringIO()), queue.Queue(),
-                          earlier=Earlier(plan, self.tree), hunt=made)
+                          earlier=Earlier(plan), hunt=made)
         self.machines = [Machine(name, self.series, breaks if not number else lambda *args: None)
                          for number, name in enumerate(names or ('',))]
         for machine in self.machines:
@@ -269,7 +269,7 @@ class LoopTest(unittest.TestCase):
 
     def there(self) -> Set[Tuple[int, str]]:
         """Return the results in the tree"""
-        return {(upto, target) for upto in range(33) for target in self.tree.built(
+        return {(upto, target) for upto in range(33) for target in self.tree.complete(
             upto, self.series)}
 
     def check(self, found: Found) -> None:

@@ -226,16 +226,20 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
     """
     import queue
 
-    from buildman.build import outside
-    from buildman.results import durations
     from buildman.results.made_with import Earlier
     from buildman.schedule.loop import Loop
     signals.watch()
     events: 'queue.Queue[Event]' = queue.Queue()
     status.start(len(plan.jobs) * plan.commit_count)
     here: Optional[LocalWorker] = None
-    earlier = Earlier(plan, tree)
-    carrier = make_carrier(args, folders, plan, tree, earlier, fleet)
+    earlier = Earlier(plan)
+    cache = result_cache(args)
+
+    # It asks git for much, which a run with nothing to do need not know
+    @functools.cache
+    def carrier() -> Optional[Carrier]:
+        return make_carrier(folders, plan, tree, earlier, fleet, cache, output_folder(args))
+
     loop = Loop(plan, tree, status, events, host=fleet.host if fleet else '',
                 weigh=functools.partial(weigh_boards, tree.base_dir, output_folder(args),
                                       folders.source, plan),
@@ -254,6 +258,8 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
             status.say(line)
         loop.tell_unbuildable()
         if not loop.nothing_to_do:
+            from buildman.build import outside
+            from buildman.results import durations
             recorder = durations.Recorder(tree.base_dir, plan.commits,
                                           plan.settings.config_only or bool(plan.settings.target)
                                           or hunt is not None)
@@ -268,7 +274,7 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
             if not fleet or fleet.use_local:
                 here = make_local_worker(args, folders, plan, tree, loop, events.put,
                                          sorted(local), inputs, fleet,
-                                         carrier.keys if carrier and not fleet else None)
+                                         getattr(carrier(), 'keys', None) if not fleet else None)
                 workers.append(here)
             if fleet:
                 workers += fleet.make_workers(plan, tree, folders.source, local, inputs, events.put,
@@ -281,10 +287,13 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
             why = loop.report.lost.get('')
             if why and len(workers) == 1 and not loop.report.built:
                 raise SetupError(why)
+        tree.remember([job.board.target for job in plan.jobs],
+                      () if loop.nothing_to_do else plan.selected)
     finally:
         status.end_line()
         tell()
-        said = carrier.close(sys.exc_info()[0] is not None) if carrier else ''
+        made = carrier() if carrier.cache_info().currsize else None
+        said = made.close(sys.exc_info()[0] is not None) if made else ''
         if recorder:
             recorder.close()
         if fleet:
@@ -404,23 +413,23 @@ def weigh_boards(base: str, around: str, source: str, plan: Plan,
             for target, count in todo.items() if target in costs}
 
 
-def make_carrier(args: argparse.Namespace, folders: Folders, plan: Plan, tree: ResultTree,
-                 earlier: Earlier, fleet: Optional[Fleet]) -> Optional[Carrier]:
+def make_carrier(folders: Folders, plan: Plan, tree: ResultTree, earlier: Earlier,
+                 fleet: Optional[Fleet], cache: Optional[ResultCache],
+                 around: str) -> Optional[Carrier]:
     """Return what finds results that need not be built; None if each is to be built.
 
-    Raises:
-        UsageError: the configuration of the result cache makes no sense
+    Args:
+        around: folder that holds the results of all branches
     """
     from buildman.build import keys, trace
     from buildman.results.carry import Carrier
     from buildman.source.localversion import VersionTexts
     from buildman.source.origin import Origin
-    cache = result_cache(args)
     if plan.commits is None or not trace.carries(plan.settings):
         return None
     texts = VersionTexts(os.path.join(work_area(tree.base_dir), 'version.carried'),
                          Origin.read(folders.source))
-    return Carrier(tree, output_folder(args), keys.Keys(
+    return Carrier(tree, around, keys.Keys(
         folders.source, plan.commits, plan.settings, environment_here(fleet),
         trace.Trees(folders.source), texts), earlier, cache)
 
@@ -431,13 +440,15 @@ def result_cache(args: argparse.Namespace) -> Optional[ResultCache]:
     Raises:
         UsageError: its mode or size makes no sense
     """
-    from buildman.results.cache import ResultCache, parse_size
     section = 'result-cache'
     folder = args.result_cache or bsettings.get_value(section, 'folder')
     mode = bsettings.get_value(section, 'mode') or 'rw'
     size = bsettings.get_value(section, 'size') or '10G'
     if mode not in ('ro', 'rw'):
         raise UsageError(f"[{section}] mode = {mode}: use ro or rw")
+    if not folder and not bsettings.get_value(section, 'size'):
+        return None
+    from buildman.results.cache import ResultCache, parse_size
     try:
         limit = parse_size(size)
     except ValueError as exc:

@@ -21,12 +21,12 @@ from typing import (
     List,
     Optional,
     Sequence,
-    Tuple,
 )
 
 from buildman.core.outcome import Outcome
 from buildman.core.plan import Plan
 from buildman.results.cache import read_result
+from buildman.results.known import Glance
 from buildman.results.tree import ResultTree
 from buildman.schedule.local import Worker
 from buildman.schedule.loop import Carried, Loop
@@ -49,9 +49,10 @@ class _Chosen:
         self._tree = tree
         self._chosen = {(found.target, found.upto) for found in chosen}
 
-    def built(self, upto: int, targets: Iterable[str]) -> Dict[str, Tuple[int, bool]]:
+    def complete(self, upto: int, targets: Iterable[str]) -> Dict[str, Glance]:
         """Return those that are not to be built"""
-        return {target: (0, False) for target in targets if (target, upto) not in self._chosen}
+        return {target: Glance(0, False, False, '') for target in targets
+                if (target, upto) not in self._chosen}
 
     def lacks_compiler(self, _upto: int, _target: str) -> bool:
         """Return whether a result says that there was no compiler"""

@@ -48,6 +48,7 @@ from buildman.remote.connection import MISSED_HEARTBEATS
 from buildman.remote.logs import BossLog, WorkerLog, short
 from buildman.remote.receiver import Receiver, one_line
 from buildman.results import tree
+from buildman.results.known import Glance
 from buildman.schedule.loop import Loop
 from buildman.schedule.progress import Status
 from buildman.wire import messages
@@ -92,9 +93,9 @@ class CallerTree:
         self._builder = builder
         self._boards = boards
 
-    def built(self, upto: int, targets: Iterable[str]) -> Dict[str, Tuple[int, bool]]:
+    def complete(self, upto: int, targets: Iterable[str]) -> Dict[str, Glance]:
         """Return the results of a commit that are there."""
-        return {target: (0, False) for target in targets
+        return {target: Glance(0, False, False, '') for target in targets
                 if os.path.exists(self._builder.get_done_file(upto, target))}
 
     def lacks_compiler(self, upto: int, target: str) -> bool:

@@ -15,7 +15,6 @@ import json
 from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 
 from buildman.core.plan import BoardJob, Plan, Settings, Toolchain
-from buildman.results.tree import ResultTree
 
 # With another value, something else comes out: field -> its flag
 _DECIDES = {
@@ -83,8 +82,7 @@ class Earlier:
         outdated: boards with the indexes of the commits that are to be built again
     """
 
-    def __init__(self, plan: Plan, tree: ResultTree) -> None:
-        self._tree = tree
+    def __init__(self, plan: Plan) -> None:
         self._texts = {job.board.target: text(plan.settings, job) for job in plan.jobs}
         self._known: Dict[Tuple[str, str], Tuple[List[str], List[str]]] = {}
         self._why: Set[str] = set()
@@ -96,9 +94,15 @@ class Earlier:
         """Return what the results of a board are to tell."""
         return self._texts[target]
 
-    def is_outdated(self, target: str, upto: int) -> bool:
-        """Note which settings made a result; return whether it is to be built again."""
-        now, had = self._texts[target], self._tree.read_settings(upto, target)
+    def is_outdated(self, target: str, upto: int, had: str) -> bool:
+        """Note which settings made a result; return whether it is to be built again.
+
+        Args:
+            target: board
+            upto: index of the commit
+            had: what the result tells of its settings, '' for nothing
+        """
+        now = self._texts[target]
         if now == had:
             return False
         if (now, had) not in self._known:

@@ -23,6 +23,7 @@ from buildman.core.errors import SetupError
 from buildman.core.files import clear_non_folder, clear_way, move_folder, put_file
 from buildman.core.outcome import Outcome, lacks_compiler
 from buildman.core.plan import Commit
+from buildman.results.known import Entry, Glance, Known
 
 # Folder of the slots, inside the folder of the results
 WORK_DIR = '.bm-work'
@@ -282,6 +283,7 @@ class ResultTree:
         # Of the folders of commits, when there are such
         self._names = (None if flat or commits is None else
                        [commit_dir_name(upto, commit) for upto, commit in enumerate(commits)])
+        self._known = Known(os.path.join(self.work_dir, 'known'))
 
     @property
     def work_dir(self) -> str:
@@ -334,10 +336,6 @@ class ResultTree:
                 os.unlink(path)
         except OSError as exc:
             raise SetupError(f"cannot remove '{path}': {exc.strerror}") from exc
-
-    def read_settings(self, upto: int, target: str) -> str:
-        """Return what a result tells of the settings that made it; '' if it does not."""
-        return settings_of(self.board_dir(upto, target))
 
     def lacks_compiler(self, upto: int, target: str) -> bool:
         """Return whether a board has a result that says that there was no compiler.
@@ -440,23 +438,58 @@ class ResultTree:
                      # The build is in here too, and is to go on from where it is
                      _is_result_only if self._flat else None)
 
-    def built(self, upto: int, targets: Iterable[str]) -> Dict[str, Tuple[int, bool]]:
+    def complete(self, upto: int, targets: Iterable[str]) -> Dict[str, Glance]:
         """Return the complete results of a commit for the targets that have one.
 
         One listing of the folder first: in a new tree, or for boards that were
-        never built, no file is looked for.
+        never built, no file is looked for. And what was found before is not read again.
         """
+        folder = self.commit_dir(upto)
         if self._flat:
             there = set(targets)
         else:
             try:
-                there = set(os.listdir(self.commit_dir(upto)))
+                there = set(os.listdir(folder))
             except OSError:
                 return {}
-        out: Dict[str, Tuple[int, bool]] = {}
+        name = os.path.basename(folder)
+        known = self._known.of(name)
+        out: Dict[str, Glance] = {}
+        new: Dict[str, Entry] = {}
         for target in targets:
-            if target in there:
-                done = self.read_done(upto, target)
-                if done is not None:
-                    out[target] = done
+            if target not in there:
+                continue
+            try:
+                stamp = os.stat(f'{self.board_dir(upto, target)}/done').st_ctime_ns
+            except OSError:
+                continue
+            entry = known.get(target)
+            if entry and entry[0] == stamp:
+                out[target] = entry[1]
+                continue
+            glance = self._glance(upto, target)
+            if glance:
+                out[target] = glance
+                new[target] = stamp, glance
+        self._known.learn(name, new)
         return out
+
+    def _glance(self, upto: int, target: str) -> Optional[Glance]:
+        """Read what there is to know of a result, None if it is not there, or is damaged"""
+        done = self.read_done(upto, target)
+        return Glance(*done, done[0] != 0 and self.lacks_compiler(upto, target),
+                      settings_of(self.board_dir(upto, target))) if done else None
+
+    def remember(self, targets: Sequence[str], selected: Iterable[int]) -> None:
+        """Keep what there is to know of the results, for the next run; see `results.known`.
+
+        Args:
+            targets: boards
+            selected: indexes of commits
+        """
+        for upto in selected:
+            self.complete(upto, targets)
+        # It only saves time
+        with contextlib.suppress(OSError):
+            self._known.save([os.path.basename(self._current)] if self._names is None else
+                             [name for name in self._names if self._known.of(name)])

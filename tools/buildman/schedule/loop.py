@@ -14,6 +14,7 @@ import math
 import queue
 import time
 from typing import (
+    TYPE_CHECKING,
     Callable,
     Collection,
     Dict,
@@ -45,14 +46,18 @@ from buildman.core.events import (
 from buildman.core.outcome import TRIES, Outcome, without_compiler
 from buildman.core.plan import BoardJob, Plan
 from buildman.process.threads import join, on_all
-from buildman.results.carry import Carrier
-from buildman.results.made_with import Earlier
 from buildman.schedule.estimate import Estimate
-from buildman.schedule.hunt import Hunt
 from buildman.schedule.ledger import Task, Weight
-from buildman.schedule.local import Worker
 from buildman.schedule.policy import Scheduler
 from buildman.schedule.progress import Aftermath, Counts, Status
+
+# A run with nothing to do needs none of these
+if TYPE_CHECKING:
+    from buildman.results.carry import Carrier
+    from buildman.results.known import Glance
+    from buildman.results.made_with import Earlier
+    from buildman.schedule.hunt import Hunt
+    from buildman.schedule.local import Worker
 
 # Boards that fail in a row because of the machine, not of the source, until it
 # gets no more of them, if there is another machine
@@ -69,8 +74,8 @@ Weigh = Callable[[Mapping[str, int]], Mapping[str, Weight]]
 class Sink(Protocol):
     """Where results go: the tree of the command, or that of a caller."""
 
-    def built(self, upto: int, targets: Iterable[str]) -> Dict[str, Tuple[int, bool]]:
-        """Return the results of a commit that are there: exit status, whether it warned."""
+    def complete(self, upto: int, targets: Iterable[str]) -> Dict[str, Glance]:
+        """Return the results of a commit that are there, with what there is to know of them."""
 
     def lacks_compiler(self, upto: int, target: str) -> bool:
         """Return whether the result that is there says that there was no compiler."""
@@ -128,7 +133,7 @@ class Loop:
                  weigh: Optional[Weigh] = None, host: str = '',
                  unbuildable: Collection[str] = (), for_caller: bool = False,
                  earlier: Optional[Earlier] = None, hunt: Optional[Hunt] = None,
-                 carrier: Optional[Carrier] = None) -> None:
+                 carrier: Callable[[], Optional[Carrier]] = lambda: None) -> None:
         """Set up.
 
         Args:
@@ -149,7 +154,8 @@ class Loop:
             earlier: tells which results are of other settings; None: each counts, and
                 none will tell its settings
             hunt: tells which commits are to be built; None: all
-            carrier: finds results that need not be built, None for none
+            carrier: returns what finds results that need not be built; called when one
+                is to be found
         """
         self.plan = plan
         self._tree = tree
@@ -188,8 +194,8 @@ class Loop:
         self._earlier = earlier
         self._hunt = hunt
         self._carrier = carrier
-        if hunt and carrier:
-            hunt.steps = lambda target, uptos: carrier.steps(self._jobs[target], uptos)
+        if hunt:
+            hunt.steps = self._steps
         self.scheduler = Scheduler(self._find_tasks(weigh), clock=time.monotonic,
                                    moves=not for_caller)
         self.ledger = self.scheduler.ledger
@@ -224,14 +230,14 @@ class Loop:
         counts = self._status.counts
         for upto in self.plan.selected:
             built = ({} if settings.force_build
-                     else self._tree.built(upto, self._jobs))
+                     else self._tree.complete(upto, self._jobs))
             for target in self._jobs:
-                done = built.get(target)
-                is_open = done is None or (done[0] and settings.force_build_failures)
-                lacked = bool(done and done[0]) and self._tree.lacks_compiler(upto, target)
-                if self._earlier and not is_open and not lacked:
-                    is_open = self._earlier.is_outdated(target, upto)
-                if is_open and not (done and done[0]) and self._carry(target, upto):
+                had = built.get(target)
+                is_open = had is None or (had.code and settings.force_build_failures)
+                lacked = had is not None and had.lacking
+                if self._earlier and had and not is_open and not lacked:
+                    is_open = self._earlier.is_outdated(target, upto, had.settings)
+                if is_open and not (had and had.code) and self._carry(target, upto):
                     continue
                 if target in self._unbuildable and is_open:
                     self._refused.append((target, upto))
@@ -240,8 +246,8 @@ class Loop:
                     if not is_open:
                         self._lacked.add((target, upto))
                 else:
-                    assert done is not None
-                    counts.add(*done)
+                    assert had is not None
+                    counts.add(had.code, had.warned)
                     counts.previous += 1
                     if self._hunt:
                         self._hunt.recall(target, upto)
@@ -267,7 +273,8 @@ class Loop:
 
     def _carry(self, target: str, upto: int) -> bool:
         """Write the result of a board that another commit had; return whether there is one"""
-        found = self._carrier.find(self._jobs[target], upto) if self._carrier else None
+        carrier = self._carrier()
+        found = carrier.find(self._jobs[target], upto) if carrier else None
         if not found:
             return False
         outcome, counts = found.outcome, self._status.counts
@@ -283,13 +290,19 @@ class Loop:
         self._status.progress(target)
         return True
 
+    def _steps(self, target: str, uptos: Sequence[int]) -> Sequence[int]:
+        """Return at which of some commits something may differ for a board"""
+        carrier = self._carrier()
+        return carrier.steps(self._jobs[target], uptos) if carrier else ()
+
     def _write(self, outcome: Outcome) -> None:
         """Keep a result, with the settings of this run"""
         if self._earlier:
             outcome.files['settings'] = self._earlier.text(outcome.target).encode()
         self._tree.write(outcome)
-        if self._carrier and 'trace' in outcome.files:
-            self._carrier.kept(outcome.commit_upto, outcome.target)
+        carrier = self._carrier()
+        if carrier and 'trace' in outcome.files:
+            carrier.kept(outcome.commit_upto, outcome.target)
 
     # -- boards that nobody has a compiler for -----------------------------
 
@@ -515,8 +528,9 @@ class Loop:
         """Have more of a board built, when what is known of it asks for that"""
         hunt.learn(outcome)
         target = outcome.target
-        if self._carrier:
-            self._carrier.learn(outcome.commit_upto, target)
+        carrier = self._carrier()
+        if carrier:
+            carrier.learn(outcome.commit_upto, target)
         if self.ledger.boards[target].todo:
             return
         wanted = hunt.wanted(target)
