@@ -38,7 +38,6 @@ from typing import Callable, Collection, Dict, FrozenSet, List, Mapping, Optiona
 
 from buildman.build import artifacts, ccache, environment, trace
 from buildman.build.folder import BuildFolder
-from buildman.build.hostobjects import HostObjects
 from buildman.build.jobserver import JobServer
 from buildman.build.keys import Keys
 from buildman.build.make import Jobs, MakeRunner
@@ -53,6 +52,7 @@ from buildman.build.output import (
     make_failures,
     misses,
 )
+from buildman.build.sameobjects import SameObjects
 from buildman.build.shared_dtc import DtcStore, SharedDtc
 from buildman.core.errors import GitError
 from buildman.core.files import clear_way
@@ -124,7 +124,7 @@ class MakeJob:
                  shown_env: Optional[Mapping[str, str]] = None,
                  dtcs: Optional[DtcStore] = None, inputs: Collection[str] = (),
                  elsewhere: Optional[Mapping[str, str]] = None, largest: int = 0,
-                 clock: Optional[Clock] = None, more: bool = False) -> None:
+                 clock: Optional[Clock] = None) -> None:
         """Set up a slot; nothing is touched.
 
         Args:
@@ -145,7 +145,6 @@ class MakeJob:
                 machine that the build was asked for on
             largest: bytes of an image that can be kept, 0 for any
             clock: tells when it is set back
-            more: other boards are likely to follow the first one
         """
         self._dirs = dirs
         self._source = source
@@ -162,7 +161,6 @@ class MakeJob:
         self._elsewhere = elsewhere or {}
         self._largest = largest
         self._clock = clock or Clock()
-        self._more = more
         self._elf = artifacts.ElfReader()
         self._host_words: List[str] = []
         self._shown: Dict[str, str] = {}
@@ -261,18 +259,17 @@ class MakeJob:
             self._shown[name] = before
         self._make.start_board(job.board, self._folder.path, self._out_arg, words, env)
         self._host_words = environment.host_words(words, env)
-        self._make.host = self._host_objects()
+        self._make.same = self._same_objects()
 
-    def _host_objects(self) -> Optional[HostObjects]:
-        """Return what programs of the host are made of, if the next board may need it"""
+    def _same_objects(self) -> Optional[SameObjects]:
+        """Return what spares objects of the board before, None if it is not to be asked"""
         settings = self._settings
-        if not self._more or not self._folder.own or settings.per_board_out_dir or any((
+        if not self._folder.own or settings.per_board_out_dir or any((
                 settings.ccache, settings.config_only, settings.mrproper,
                 # All that make does is told
                 settings.verbose_build)):
             return None
-        # Of that name it goes when a run begins, if this one is killed
-        return HostObjects(self._folder.path, f'{self._dirs.stem}.host.new', self._make.quietly)
+        return SameObjects(self._folder.path, self._make.quietly)
 
     def end_board(self) -> None:
         """Keep the build folder for the next board.
@@ -368,6 +365,8 @@ class MakeJob:
             if self._in_slot_tree and self._source:
                 self._source.clean()
                 configure = True
+            if configure and self._make.same:
+                self._make.same.begin()
             self._folder.remove_images(configure)
         self._folder.remove_diagnosed()
         self._make.dtc = self._find_dtc(upto)
@@ -395,8 +394,6 @@ class MakeJob:
         outcome.infra = self._make.starved or machine_failure(code, outcome.stderr)
         self._collect(outcome)
         self._scan(outcome)
-        if configure and not code and not outcome.infra and self._make.host:
-            self._make.host.record()
         if self._cut_short or (outcome.infra and outcome.infra.passes):
             # make was cut short, or what it ran: nobody knows what is half there
             self._forget()

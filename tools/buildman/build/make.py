@@ -14,9 +14,9 @@ import time
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from buildman.build import environment
-from buildman.build.hostobjects import HostObjects
 from buildman.build.jobserver import JobServer, one_job
 from buildman.build.output import MAX_SAID, lone_object, misses, starved
+from buildman.build.sameobjects import SameObjects
 from buildman.build.shared_dtc import SharedDtc
 from buildman.core.outcome import Failure
 from buildman.core.plan import Board, Settings
@@ -85,7 +85,7 @@ class MakeRunner:
         self.began = 0
         self.starved: Optional[Failure] = None
         self.dtc: Optional[SharedDtc] = None
-        self.host: Optional[HostObjects] = None
+        self.same: Optional[SameObjects] = None
         self.env: Dict[str, str] = {}
 
     def start_board(self, board: Board, build_dir: str, out_arg: Sequence[str],
@@ -262,8 +262,8 @@ class MakeRunner:
                 if self._settings.verbose_build:
                     self._said = b''.join(self.said())
                 self._restart()
-                if self.host and self.host.known:
-                    self._renew(self.host)
+                if self.same and self.same.begun:
+                    self._renew(self.same)
         if code == 0:
             # By the clock of the file system, which may be another one's
             self.began = os.stat(self._err).st_mtime_ns
@@ -299,10 +299,10 @@ class MakeRunner:
         """Run make on a Makefile of ours, with these words; return the exit status."""
         return self._apart(['make', *words], self.env, limited=False)[0]
 
-    def _renew(self, host: HostObjects) -> None:
-        """Spare what is made for the host, as far as the configuration does not change it.
+    def _renew(self, same: SameObjects) -> None:
+        """Spare what is made again for options that make no difference to it.
 
-        That is known when make has brought up to date what is made of the configuration,
+        These are known when make has brought up to date what is made of the configuration,
         as it does at the beginning of each build. If it has anything to say meanwhile, that
         belongs to the build, which then does it again.
         """
@@ -310,8 +310,9 @@ class MakeRunner:
         if code or said or self._read(self._log + '.rest'):
             with contextlib.suppress(FileNotFoundError):
                 os.utime(os.path.join(self._build_dir, AUTO_CONF), (0, 0))
+            same.forget()
         else:
-            host.renew()
+            same.renew()
 
     def _restart(self) -> None:
         """Forget what was said, but for what is part of every result.

@@ -392,8 +392,7 @@ class Engine:
             clear_non_folder(dirs.stem)
         return MakeJob(dirs, source, config.commits, config.settings, self._groups,
                        self._server, self._changed, env, self._keys, config.shown_env,
-                       self._dtcs, config.inputs, config.elsewhere, config.largest,
-                       more=len(config.boards) != 1)
+                       self._dtcs, config.inputs, config.elsewhere, config.largest)
 
     def _prepare(self, source: SlotSource, commit: str) -> None:
         """Make the working tree of a slot, or take over that of an earlier run"""

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0+
-"""Objects for the host that are the same for the next board, and those that are not."""
+"""Objects that are the same for the next board, and those that are not."""
 
 import os
 import queue
+import shutil
 import subprocess
 import tempfile
 import unittest
 
-from buildman.build import hostobjects, slots
+from buildman.build import sameobjects, slots
 from buildman.core import events
 from buildman.core.plan import Board, BoardJob, Settings, Toolchain
 
@@ -20,7 +21,8 @@ all:
 ifeq (,$(filter %_defconfig,$(MAKECMDGOALS)))
 -include $(B)/tools/.x.o.cmd
 endif
-all: $(B)/include/config/auto.conf $(B)/tools/x.o
+all: $(B)/include/config/auto.conf
+	@$(MAKE) --no-print-directory O=$(B) $(B)/tools/x.o
 include/config/auto.conf: $(B)/include/config/auto.conf
 $(B)/include/config/auto.conf: $(B)/.config
 	@mkdir -p $(B)/include/config/opt $(B)/include/generated
@@ -39,7 +41,7 @@ mrproper: ;
 '''
 
 
-class HostCase(unittest.TestCase):
+class SameCase(unittest.TestCase):
     """A slot that builds one board after the other"""
 
     def setUp(self):
@@ -98,7 +100,7 @@ class HostCase(unittest.TestCase):
         return subprocess.run([prog], check=False).returncode
 
 
-class TestBoards(HostCase):
+class TestBoards(SameCase):
     """From board to board"""
 
     def test_same(self):
@@ -119,20 +121,15 @@ class TestBoards(HostCase):
         self.assertEqual((1, 'a warning\n'), self.build('b'))
 
     def test_not_for_all(self):
-        """Where make tells all, cleans first, or no other board is expected"""
-        for settings in ({'verbose_build': True}, {'mrproper': True}, {'boards': ('a',)},
-                         {'per_board_out_dir': True}):
+        """Where make tells all, or cleans first"""
+        for settings in ({'verbose_build': True}, {'mrproper': True}, {'per_board_out_dir': True}):
             with self.subTest(settings=settings):
                 self.work = os.path.join(self.dir, *settings)
-                self.folder = os.path.join(
-                    self.work, *(['a'] if 'per_board_out_dir' in settings else ['00', 'build']))
                 self.start(**settings)
-                self.build('a')
-                self.assertFalse(os.path.exists(
-                    os.path.join(self.folder, hostobjects.SUMS)))
+                self.assertEqual([1, 1], [self.build(board)[0] for board in 'ab'])
 
 
-class TestObjects(HostCase):
+class TestObjects(SameCase):
     """What else an object depends on"""
 
     def setUp(self):
@@ -142,30 +139,60 @@ class TestObjects(HostCase):
         self.assertTrue(self.eng.join(60))
         self.object = os.path.join(self.folder, 'tools', 'x.o')
         self.note = os.path.join(self.folder, 'tools', '.x.o.cmd')
-        # Another board has other options since
-        os.utime(os.path.join(self.folder, 'include', 'config', 'opt', 'a.h'))
+        self.option = os.path.join(self.folder, 'include', 'config', 'opt', 'a.h')
+        self.header = os.path.join(self.folder, 'include', 'generated', 'autoconf.h')
+        self.number = 1
+        self.makes = []
 
-    def renew(self):
-        """Return whether it counts as made anew"""
-        before = os.stat(self.object).st_mtime_ns
+    def make(self, words):
+        """Run make, with a look at how many texts it writes"""
+        with open(words[words.index('-f') + 1], encoding='utf-8') as inf:
+            self.makes.append(inf.read().count('all: '))
+        return subprocess.run(['make', *words], check=False).returncode
 
-        def make(words):
-            return subprocess.run(['make', *words], check=False).returncode
-
-        host = hostobjects.HostObjects(self.folder, os.path.join(self.dir, 'temp'), make)
-        self.assertTrue(host.known)
-        host.renew()
-        return os.stat(self.object).st_mtime_ns > before
+    def renew(self, value=1, before=lambda: None):
+        """Go to the next configuration; return whether the object counts as made anew"""
+        stamp = os.stat(self.object).st_mtime_ns
+        same = sameobjects.SameObjects(self.folder, self.make)
+        self.makes = []
+        before()
+        same.begin()
+        self.assertTrue(same.begun)
+        self.number += 1
+        with open(self.header, 'w', encoding='utf-8') as outf:
+            outf.write(f'#define CONFIG_X {value}\n#define CONFIG_A {self.number}\n')
+        os.utime(self.option)
+        same.renew()
+        self.assertFalse(same.begun)
+        self.assertEqual([], [name for name in os.listdir(self.folder) if name.endswith('.new')])
+        return os.stat(self.object).st_mtime_ns > stamp
 
     def test_renewed(self):
-        """Nothing else has changed; and it was the last time, too"""
+        """Nothing else has changed; and the next time one text is known"""
         self.assertTrue(self.renew())
-        self.assertFalse(self.renew())
-        os.utime(os.path.join(self.folder, 'include', 'config', 'opt', 'a.h'))
+        self.assertEqual([1, 1], self.makes)
         self.assertTrue(self.renew())
+        self.assertEqual([1], self.makes)
+        self.assertFalse(self.renew(2))
+
+    def test_no_change(self):
+        """The same configuration once more; none before"""
+        same = sameobjects.SameObjects(self.folder, self.make)
+        same.begin()
+        os.utime(self.option)
+        same.renew()
+        self.assertEqual([], self.makes)
+        os.remove(self.header)
+        same.begin()
+        self.assertFalse(same.begun)
+
+    def test_before(self):
+        """An option was changed before, and is again: what the object was made with is not known"""
+        self.assertFalse(self.renew(before=lambda: os.utime(self.option)))
+        self.assertEqual([], self.makes)
 
     def test_other_file(self):
-        """A file that is newer, though its text is the same; one that is gone"""
+        """A file that is newer, though its text is the same"""
         os.utime(os.path.join(self.source, 'x.h'))
         self.assertFalse(self.renew())
 
@@ -179,35 +206,98 @@ class TestObjects(HostCase):
         os.utime(os.path.join(self.source, 'x.c'))
         self.assertFalse(self.renew())
 
-    def test_other_object(self):
-        """One that was made since the sum was"""
-        with open(self.object, 'ab'):
-            os.utime(self.object, (1, 1))
+    def test_another_read(self):
+        """A file that was not there when the object was made, and is read now"""
+        self.write('x.c', '#if __has_include("y.h")\n#include "y.h"\n#endif\nint x;\n')
+        self.eng = None
+        self.build('a')
+        self.assertTrue(self.renew())
+        self.write('y.h', '')
         self.assertFalse(self.renew())
 
-    def test_other_command(self):
-        """Another command; one that only a shell understands; a note of nothing"""
+    def test_command_line(self):
+        """A file that the command line names, as Kbuild has all read the configuration"""
+        path = os.path.relpath(os.path.join(self.source, 'x.h'), self.folder)
         with open(self.note, encoding='utf-8') as inf:
             text = inf.read()
-        for new in (text.replace(' -c ', ' -DX -c '), text.replace(' -c ', ' `x` -c '), '',
-                    'cmd_x.o := \n', text.replace(' -c ', " 'x -c "),
+        with open(self.note, 'w', encoding='utf-8') as outf:
+            outf.write(text.replace(' -c ', f' -include {path} -c ').replace(
+                f'  {self.source}/x.h', f'  {path}'))
+        self.write('x.c', '#include <generated/autoconf.h>\nint x = CONFIG_X;\n')
+        os.utime(self.object)
+        self.assertTrue(self.renew())
+        os.utime(os.path.join(self.source, 'x.h'))
+        self.assertFalse(self.renew())
+
+    def test_other_header(self):
+        """A configuration that is read by another way than the one that we see to"""
+        for way in (f'"{self.header}"', '"../work/00/build/include/generated/autoconf.h"'):
+            self.write('x.c', f'#include {way}\nint x = CONFIG_X;\n')
+            self.eng = None
+            self.build('a')
+            self.assertFalse(self.renew(2), way)
+
+    def test_other_object(self):
+        """One that was made since the sum was"""
+        self.assertTrue(self.renew())
+        os.utime(self.object)
+        self.assertTrue(self.renew())
+        self.assertEqual([1, 1], self.makes)
+
+    def test_other_command(self):
+        """One that only a shell or make understands; one that fails; a note of nothing"""
+        with open(self.note, encoding='utf-8') as inf:
+            text = inf.read()
+        for new in (text.replace(' -c ', ' `x` -c '), text.replace(' -c ', ' "$(X)" -c '),
+                    text.replace(' -c ', ' ; x -c '), '', 'cmd_x.o := \n',
+                    text.replace(' -c ', " 'x -c "), text.replace(' -c ', ' "a`x`" -c '),
+                    text.replace('cc ', 'no-such-cc ', 1), text.replace(' -c ', ' -fno-such -c '),
                     text.replace('deps_', 'other_'), text.replace('-o tools/x.o', '-o x.o')):
             with open(self.note, 'w', encoding='utf-8') as outf:
                 outf.write(new)
+            os.utime(self.object)
             self.assertFalse(self.renew(), new)
+        os.utime(self.object)
+        with open(self.note, 'w', encoding='utf-8') as outf:
+            outf.write(text.replace(' -c ', """ -DX='"(x)"' "-DY=a b" -c """))
+        self.assertTrue(self.renew())
 
     def test_sums(self):
         """A list that is none"""
-        for text in ('', '[]', '{"tools/x.o": 1}', '{"tools/x.o": ["x", "y"]}'):
-            with open(os.path.join(self.folder, hostobjects.SUMS), 'w', encoding='utf-8') as outf:
+        for text in ('', '[]', '{"tools/x.o": 1}', '{"tools/x.o": ["x", "y"]}', '{"x": [1, 2]}'):
+            with open(os.path.join(self.folder, sameobjects.SUMS), 'w', encoding='utf-8') as outf:
                 outf.write(text)
-            self.assertFalse(self.renew(), text)
+            self.assertTrue(self.renew(), text)
+            self.assertEqual([1, 1], self.makes)
 
     def test_read_by_assembler(self):
         """What the assembler reads is in no note"""
         self.write('x.c', f'#include "x.h"\nasm(".incbin \\"{self.source}/x.h\\"");\n')
         self.write('x.h', '')
-        os.remove(os.path.join(self.folder, hostobjects.SUMS))
         self.eng = None
         self.build('a')
-        self.assertFalse(os.path.exists(os.path.join(self.folder, hostobjects.SUMS)))
+        self.assertFalse(self.renew())
+        self.assertEqual([1, 1], self.makes)
+
+    def test_sample(self):
+        """Where it does not pay for some, the others are left alone; else not"""
+        with open(self.note, encoding='utf-8') as inf:
+            text = inf.read()
+        for number in range(40):
+            name = f'y{number}'
+            shutil.copy(self.object, os.path.join(self.folder, 'tools', f'{name}.o'))
+            with open(os.path.join(self.folder, 'tools', f'.{name}.o.cmd'), 'w',
+                      encoding='utf-8') as outf:
+                outf.write(text.replace('tools/x.o', f'tools/{name}.o'))
+        self.assertFalse(self.renew(2))
+        self.assertEqual(2, len(self.makes))
+        self.assertLess(max(self.makes), 25)
+        for number in range(40):
+            os.utime(os.path.join(self.folder, 'tools', f'y{number}.o'))
+        os.utime(self.object)
+        self.assertTrue(self.renew(2))
+        self.assertEqual((4, 41), (len(self.makes), self.makes[0] + self.makes[2]))
+
+
+if __name__ == '__main__':
+    unittest.main()
