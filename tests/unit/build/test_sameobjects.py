@@ -175,6 +175,13 @@ class TestObjects(SameCase):
         self.assertEqual([1], self.makes)
         self.assertFalse(self.renew(2))
 
+    def test_time_of_access(self):
+        """It tells what make has read: what we read does not count"""
+        stamp = os.stat(self.note).st_mtime_ns
+        os.utime(self.note, ns=(0, stamp))
+        self.assertTrue(self.renew())
+        self.assertEqual(0, os.stat(self.note).st_atime_ns)
+
     def test_no_change(self):
         """The same configuration once more; none before"""
         same = sameobjects.SameObjects(self.folder, self.make)

@@ -113,12 +113,17 @@ def read_note(text: str) -> Optional[Tuple[str, Note]]:
     return name, Note(words, files, options)
 
 
+def _unseen(path: str, flags: int) -> int:
+    """Open a file, and leave its time of access: it tells what make has read (`build.notes`)"""
+    return os.open(path, flags | getattr(os, 'O_NOATIME', 0))
+
+
 def _objects(folder: str) -> Iterator[Tuple[str, Note]]:
     """Yield the objects in a build folder"""
     for where, name in notes(folder):
         if name.endswith('.o.cmd'):
             with contextlib.suppress(OSError, UnicodeDecodeError), open(
-                    os.path.join(where, name), encoding='utf-8') as inf:
+                    os.path.join(where, name), encoding='utf-8', opener=_unseen) as inf:
                 note = read_note(inf.read())
                 # What the shell was in when it wrote this is the build folder
                 if note and os.path.join(folder, note[0]) == os.path.join(
