@@ -150,7 +150,7 @@ class TestObjects(SameCase):
             self.makes.append(inf.read().count('all: '))
         return subprocess.run(['make', *words], check=False).returncode
 
-    def renew(self, value=1, before=lambda: None):
+    def renew(self, value=1, before=lambda: None, soc='x'):
         """Go to the next configuration; return whether the object counts as made anew"""
         stamp = os.stat(self.object).st_mtime_ns
         same = sameobjects.SameObjects(self.folder, self.make)
@@ -160,7 +160,8 @@ class TestObjects(SameCase):
         self.assertTrue(same.begun)
         self.number += 1
         with open(self.header, 'w', encoding='utf-8') as outf:
-            outf.write(f'#define CONFIG_X {value}\n#define CONFIG_A {self.number}\n')
+            outf.write(f'#define CONFIG_X {value}\n#define CONFIG_A {self.number}\n'
+                       f'#define CONFIG_SYS_SOC "{soc}"\n')
         os.utime(self.option)
         same.renew()
         self.assertFalse(same.begun)
@@ -174,6 +175,23 @@ class TestObjects(SameCase):
         self.assertTrue(self.renew())
         self.assertEqual([1], self.makes)
         self.assertFalse(self.renew(2))
+
+    def test_another_soc(self):
+        """Only what is made for the host is tried: other commands are different ones"""
+        self.assertTrue(self.renew(soc='y'))
+        for name in ('x.o', '.x.o.cmd'):
+            os.makedirs(os.path.join(self.folder, 'lib'), exist_ok=True)
+            os.rename(os.path.join(self.folder, 'tools', name),
+                      os.path.join(self.folder, 'lib', name))
+        self.object, self.note = (os.path.join(self.folder, 'lib', name)
+                                  for name in ('x.o', '.x.o.cmd'))
+        with open(self.note, encoding='utf-8') as inf:
+            text = inf.read()
+        with open(self.note, 'w', encoding='utf-8') as outf:
+            outf.write(text.replace('tools/x.o', 'lib/x.o'))
+        self.assertTrue(self.renew(soc='y'))
+        self.assertFalse(self.renew(soc='z'))
+        self.assertEqual([], self.makes)
 
     def test_time_of_access(self):
         """It tells what make has read: what we read does not count"""

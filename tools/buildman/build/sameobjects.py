@@ -13,7 +13,8 @@ the same.
 Not if the command is another one, which Kbuild sees by itself; if another file that the
 object was made of is newer, or now another one is read; if the object was out of date
 before, as the last board does not need it or has failed; nor if the compiler reads anything
-that is not in its text. And not where a few objects tell that it does not pay.
+that is not in its text. And not where a few objects tell that it does not pay; nor is it
+tried where the board is of another SoC, as there each command for the target is another one.
 
 A sum of the text is kept, so that the next time one of the two is known.
 """
@@ -40,6 +41,12 @@ TEMP = '.buildman-same.new'
 # for each option, which is as new as its value
 HEADER = 'generated/autoconf.h'
 _OPTIONS = 'include/config'
+
+# What U-Boot compiles for the host: those commands are the same for all boards
+_HOST = ('scripts/', 'tools/')
+
+# In that header: what the commands for the target name
+_MACHINE = re.compile(rb'^#define CONFIG_SYS_(?:ARCH|CPU|SOC) .*$', re.MULTILINE)
 
 # Objects that are tried first, and how many of them have to be the same: two texts take
 # two fifths of the time that compiling does
@@ -192,6 +199,8 @@ class SameObjects:
     def _renew(self, header: bytes, new: bytes) -> None:
         """Do so, with the header that was and the one that is"""
         sums, old = self._load(), self._outdated()
+        if set(_MACHINE.findall(header)) != set(_MACHINE.findall(new)):
+            old = {name: found for name, found in old.items() if name.startswith(_HOST)}
         names = sorted(old)
         sample = names[::max(1, len(names) // _SAMPLE)]
         for some in (sample, sorted(set(names).difference(sample))):
