@@ -3,6 +3,7 @@
 
 import os
 import queue
+import random
 import shutil
 import subprocess
 import tempfile
@@ -73,7 +74,7 @@ class SameCase(unittest.TestCase):
         self.eng.start()
         self.addCleanup(self.eng.stop)
 
-    def build(self, board):
+    def build(self, board, fails=False):
         """Build a board; return how often something was compiled, and what was said"""
         if not self.eng:
             self.start()
@@ -84,7 +85,7 @@ class SameCase(unittest.TestCase):
         while True:
             event = self.events.get(timeout=60)
             if isinstance(event, events.Built):
-                self.assertEqual(0, event.outcome.return_code, event.outcome.stderr)
+                self.assertEqual(fails, event.outcome.return_code != 0, event.outcome.stderr)
                 said = event.outcome.stderr
             if isinstance(event, events.BoardDone):
                 with open(os.path.join(self.source, 'compiled'), encoding='utf-8') as inf:
@@ -113,6 +114,34 @@ class TestBoards(SameCase):
         self.assertEqual((1, ''), self.build('a'))
         self.assertEqual(1, self.value())
         self.assertEqual([], [name for name in os.listdir(self.work) if name.endswith('.new')])
+
+    def test_random(self):
+        """Whatever was built before, and failed, an object is that of its board and source"""
+        seed = random.randrange(1 << 32)
+        rng = random.Random(seed)
+        names = [f'r{x}{a}' for x in range(1, 4) for a in range(1, 4)]
+        for name in names:
+            self.write(f'{name}.options', f'X {name[1]}\nA {name[2]}\n')
+        self.start(names)
+        want = ''
+        for step in range(30):
+            name, kind = rng.choice(names), rng.randrange(8)
+            if kind < 3 or not want:
+                text = rng.choice(('CONFIG_X', '(CONFIG_X > 1)', 'CONFIG_A', '7'))
+                self.write('x.c', '#include <generated/autoconf.h>\n#include "x.h"\n'
+                                  f'int x = {text};\n')
+                want = text
+            if kind == 7:
+                with open(os.path.join(self.source, 'x.c'), encoding='utf-8') as inf:
+                    good = inf.read()
+                self.write('x.c', 'oops\n')
+                self.build(name, fails=True)
+                self.write('x.c', good)
+            with self.subTest(seed=seed, step=step, board=name):
+                self.build(name)
+                self.assertEqual({'CONFIG_X': int(name[1]), 'CONFIG_A': int(name[2]),
+                                  '(CONFIG_X > 1)': int(name[1] > '1'), '7': 7}[want],
+                                 self.value())
 
     def test_said(self):
         """What is said of a configuration is said in the build, and once"""
