@@ -207,8 +207,8 @@ class SameObjects:
             unknown = [name for name in some if name not in sums
                        or sums[name][0] != old[name][0]]
             before = {**{name: sums[name][1] for name in some if name in sums},
-                      **self._sums(unknown, old, header)}
-            after = self._sums(some, old, new)
+                      **self._sums(unknown, old, header, False)}
+            after = self._sums(some, old, new, True)
             same = [name for name in some if after.get(name) and after[name] == before.get(name)]
             for name in same:
                 path = os.path.join(self._folder, name)
@@ -234,13 +234,15 @@ class SameObjects:
         return old
 
     def _sums(self, names: Sequence[str], objects: Dict[str, Tuple[int, Note]],
-              header: bytes) -> Dict[str, str]:
-        """Return what stands for the text that each is compiled of, where that is all it is of
+              header: bytes, check: bool) -> Dict[str, str]:
+        """Return what stands for the text that each is compiled of
 
         Args:
             names: which
             objects: of these
             header: content of autoconf.h
+            check: leave out what is made of other files than noted, or of more than the text;
+                that holds for an equal text, too
         """
         found: Dict[str, str] = {}
         if not names:
@@ -265,8 +267,8 @@ class SameObjects:
                     text = inf.read()
                 note = objects[name][1]
                 known = {os.fsencode(file) for file in (*note.files, f'{TEMP}/{HEADER}')}
-                if known.issuperset(_ENTERED.findall(text)) and not any(
-                        word in text for word in _READS):
+                if not check or (known.issuperset(_ENTERED.findall(text)) and not any(
+                        word in text for word in _READS)):
                     found[name] = hashlib.sha256(repr(note.words).encode() + text).hexdigest()
         return found
 
