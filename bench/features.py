@@ -64,8 +64,8 @@ class Feature(NamedTuple):
 
 FEATURES = (
     Feature('slots', ('-T', '4'), ('-T', '1')),
-    # A folder for each board has nothing of another one
-    Feature('objects', ('-T', '2'), ('-T', '2', '-P')),
+    # One board after the other in the same folder
+    Feature('objects', ()),
     Feature('skip', (), ('--no-skip-unaffected',)),
     Feature('shared-dtc', ('--shared-dtc',)),
     Feature('ccache', ('--ccache',), again=True),
