@@ -236,7 +236,10 @@ class TestObjects(SameCase):
         os.utime(self.option)
         same.renew()
         self.assertEqual([], self.makes)
+        same.begin()
         os.remove(self.header)
+        same.renew()
+        self.assertEqual([], self.makes)
         same.begin()
         self.assertFalse(same.begun)
 

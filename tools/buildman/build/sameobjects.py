@@ -54,7 +54,7 @@ _SAMPLE, _SHARE = 16, 0.5
 
 # What Kbuild writes into a note: the command, what was read, options in that
 _COMMAND = re.compile(r'(?:saved)?cmd_(\S+\.o) := (.*)\n')
-_OPTION = re.compile(r'\$\(wildcard ([^()$]*)\)')
+_WILDCARD = '$(wildcard'
 
 # What make would do something with, and a word that the shell would: not in quotes
 _MAKE_ODD = re.compile(r'[$#]')
@@ -73,14 +73,35 @@ class Note(NamedTuple):
     """How an object was made.
 
     Attributes:
-        words: the command
+        command: for the shell, as make writes it
         files: what was read, relative to the build folder
         options: files that stand for options that these name
     """
 
-    words: List[str]
+    command: str
     files: List[str]
     options: List[str]
+
+    def words(self, name: str) -> List[str]:
+        """Return the words of the command; [] if it is not one that only compiles an object."""
+        if _MAKE_ODD.search(self.command) or _SHELL_ODD.search(_QUOTED.sub('', self.command)):
+            return []
+        try:
+            words = shlex.split(self.command)
+        except ValueError:
+            return []
+        if words.count('-c') != 1 or words.count('-o') != 1 or (
+                words[words.index('-o') + 1:][:1] != [name]):
+            return []
+        return words
+
+
+class _Old(NamedTuple):
+    """An object that may be the same: when it was made, how, and what was read"""
+
+    made: int
+    words: List[str]
+    files: List[str]
 
 
 class Times:
@@ -102,22 +123,18 @@ class Times:
 def read_note(text: str) -> Optional[Tuple[str, Note]]:
     """Return the object that a note is of, and what it says; None if it is of nothing we know."""
     match = _COMMAND.match(text)
-    words: List[str] = []
-    if match and not _MAKE_ODD.search(match.group(2)) and not _SHELL_ODD.search(
-            _QUOTED.sub('', match.group(2))):
-        with contextlib.suppress(ValueError):
-            words = shlex.split(match.group(2))
-    if not match or not words:
+    if not match:
         return None
-    name = match.group(1)
+    name, command = match.groups()
     _, found, rest = text.partition(f'\ndeps_{name} := \\\n')
-    deps = (rest.partition('\n\n')[0] + '\n').replace('\\\n', '\n')
-    options = _OPTION.findall(deps)
-    files = [*_OPTION.sub('', deps).split(), words[-1]]
-    if not found or words.count('-c') != 1 or words.count('-o') != 1 or (
-            words[words.index('-o') + 1] != name):
+    # An option is two words: `$(wildcard include/config/x.h)`. No regular expression: there
+    # are 100,000 such lines in a build folder
+    listed = (rest.partition('\n\n')[0] + '\n').replace('\\\n', '\n').split()
+    options = [word[:-1] for word in listed if word[-1] == ')']
+    files = [word for word in listed if word[-1] != ')' and word != _WILDCARD]
+    if not found or listed.count(_WILDCARD) != len(options) or any('(' in word for word in files):
         return None
-    return name, Note(words, files, options)
+    return name, Note(command, [*files, *command.split()[-1:]], options)
 
 
 def _unseen(path: str, flags: int) -> int:
@@ -185,9 +202,10 @@ class SameObjects:
             OSError: no space
         """
         before, self._old = self._old, None
-        with open(self._header, 'rb') as inf:
+        new = before
+        with contextlib.suppress(FileNotFoundError), open(self._header, 'rb') as inf:
             new = inf.read()
-        if before is None or new == before:
+        if before is None or new is None or new == before:
             return
         clear_way(self._temp)
         os.makedirs(os.path.join(self._temp, os.path.dirname(HEADER)))
@@ -205,7 +223,7 @@ class SameObjects:
         sample = names[::max(1, len(names) // _SAMPLE)]
         for some in (sample, sorted(set(names).difference(sample))):
             unknown = [name for name in some if name not in sums
-                       or sums[name][0] != old[name][0]]
+                       or sums[name][0] != old[name].made]
             before = {**{name: sums[name][1] for name in some if name in sums},
                       **self._sums(unknown, old, header, False)}
             after = self._sums(some, old, new, True)
@@ -218,11 +236,8 @@ class SameObjects:
                 break
         self._save(sums)
 
-    def _outdated(self) -> Dict[str, Tuple[int, Note]]:
-        """Return the objects that only options are newer than, and were not before
-
-        Each with its time
-        """
+    def _outdated(self) -> Dict[str, _Old]:
+        """Return the objects that only options are newer than, and were not before"""
         times = Times(self._folder)
         old = {}
         for name, note in _objects(self._folder):
@@ -230,10 +245,12 @@ class SameObjects:
             if made and any(times.of(option) > made for option in note.options) and all(
                     self._before.get(option, 0) <= made for option in note.options) and all(
                     0 < times.of(file) <= made for file in note.files):
-                old[name] = made, note
+                words = note.words(name)
+                if words:
+                    old[name] = _Old(made, words, note.files)
         return old
 
-    def _sums(self, names: Sequence[str], objects: Dict[str, Tuple[int, Note]],
+    def _sums(self, names: Sequence[str], objects: Dict[str, _Old],
               header: bytes, check: bool) -> Dict[str, str]:
         """Return what stands for the text that each is compiled of
 
@@ -252,7 +269,7 @@ class SameObjects:
         rules = ['all:']
         for number, name in enumerate(names):
             # Ours is found first
-            words = [word for word in objects[name][1].words
+            words = [word for word in objects[name].words
                      if word != '-c' and not word.startswith('-Wp,-M')]
             words[words.index('-o') + 1] = f'{TEMP}/{number}'
             place = next(place for place, word in enumerate(words) if word.startswith('-'))
@@ -265,11 +282,11 @@ class SameObjects:
             for number, name in enumerate(names):
                 with open(os.path.join(self._temp, str(number)), 'rb') as inf:
                     text = inf.read()
-                note = objects[name][1]
-                known = {os.fsencode(file) for file in (*note.files, f'{TEMP}/{HEADER}')}
+                old = objects[name]
+                known = {os.fsencode(file) for file in (*old.files, f'{TEMP}/{HEADER}')}
                 if not check or (known.issuperset(_ENTERED.findall(text)) and not any(
                         word in text for word in _READS)):
-                    found[name] = hashlib.sha256(repr(note.words).encode() + text).hexdigest()
+                    found[name] = hashlib.sha256(repr(old.words).encode() + text).hexdigest()
         return found
 
     def _load(self) -> Dict[str, Tuple[int, str]]:
