@@ -31,7 +31,7 @@ class KnownTest(unittest.TestCase):
         self.base = folder.name
         os.mkdir(os.path.join(self.base, '.bm-work'))
         # Results of these tests are all new
-        patch = mock.patch.object(known, '_NEW', -10 ** 12)
+        patch = mock.patch.object(known, 'NEW', -10 ** 12)
         patch.start()
         self.addCleanup(patch.stop)
 
@@ -87,7 +87,7 @@ class KnownTest(unittest.TestCase):
     def test_new(self) -> None:
         """What may be written once more within a tick of the clock is not kept"""
         self.tree().write(Outcome('a', 0, 0))
-        with mock.patch.object(known, '_NEW', 3600 * 10 ** 9):
+        with mock.patch.object(known, 'NEW', 3600 * 10 ** 9):
             self.remember()
         self.assertEqual(['0a'], self.reads())
 
@@ -132,7 +132,7 @@ class KnownTest(unittest.TestCase):
                 self.remember()
             with self.subTest(seed=seed, step=step):
                 real = self.look(self.tree())
-                with mock.patch.object(known, '_load', return_value={}):
+                with mock.patch.object(known.Known, 'of', return_value={}):
                     self.assertEqual(self.look(self.tree()), real)
 
     def stamp(self, upto: int, board: str) -> int:

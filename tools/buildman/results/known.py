@@ -26,7 +26,7 @@ _FORMAT = 1
 
 # Nanoseconds within which a result counts as new: file systems exist that keep times to
 # the two seconds
-_NEW = 2_000_000_000
+NEW = 2_000_000_000
 
 
 class Glance(NamedTuple):
@@ -77,7 +77,7 @@ class Known:
             folder: name of the commit's folder
             found: board to what was read now
         """
-        upto = time.time_ns() - _NEW
+        upto = time.time_ns() - NEW
         new = {board: entry for board, entry in found.items() if entry[0] < upto}
         if new:
             self._changed = True
