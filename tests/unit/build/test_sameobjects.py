@@ -301,6 +301,20 @@ class TestObjects(SameCase):
         self.assertTrue(self.renew())
         self.assertEqual([1, 1], self.makes)
 
+    def test_old_sum(self):
+        """The sum of an object that was made again since does not count, whatever make says"""
+        self.assertTrue(self.renew())
+        os.utime(self.object)
+        make, calls = self.make, []
+
+        def fail_first(words):
+            calls.append(words)
+            return 1 if len(calls) == 1 else make(words)
+
+        self.make = fail_first
+        self.assertFalse(self.renew())
+        self.assertEqual(2, len(calls))
+
     def test_other_command(self):
         """One that only a shell or make understands; one that fails; a note of nothing"""
         with open(self.note, encoding='utf-8') as inf:

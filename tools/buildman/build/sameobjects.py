@@ -222,10 +222,10 @@ class SameObjects:
         names = sorted(old)
         sample = names[::max(1, len(names) // _SAMPLE)]
         for some in (sample, sorted(set(names).difference(sample))):
-            unknown = [name for name in some if name not in sums
-                       or sums[name][0] != old[name].made]
-            before = {**{name: sums[name][1] for name in some if name in sums},
-                      **self._sums(unknown, old, header, False)}
+            known = {name: sums[name][1] for name in some
+                     if name in sums and sums[name][0] == old[name].made}
+            before = {**known, **self._sums([name for name in some if name not in known],
+                                            old, header, False)}
             after = self._sums(some, old, new, True)
             same = [name for name in some if after.get(name) and after[name] == before.get(name)]
             for name in same:
