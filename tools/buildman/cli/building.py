@@ -272,9 +272,10 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
                     (plan.selected[0], plan.selected[-1])] if plan.commits else []
             inputs = outside.search(folders.source, ends, os.environ)
             if not fleet or fleet.use_local:
+                finder = None if fleet else carrier()
                 here = make_local_worker(args, folders, plan, tree, loop, events.put,
                                          sorted(local), inputs, fleet,
-                                         getattr(carrier(), 'keys', None) if not fleet else None)
+                                         finder.keys if finder else None)
                 workers.append(here)
             if fleet:
                 workers += fleet.make_workers(plan, tree, folders.source, local, inputs, events.put,

@@ -51,7 +51,7 @@ class _Chosen:
 
     def complete(self, upto: int, targets: Iterable[str]) -> Dict[str, Glance]:
         """Return those that are not to be built"""
-        return {target: Glance(0, False, False, '') for target in targets
+        return {target: Glance() for target in targets
                 if (target, upto) not in self._chosen}
 
     def lacks_compiler(self, _upto: int, _target: str) -> bool:

@@ -95,7 +95,7 @@ class CallerTree:
 
     def complete(self, upto: int, targets: Iterable[str]) -> Dict[str, Glance]:
         """Return the results of a commit that are there."""
-        return {target: Glance(0, False, False, '') for target in targets
+        return {target: Glance() for target in targets
                 if os.path.exists(self._builder.get_done_file(upto, target))}
 
     def lacks_compiler(self, upto: int, target: str) -> bool:

@@ -39,10 +39,10 @@ class Glance(NamedTuple):
         settings: those that made it, see `results.made_with`; '' if it does not tell
     """
 
-    code: int
-    warned: bool
-    lacking: bool
-    settings: str
+    code: int = 0
+    warned: bool = False
+    lacking: bool = False
+    settings: str = ''
 
 
 # Time of `done`, and what is to be known then
@@ -97,7 +97,7 @@ class Known:
         commits = {name: self._commits[name] for name in folders if name in self._commits}
         boards = sorted({board for known in commits.values() for board in known})
         kinds: Dict[Glance, int] = {}
-        none = (0, Glance(0, False, False, ''))
+        none = (0, Glance())
         out: Dict[str, Tuple[List[int], List[int]]] = {}
         for name, known in commits.items():
             entries = [known.get(board, none) for board in boards]

@@ -343,10 +343,14 @@ class ResultTree:
         Such a result stands until there is one.
         """
         done = self.read_done(upto, target)
-        if done is None:
+        return done is not None and self._lacks(upto, target, done[0])
+
+    def _lacks(self, upto: int, target: str, code: int) -> bool:
+        """Return the same of a result of which make's exit status is known"""
+        if not code:
             return False
         log, err = (self._read_start(upto, target, name) for name in ('log', 'err'))
-        return lacks_compiler(done[0], log, err)
+        return lacks_compiler(code, log, err)
 
     def _read_start(self, upto: int, target: str, name: str) -> str:
         """Return a file of a result, '' when there is none; of a long one its beginning"""
@@ -477,7 +481,7 @@ class ResultTree:
     def _glance(self, upto: int, target: str) -> Optional[Glance]:
         """Read what there is to know of a result, None if it is not there, or is damaged"""
         done = self.read_done(upto, target)
-        return Glance(*done, done[0] != 0 and self.lacks_compiler(upto, target),
+        return Glance(*done, self._lacks(upto, target, done[0]),
                       settings_of(self.board_dir(upto, target))) if done else None
 
     def remember(self, targets: Sequence[str], selected: Iterable[int]) -> None:
@@ -492,4 +496,4 @@ class ResultTree:
         # It only saves time
         with contextlib.suppress(OSError):
             self._known.save([os.path.basename(self._current)] if self._names is None else
-                             [name for name in self._names if self._known.of(name)])
+                             self._names)

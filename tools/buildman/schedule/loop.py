@@ -300,8 +300,8 @@ class Loop:
         if self._earlier:
             outcome.files['settings'] = self._earlier.text(outcome.target).encode()
         self._tree.write(outcome)
-        carrier = self._carrier()
-        if carrier and 'trace' in outcome.files:
+        carrier = self._carrier() if 'trace' in outcome.files else None
+        if carrier:
             carrier.kept(outcome.commit_upto, outcome.target)
 
     # -- boards that nobody has a compiler for -----------------------------
