@@ -7,12 +7,15 @@ processors, as those that wait for a timer leave theirs idle. Every test reports
 the one result that unittest shows, under its own name, when it has ended.
 
 The environment variable BUILDMAN_TEST_JOBS is the number of processes; 1 runs
-everything in this one, as unittest does by itself.
+everything in this one, as unittest does by itself. A test that takes longer than
+BUILDMAN_TEST_LIMIT seconds hangs: its process shows where each thread is, and ends,
+so that the test has failed and the others are run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import selectors
@@ -26,6 +29,11 @@ from types import TracebackType
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Type, Union
 
 JOBS_VARIABLE = 'BUILDMAN_TEST_JOBS'
+
+# Seconds for one test: many times what the longest takes, and more than the time that
+# tests give to the programs that they run
+LIMIT_VARIABLE = 'BUILDMAN_TEST_LIMIT'
+LIMIT = 600.0
 
 # More than this many do not help, but disturb tests that have bounds
 MAX_JOBS = 4
@@ -67,6 +75,19 @@ def jobs() -> int:
     return min(MAX_JOBS, cpus + 2)
 
 
+def limit() -> float:
+    """Return how many seconds a test may take."""
+    try:
+        return float(os.environ[LIMIT_VARIABLE])
+    except (KeyError, ValueError):
+        return LIMIT
+
+
+def _watch() -> None:
+    """End this process if it is not called again in time"""
+    faulthandler.dump_traceback_later(limit(), exit=True, file=sys.__stderr__)
+
+
 def _each(suite: unittest.TestSuite) -> Iterator[Any]:
     """Return the tests of a suite, whatever they are packed in"""
     for test in suite:
@@ -94,11 +115,14 @@ class _Told(unittest.TestResult):
 
     def startTest(self, test: unittest.TestCase) -> None:
         super().startTest(test)
+        _watch()
         self._start = time.monotonic()
         self._tell('begin', test)
 
     def stopTest(self, test: unittest.TestCase) -> None:
         super().stopTest(test)
+        # What is left is fixtures, or the next test
+        _watch()
         self._tell('end', test, str(time.monotonic() - self._start))
 
     def _text(self, err: _Err, test: Any) -> str:
@@ -196,7 +220,9 @@ class _Process:
             tests = self._groups[int(line)]
             result = _Told({id(test): number for number, test in enumerate(tests)}, out)
             result.buffer = buffer
+            _watch()
             unittest.TestSuite(tests).run(result)
+            faulthandler.cancel_dump_traceback_later()
             out.write('{}\n')
             out.flush()
 

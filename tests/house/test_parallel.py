@@ -11,6 +11,7 @@ import sys
 import tempfile
 import unittest
 from typing import Dict, List, Tuple
+from unittest import mock
 
 import parallel
 import support
@@ -185,6 +186,16 @@ class TestParallel(unittest.TestCase):
         self.assertRegex(text, r'Ran 4 tests')
         self.assertRegex(text, r'FAILED \(errors=2\)')
         self.assertIn('has ended, exit status 7', text)
+
+    def test_hanging(self) -> None:
+        """A test that hangs is told of, with the line where it hangs; the others run"""
+        self.write(test_some=HANGING, test_other=MODULE)
+        with mock.patch.dict(os.environ, {parallel.LIMIT_VARIABLE: '1'}):
+            code, text = self.run_tests(2, '-k', 'TestOne', '-k', 'TestGood')
+        self.assertEqual(1, code)
+        self.assertRegex(text, r'Ran 3 tests')
+        self.assertRegex(text, r'FAILED \(errors=1\)')
+        self.assertRegex(text, r'Timeout[^$]*test_some.py", line 7 in test_it')
 
     def test_together(self) -> None:
         """Classes really run at the same time"""
