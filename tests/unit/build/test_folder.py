@@ -111,12 +111,28 @@ class TestBoards(unittest.TestCase):
         self.folder.leave()
         self.assertEqual(['a'], folder.boards_in(self.path, self.aside))
 
-    def test_fresh(self):
-        """Only a board that has nothing begins with something of others"""
-        self.assertTrue(folder.is_fresh(self.path, self.aside, 'a'))
+    def test_what_is_there(self):
+        """Only a board that has no objects of its own begins with something of others"""
+        def there(board):
+            return (folder.is_empty(self.path),
+                    folder.has_board(self.path, self.aside, board))
+
+        self.assertEqual((True, False), there('a'))
         self.build('a')
-        self.assertFalse(folder.is_fresh(self.path, self.aside, 'b'))
+        self.assertEqual([(False, True), (False, False)], [there('a'), there('b')])
         self.build('b', leave=False)
-        self.assertTrue(folder.is_fresh(self.path, self.aside, 'b'))
         # What was put aside of it is better
-        self.assertFalse(folder.is_fresh(self.path, self.aside, 'a'))
+        self.assertEqual([(True, True), (True, False)], [there('a'), there('b')])
+
+    def test_put_aside(self):
+        """What goes for a copy is found again by its board; what is of none is nobody's"""
+        for name in 'abcdef':
+            self.build(name)
+            folder.put_aside(self.path, self.aside)
+            self.assertFalse(os.path.exists(self.path))
+        self.assertEqual(['', 'c', 'd', 'e', 'f'],
+                         sorted(folder.boards_in(self.path, self.aside)))
+        os.mkdir(self.path)
+        folder.put_aside(self.path, self.aside)
+        self.assertFalse(os.path.exists(self.path))
+        self.assertEqual(['e.o'], self.build('e'))

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0+
-"""What a slot builds first is lent to the others: who waits for it, and what a copy holds."""
+"""A copy of what a slot built first of a family: who waits for it, and what it holds."""
 
 import contextlib
 import dataclasses
 import os
 import queue
+import random
 import tempfile
 import threading
 import time
@@ -117,10 +118,12 @@ class TestEngine(unittest.TestCase):
 
     def test_tools_once(self):
         """What the first board made for the host is not made again for the second"""
-        with self.waits('b'):
+        with self.waits('b') as eng:
             self.go_on()
             self.assertEqual({'hang': 0, 'b': 0}, self.wait(2))
         self.assertEqual(1, self.tools())
+        eng.finish()
+        self.assertTrue(eng.join(60))
         # Each has a folder of its own, with its own name in it
         for name in ('00', '01'):
             folder = os.path.join(self.work, name, 'build')
@@ -216,74 +219,221 @@ class TestEngine(unittest.TestCase):
 
 
 class TestSiblings(unittest.TestCase):
-    """Who lends, and who waits"""
+    """Who keeps a copy, and who waits for it"""
 
     def setUp(self):
-        self.all = siblings.Siblings(lambda: 0)
+        temp = tempfile.TemporaryDirectory()
+        self.addCleanup(temp.cleanup)
+        self.dir = temp.name
+        self.all = self.make()
+        # Slot and what its folder became a copy of
         self.copied = []
 
-    def borrow(self, number, commit='x'):
-        """Ask for a folder"""
-        self.all.borrow(number, commit, self.copied.append, lambda: True)
+    def make(self, boards=None):
+        """Return what is to be tested"""
+        return siblings.Siblings(os.path.join(self.dir, 'copies'), lambda: 0, boards)
+
+    def begin(self, number, kin, commit='x', empty=False, wanted=lambda: True):
+        """Begin a board"""
+        def copy(path, maker):
+            with open(os.path.join(path, 'name'), encoding='utf-8') as inf:
+                self.copied.append((number, inf.read(), maker))
+            return True
+
+        self.all.begin(number, (kin, '', ''), commit, empty, copy, wanted)
+
+    def built(self, number, kin, commit='x', good=True):
+        """Tell that a board of a family was built"""
+        def lend(use):
+            folder = os.path.join(self.dir, f'{number:02}')
+            os.makedirs(folder, exist_ok=True)
+            with open(os.path.join(folder, 'name'), 'w', encoding='utf-8') as outf:
+                outf.write(kin)
+            use(folder)
+
+        self.all.built(number, commit, good, lend)
+
+    def board(self, number, kin, **how):
+        """Build a whole board; return what its slot began with"""
+        before = len(self.copied)
+        self.begin(number, kin, **how)
+        self.built(number, kin)
+        self.all.give_up(number)
+        return [kin for _, kin, _ in self.copied[before:]]
+
+    def thread(self, *args, **how):
+        """Begin a board in another thread, which waits; return the thread"""
+        waits = threading.Event()
+        left = iter((True, True))
+
+        def wanted():
+            # Asked before each look at the state; at the second one it has waited
+            if not next(left, False):
+                waits.set()
+            return True
+
+        thread = threading.Thread(target=self.begin, args=args,
+                                  kwargs={**how, 'wanted': wanted}, daemon=True)
+        thread.start()
+        self.assertTrue(waits.wait(60))
+        return thread
+
+    def end(self, *threads):
+        """Wait for threads to end"""
+        for thread in threads:
+            thread.join(60)
+            self.assertFalse(thread.is_alive())
+
+    def test_families(self):
+        """Each begins with its own family's, or else with any, if there is nothing"""
+        self.assertEqual([], self.board(0, 'a', empty=True))
+        # It has what it needs, or all but what is its family's
+        self.assertEqual([], self.board(0, 'a'))
+        self.assertEqual([], self.board(0, 'b'))
+        self.assertEqual(['b'], self.board(1, 'c', empty=True))
+        self.assertEqual(['a'], self.board(1, 'a'))
+        self.assertEqual([], self.board(1, 'a'))
+        self.assertEqual(['c'], self.board(0, 'c'))
+        self.assertEqual([(1, 'b', 0), (1, 'a', 0), (0, 'c', 1)], self.copied)
+
+    def test_waits(self):
+        """The second of a family waits for the first, one with nothing for whoever builds"""
+        self.begin(0, 'a', empty=True)
+        second, other = self.thread(1, 'a', empty=True), self.thread(2, 'b', empty=True)
+        # That one has a family of its own, whose first board is not begun yet
+        third = self.thread(3, 'b', empty=True)
+        self.built(0, 'a')
+        self.end(second, other)
+        self.assertEqual({(1, 'a', 0), (2, 'a', 0)}, set(self.copied))
+        self.assertTrue(third.is_alive())
+        self.built(2, 'b')
+        self.end(third)
+        self.assertEqual((3, 'b', 2), self.copied[-1])
+
+    def test_gives_up(self):
+        """When the first one fails, or is dropped, the next one is the first"""
+        for fail in (lambda: self.built(0, 'a', good=False), lambda: self.all.give_up(0)):
+            self.all, self.copied = self.make(), []
+            self.begin(0, 'a', empty=True)
+            second = self.thread(1, 'a', empty=True)
+            fail()
+            self.end(second)
+            self.assertEqual([], self.copied)
+            self.built(1, 'a')
+            self.assertEqual(['a'], self.board(2, 'a', empty=True))
+
+    def test_nobody_builds(self):
+        """Those who have nothing do not wait for each other"""
+        self.begin(0, 'a', empty=True)
+        waiting = [self.thread(number, kin, empty=True) for number, kin in ((1, 'b'), (2, 'c'))]
+        self.all.give_up(0)
+        while all(thread.is_alive() for thread in waiting):
+            waiting[0].join(0.01)
+        number = 1 + [thread.is_alive() for thread in waiting].index(False)
+        self.built(number, 'x')
+        self.end(*waiting)
+        self.assertEqual([(3 - number, 'x', number)], self.copied)
 
     def test_other_commit(self):
         """The objects of another commit may be newer than what a slot has of its own"""
-        self.borrow(0)
-        self.borrow(1, 'y')
+        self.begin(0, 'a', empty=True)
+        self.begin(1, 'a', 'y', empty=True)
         self.assertEqual([], self.copied)
-        self.assertTrue(self.all.is_lender(0, 'x'))
-        self.assertFalse(self.all.is_lender(0, 'y'))
-        self.assertFalse(self.all.is_lender(1, 'x'))
+        self.built(1, 'a', 'y')
+        self.built(0, 'a')
+        # It went on to another one, and back; what it builds first is not for others
+        self.built(0, 'a', 'y')
+        self.assertEqual([], self.board(0, 'b', empty=False)[1:])
+        self.built(0, 'b', 'y')
+        self.copied.clear()
+        self.assertEqual(['b'], self.board(2, 'b', empty=True))
 
-    def test_left_alone(self):
-        """The folder is lent until all have copied it, and only once"""
-        self.borrow(0)
-        copying, go = threading.Event(), threading.Event()
+    def test_not_pure(self):
+        """A folder with objects of an earlier run is not for others, but for its slot"""
+        self.assertEqual([], self.board(0, 'a'))
+        self.assertEqual([], self.board(1, 'a'))
+        self.assertEqual([], self.board(2, 'b', empty=True))
+        self.assertEqual(['b'], self.board(1, 'c'))
+        self.assertEqual(['c'], self.board(0, 'c'))
 
-        def copy(path):
-            copying.set()
-            go.wait(60)
-            self.copied.append(path)
+    def test_last_of_family(self):
+        """No copy is made for boards that there are not"""
+        self.all = self.make({('a', '', ''): 1, ('b', '', ''): 2})
+        self.board(0, 'a', empty=True)
+        self.assertFalse(os.path.exists(os.path.join(self.dir, 'copies')))
+        self.board(0, 'b')
+        self.assertEqual(1, len(os.listdir(os.path.join(self.dir, 'copies'))))
+        self.assertEqual(['b'], self.board(1, 'b', empty=True))
 
-        other = threading.Thread(
-            target=self.all.borrow, args=(1, 'x', copy, lambda: True), daemon=True)
-        other.start()
-        lender = threading.Thread(target=self.all.lend, args=('folder',), daemon=True)
-        lender.start()
-        self.assertTrue(copying.wait(60))
-        self.borrow(2)
-        self.assertTrue(lender.is_alive())
-        go.set()
-        for thread in (other, lender):
-            thread.join(60)
-            self.assertFalse(thread.is_alive())
-        self.assertEqual(['folder', 'folder'], self.copied)
-        self.assertFalse(self.all.is_lender(0, 'x'))
-        self.borrow(3)
-        self.assertEqual(['folder', 'folder'], self.copied)
+    def test_most(self):
+        """Only so many copies are kept, those that were used last"""
+        with mock.patch.object(siblings, 'MOST', 2):
+            self.board(0, 'a', empty=True)
+            self.board(0, 'b')
+            self.assertEqual(['a'], self.board(1, 'a', empty=True))
+            self.board(0, 'c')
+        self.assertEqual(2, len(os.listdir(os.path.join(self.dir, 'copies'))))
+        self.assertEqual(['a'], self.board(2, 'a', empty=True))
+        self.assertEqual(['c'], self.board(2, 'c'))
+        self.assertEqual(['c'], self.board(3, 'b', empty=True))
+        self.all.close()
+        self.assertFalse(os.path.exists(os.path.join(self.dir, 'copies')))
+
+    def test_no_room(self):
+        """Without much room no copy is kept, and nobody waits for it"""
+        with mock.patch.object(siblings, 'SPARE', 1 << 62):
+            self.board(0, 'a', empty=True)
+        self.assertEqual([], self.board(1, 'a', empty=True))
+        self.assertEqual(['a'], self.board(2, 'a', empty=True))
 
     def test_copy_fails(self):
-        """One that cannot copy does not keep the lender"""
-        self.borrow(0)
-        started = threading.Event()
+        """One that cannot copy begins with nothing, and does not keep the others"""
+        self.board(0, 'a', empty=True)
 
-        def wanted():
-            started.set()
-            return True
-
-        def copy(path):
+        def copy(path, maker):
             raise OSError(path)
 
-        def other():
-            with self.assertRaises(OSError):
-                self.all.borrow(1, 'x', copy, wanted)
+        with self.assertRaises(OSError):
+            self.all.begin(1, ('a', '', ''), 'x', True, copy, lambda: True)
+        self.assertEqual(['a'], self.board(1, 'a', empty=True))
 
-        thread = threading.Thread(target=other, daemon=True)
-        thread.start()
-        self.assertTrue(started.wait(60))
-        self.all.lend('folder')
-        thread.join(60)
-        self.assertFalse(thread.is_alive())
+    def test_random(self):
+        """A copy is of the commit that is built, whatever slots have built before"""
+        for seed in range(200):
+            with self.subTest(seed=seed):
+                self.check_random(random.Random(seed))
+
+    def check_random(self, rand):
+        """Build boards at random, with a folder of each slot that knows what was built in it"""
+        # Commits that the objects in each folder are of
+        folders = {number: rand.choice(([], ['old'])) for number in range(3)}
+        copies, used, first = {}, [], ''
+        self.all = self.make()
+        for _ in range(rand.randrange(2, 30)):
+            number, kin = rand.randrange(3), (rand.choice('abc'), '', '')
+            if rand.random() < 0.1:
+                folders[number] = []
+
+            def copy(path, maker, number=number):
+                folders[number] = list(copies[path])
+                used.append(copies[path])
+                return True
+
+            def keep(use, number=number):
+                path = os.path.join(self.dir, 'copies', str(len(copies)))
+                copies[path] = list(folders[number])
+                use(path)
+
+            with mock.patch.object(siblings, '_copy', lambda path, new: True):
+                commits = 'x' if rand.random() < 0.5 else rand.choice(('xyz', 'yz', 'z'))
+                first = first or commits[0]
+                self.all.begin(number, kin, commits[0], not folders[number], copy, lambda: True)
+                for commit in commits:
+                    folders[number].append(commit)
+                    self.all.built(number, commit, rand.random() < 0.9, keep)
+                self.all.give_up(number)
+        for commits in used:
+            self.assertEqual({first}, set(commits))
 
 
 class TestCopy(unittest.TestCase):

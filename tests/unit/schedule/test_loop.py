@@ -323,9 +323,9 @@ class OrdinaryTest(Case):
         self.assertEqual([1060.0, 1120.0, 1180.0], ticks)
 
     def test_groups(self) -> None:
-        """With ccache, boards of one SoC belong together"""
-        for use, group in ((True, 'soc'), (False, '')):
-            loop = self.loop(settings=Settings(ccache=use))
+        """Boards of one SoC belong together, unless each has a folder of its own"""
+        for alone, group in ((False, 'soc'), (True, '')):
+            loop = self.loop(settings=Settings(per_board_out_dir=alone))
             self.assertEqual(group, loop.ledger.boards['a'].task.group)
 
     def test_said(self) -> None:

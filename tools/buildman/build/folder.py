@@ -107,9 +107,14 @@ def slot_of(path: str) -> Optional[int]:
     return slot if isinstance(slot, int) else None
 
 
-def is_fresh(path: str, aside: str, board: str) -> bool:
+def is_empty(path: str) -> bool:
     """Return whether a board begins with nothing in a folder."""
-    return not _read_state(path) and not os.path.isdir(os.path.join(aside, board))
+    return not _read_state(path)
+
+
+def has_board(path: str, aside: str, board: str) -> bool:
+    """Return whether objects of a board are in a folder, or were put aside."""
+    return _board_in(path) == board or os.path.isdir(os.path.join(aside, board))
 
 
 def boards_in(path: str, aside: str) -> List[str]:
@@ -118,6 +123,35 @@ def boards_in(path: str, aside: str) -> List[str]:
     with contextlib.suppress(OSError):
         found += os.listdir(aside)
     return found
+
+
+def put_aside(path: str, aside: str) -> None:
+    """Move what is in a build folder of a board to where that board finds it again.
+
+    Args:
+        path: the folder; it is gone afterwards
+        aside: where those of boards are put
+
+    Raises:
+        OSError: it cannot be moved or removed
+    """
+    last = _board_in(path)
+    if not last:
+        clear_way(path)
+        return
+    clear_non_folder(aside)
+    os.makedirs(aside, exist_ok=True)
+    other = os.path.join(aside, last)
+    clear_way(other)
+    os.rename(path, other)
+    _keep_some(aside)
+
+
+def _keep_some(aside: str) -> None:
+    """Remove all but the newest of those that were put aside"""
+    left = sorted(os.scandir(aside), key=lambda entry: entry.stat().st_mtime)
+    for entry in left[:-MOST_ASIDE]:
+        clear_way(entry.path)
 
 
 class BuildFolder:
@@ -205,9 +239,7 @@ class BuildFolder:
         if last:
             os.rename(self.path, other)
         os.rename(new, self.path)
-        left = sorted(os.scandir(self.aside), key=lambda entry: entry.stat().st_mtime)
-        for entry in left[:-MOST_ASIDE]:
-            clear_way(entry.path)
+        _keep_some(self.aside)
 
     def drop_aside(self) -> None:
         """Remove what was put aside."""

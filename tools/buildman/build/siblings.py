@@ -1,32 +1,43 @@
 # SPDX-License-Identifier: GPL-2.0+
-"""A slot that has nothing yet begins with a copy of what the first one has built.
+"""A slot begins with a copy of what another one has built of much the same.
 
 From nothing, a third of what a board of U-Boot costs are programs of the host (Kconfig,
-dtc, tools), and some objects are the same for boards that are much alike. So the first
-slot of a run lends its build folder when it is through with its first commit, and the
-others wait for that: its make has all processors meanwhile. They do not wait while more
-of these are idle than a copy saves.
+dtc, tools), and half of its objects are the same for another board with the same SoC. So
+the first slot that builds a board of a family keeps a copy of its build folder when it is
+through with the first commit, and others that come to that family begin with it. While
+there is none yet they wait, as the make of the first has all processors meanwhile; but not
+while more of these are idle than a copy saves. Whoever has nothing at all, not even the
+programs, takes the copy of any family.
 
-A copy is what the folder would be for the next board in the slot that lends it, with all
-time stamps; make goes by these. That holds for a slot with files of its own, too: they are
-of the commit that all in the folder was made of, and change only afterwards. So a folder is
-lent only if it was empty when the run began, and for the same commit. The names of the
-lender's folders are in there: in Kbuild's notes of commands, which would all differ, and in
-links. These are changed; any other file that has them in it is removed, to be made again.
+A copy is what the folder would be for the next board in the slot that it is of, with all
+time stamps; make goes by these. In another slot, a source may be older than an object and
+yet not what that is made of. So only what is pure is copied: a folder that was empty when
+it was begun, or began as a copy, and that has since been built in at one commit only; and
+only to a slot that is to build this commit. What that slot has changed in its source
+since is newer, and what it has not is that commit's.
+
+The names of the folders that a copy is of are in there: in Kbuild's notes of commands,
+which would all differ, and in links. These are changed; any other file that has them in it
+is removed, to be made again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import re
+import shutil
 import stat
 import subprocess
 import threading
 import time
-from typing import Callable, Mapping, Optional, Pattern, Tuple
+from typing import Callable, Dict, Mapping, Optional, Pattern, Set, Tuple
 
+from buildman.build.folder import SPARE
 from buildman.core.files import clear_way
+from buildman.core.plan import Board
 from buildman.process import commands
 from buildman.process.limits import idle_time
 
@@ -37,11 +48,22 @@ SAVES = 5.0
 # A source of fewer files is built sooner than it is copied
 LARGE = 500
 
+# So many copies are kept; another one goes for it that was not used for longest
+MOST = 8
+
 # Seconds after which one who waits looks at the processors again
 _STEP = 0.1
 
 # Seconds to copy a folder
 _COPY_TIME = 600
+
+# Architecture, CPU and SoC: the commands that compile for these are the same
+Family = Tuple[str, str, str]
+
+
+def family(board: Board) -> Family:
+    """Return what boards have in common that have objects in common."""
+    return board.arch, board.cpu, board.soc
 
 
 def is_large(source: str) -> bool:
@@ -56,54 +78,123 @@ def is_large(source: str) -> bool:
     return False
 
 
-class Siblings:
-    """Who lends, who waits for it; safe to use from all threads of slots."""
+class _Copy:
+    """A build folder that is kept.
 
-    def __init__(self, free: Callable[[], int]) -> None:
+    Attributes:
+        path: where
+        number: slot that it is of
+        users: so many copy it
+    """
+
+    def __init__(self, path: str, number: int) -> None:
+        self.path = path
+        self.number = number
+        self.users = 0
+
+
+class Siblings:
+    """Who keeps a copy, who waits for it; safe to use from all threads of slots."""
+
+    def __init__(self, folder: str, free: Callable[[], int],
+                 boards: Optional[Mapping[Family, int]] = None) -> None:
         """Set up.
 
         Args:
+            folder: where copies are kept; it need not be there
             free: tells how many jobs more may run
+            boards: how many of each family are going to be built; None if that is not known
         """
+        self._folder = folder
         self._free = free
+        self._left = None if boards is None else dict(boards)
         self._changed = threading.Condition()
-        self._first: Optional[int] = None
-        self._commit = ''
-        # Who waits, or copies
+        self._commit: Optional[str] = None
+        # Those that were used last come last
+        self._copies: Dict[Family, _Copy] = {}
+        self._names = itertools.count()
+        # Slots that are at the first board of a family, and those of them that do not wait
+        self._makers: Dict[Family, int] = {}
+        self._busy: Set[int] = set()
+        # What the folder of a slot is of; which are pure
+        self._at: Dict[int, Family] = {}
+        self._pure: Set[int] = set()
+        # Who waits
         self._others = 0
-        self._path = ''
         self._over = False
 
-    def borrow(self, number: int, commit: str, copy: Callable[[str], None],
-               wanted: Callable[[], bool]) -> None:
-        """Wait for a folder and copy it, if that is worth while. The first to ask is the lender.
+    def begin(self, number: int, kin: Family, commit: str, empty: bool,
+              copy: Callable[[str, int], bool], wanted: Callable[[], bool]) -> None:
+        """Have a slot begin a board with a copy, if there is one that helps.
 
         Args:
-            number: slot that is going to build in an empty folder
-            commit: what it is going to build, '' for a source as it is
-            copy: copies a folder
+            number: slot, which has no objects of this board
+            kin: what it is going to build
+            commit: which commit, '' for a source as it is
+            empty: there is nothing in its folder
+            copy: puts a copy of a folder, which was built in the slot of that number, in
+                place of what the slot has; returns whether that was possible. If it was
+                not, the slot has nothing
             wanted: whether the board still is
+
+        Raises:
+            OSError: what `copy` does
         """
         with self._changed:
-            if self._first is None:
-                self._first, self._commit = number, commit
-            if self._over or number == self._first or commit != self._commit:
+            if self._commit is None:
+                self._commit = commit
+            if self._left:
+                self._left[kin] = self._left.get(kin, 0) - 1
+            if empty:
+                self._pure.add(number)
+                self._at.pop(number, None)
+            if self._over or commit != self._commit:
+                self._pure.discard(number)
+                self._at.pop(number, None)
                 return
-            self._others += 1
+            if self._at.get(number) == kin:
+                return
+            found = self._find(number, kin, empty, wanted)
+            if found:
+                found.users += 1
+            self._at.pop(number, None)
         try:
-            path = self._wait(wanted)
-            if path:
-                copy(path)
+            if found:
+                copy(found.path, found.number)
         finally:
             with self._changed:
-                self._others -= 1
-                self._changed.notify_all()
-
-    def _wait(self, wanted: Callable[[], bool]) -> str:
-        """Return the folder that is lent; '' when there is no use in waiting for it"""
-        lost, before, idle_before = 0.0, time.monotonic(), idle_time()
+                if found:
+                    found.users -= 1
         with self._changed:
-            while not self._path and not self._over and lost <= SAVES and wanted():
+            if found:
+                self._pure.add(number)
+            self._at[number] = kin
+            if self._makers.get(kin) == number:
+                self._busy.add(number)
+
+    def _find(self, number: int, kin: Family, empty: bool,
+              wanted: Callable[[], bool]) -> Optional[_Copy]:
+        """Return the copy to begin with, which is waited for; None if there is no use in that"""
+        lost, before, idle_before = 0.0, time.monotonic(), idle_time()
+        while not self._over and wanted():
+            if kin in self._copies:
+                # It is the last one used
+                self._copies[kin] = self._copies.pop(kin)
+                return self._copies[kin]
+            maker = self._makers.get(kin)
+            if maker is None and (self._copies or number in self._pure):
+                maker = self._makers[kin] = number
+            if maker is None:
+                return None
+            if maker == number:
+                if self._copies and (empty or number not in self._pure):
+                    return list(self._copies.values())[-1]
+                if not empty or not self._busy:
+                    return None
+            if lost > SAVES:
+                return None
+            self._others += 1
+            try:
                 self._changed.wait(_STEP)
                 now, idle = time.monotonic(), idle_time()
                 wasted = self._free() * (now - before)
@@ -112,27 +203,62 @@ class Siblings:
                     wasted = min(wasted, idle - idle_before)
                 lost += wasted / self._others
                 before, idle_before = now, idle
-            return self._path
+            finally:
+                self._others -= 1
+        return None
 
-    def is_lender(self, number: int, commit: str) -> bool:
-        """Return whether a slot is to lend its folder, once it has built a commit."""
-        with self._changed:
-            return not self._over and (number, commit) == (self._first, self._commit)
+    def built(self, number: int, commit: str, good: bool,
+              lend: Callable[[Callable[[str], None]], None]) -> None:
+        """Keep what a slot has built, if it is the first of its family.
 
-    def lend(self, path: str) -> None:
-        """Let those who wait copy a folder; it is left alone until they have."""
+        Args:
+            number: the slot
+            commit: what was built, '' for a source as it is
+            good: it was built, without an error
+            lend: calls what it is given with the slot's folder, as it is between two boards
+
+        Raises:
+            OSError: what `lend` does
+        """
         with self._changed:
-            self._path = path
-            self._changed.notify_all()
-            while self._others and not self._over:
-                self._changed.wait()
-            self._path = ''
-        self.end()
+            if commit != self._commit:
+                self._pure.discard(number)
+            kin = self._at.get(number)
+            keeps = (good and kin is not None and not self._over and number in self._pure
+                     and self._makers.get(kin) == number
+                     and (self._others or self._left is None or self._left.get(kin, 0) > 0))
+        try:
+            if keeps and kin is not None:
+                lend(functools.partial(self._keep, number, kin))
+        finally:
+            self.give_up(number)
+
+    def _keep(self, number: int, kin: Family, path: str) -> None:
+        """Copy a folder to where others find it"""
+        new = os.path.join(self._folder, str(next(self._names)))
+        with self._changed:
+            idle = [name for name, old in self._copies.items() if not old.users]
+            gone = [self._copies.pop(name) for name in idle[:max(0, len(self._copies) - MOST + 1)]]
+        try:
+            for old in gone:
+                clear_way(old.path)
+            os.makedirs(self._folder, exist_ok=True)
+            disk = os.statvfs(self._folder)
+            if disk.f_bavail * disk.f_frsize < SPARE or not _copy(path, new):
+                return
+        except OSError:
+            # Then there is none
+            return
+        with self._changed:
+            self._copies[kin] = _Copy(new, number)
 
     def give_up(self, number: int) -> None:
         """Let nobody wait for this slot."""
-        if number == self._first:
-            self.end()
+        with self._changed:
+            self._busy.discard(number)
+            for kin in [kin for kin, maker in self._makers.items() if maker == number]:
+                del self._makers[kin]
+            self._changed.notify_all()
 
     def end(self) -> None:
         """Let nobody wait any more."""
@@ -140,13 +266,32 @@ class Siblings:
             self._over = True
             self._changed.notify_all()
 
+    def close(self) -> None:
+        """Remove the copies, when all slots have ended."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _copy(path: str, new: str) -> bool:
+    """Copy a folder with all time stamps; return whether that was possible. If not, there is none
+
+    Raises:
+        OSError: what is in the way cannot be removed
+    """
+    clear_way(new)
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        if commands.run(['cp', '-a', path, new], _COPY_TIME).returncode == 0:
+            return True
+    with contextlib.suppress(OSError):
+        clear_way(new)
+    return False
+
 
 def copy(old: Tuple[str, str], new: Tuple[str, str], temp: str) -> bool:
     """Copy a build folder to where another slot builds.
 
     Args:
-        old: folder of the slot that lends, its build folder; nobody writes there
-        new: folder of the slot that borrows, its build folder; what is there goes
+        old: folder of the slot that it is of, build folder; nobody writes there
+        new: folder of the slot that it is for, its build folder; what is there goes
         temp: path on the same file system for a copy that is under way
 
     Returns:
@@ -155,19 +300,19 @@ def copy(old: Tuple[str, str], new: Tuple[str, str], temp: str) -> bool:
     Raises:
         OSError: what is in the way cannot be removed
     """
-    clear_way(temp)
     clear_way(new[1])
+    if not _copy(old[1], temp):
+        return False
     try:
-        if commands.run(['cp', '-a', old[1], temp], _COPY_TIME).returncode == 0:
+        if old[0] != new[0]:
             _rename(temp, old[0], new[0])
-            os.makedirs(new[0], exist_ok=True)
-            os.rename(temp, new[1])
-            return True
-    except (OSError, subprocess.TimeoutExpired):
-        pass
-    with contextlib.suppress(OSError):
-        clear_way(temp)
-    return False
+        os.makedirs(new[0], exist_ok=True)
+        os.rename(temp, new[1])
+    except OSError:
+        with contextlib.suppress(OSError):
+            clear_way(temp)
+        return False
+    return True
 
 
 def _rename(path: str, old: str, new: str) -> None:

@@ -18,7 +18,7 @@ import time
 from typing import Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
 from buildman.build import ccache, shared_dtc, siblings
-from buildman.build.folder import boards_in, is_fresh, slot_of
+from buildman.build.folder import boards_in, has_board, is_empty, put_aside, slot_of
 from buildman.build.job import MakeJob, SlotDirs
 from buildman.build.jobserver import JobServer, Stopped
 from buildman.build.keys import Keys
@@ -34,7 +34,7 @@ from buildman.source import git
 from buildman.source.checkout import ChangedFiles, SlotSource
 from buildman.source.localversion import VersionTexts
 from buildman.source.origin import Origin
-from buildman.source.shared import Seed, Watches, remove_leftovers
+from buildman.source.shared import NEW, Seed, Watches, remove_leftovers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,7 @@ class EngineConfig:
         inputs: variables that the tree reads, to be recorded
         elsewhere, largest: see MakeJob
         boards: those that are likely to be built; () if that is not known
+        families: how many boards of each are likely to be built; None if that is not known
         keeps: boards are so few that each is to find its own objects again
         keys: tells what must be the same for results to be carried; None: made here
     """
@@ -78,6 +79,7 @@ class EngineConfig:
     elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
     largest: int = 0
     boards: Tuple[str, ...] = ()
+    families: Optional[Mapping[siblings.Family, int]] = None
     keeps: bool = False
     keys: Optional[Keys] = None
 
@@ -179,7 +181,10 @@ class Engine:
         if self._slots > 1 and self._server and not (
                 self._alone or settings.per_board_out_dir or settings.mrproper
                 or settings.config_only):
-            self._siblings = siblings.Siblings(self._server.available)
+            self._siblings = siblings.Siblings(
+                # Of that name it goes when a run begins, if this one is killed
+                os.path.join(config.work_dir, f'siblings{NEW}'), self._server.available,
+                config.families)
         self._alive = self._slots
         self._idle = set(self._numbers)
         for number in self._numbers:
@@ -317,6 +322,8 @@ class Engine:
             if self._meter:
                 ccache.note_boards(self._built, self._config.env)
             self._groups.close()
+            if self._siblings:
+                self._siblings.close()
             if self._watches:
                 self._watches.close()
             if self._texts:
@@ -416,20 +423,21 @@ class Engine:
         return self._config.commits[upto].hash if self._config.commits else ''
 
     def _borrow(self, number: int, job: BoardJob) -> None:
-        """Begin with a copy of another slot's build folder, if there is nothing"""
-        dirs = SlotDirs(self._config.source_dir, self._config.work_dir, number)
+        """Begin with a copy of what another slot has built, if that helps"""
+        config, target = self._config, job.board.target
+        dirs = SlotDirs(config.source_dir, config.work_dir, number)
         path = os.path.join(dirs.stem, 'build')
-        source = dirs.stem if self._origin else dirs.source
 
-        def copy(lent: str) -> None:
-            siblings.copy((os.path.dirname(lent), lent), (dirs.stem, path),
-                          # Of that name it goes when a run begins, if this one is killed
-                          f'{dirs.stem}.build.new')
+        def copy(kept: str, maker: int) -> bool:
+            if config.keeps:
+                put_aside(path, dirs.aside)
+            return siblings.copy((self._slot_path(maker), kept), (dirs.stem, path),
+                                 f'{dirs.stem}.build{NEW}')
 
-        if self._siblings and job.commits and is_fresh(path, dirs.aside, job.board.target) and (
-                siblings.is_large(source)):
-            self._siblings.borrow(number, self._commit(job.commits[0]), copy,
-                                  lambda: not self._is_cancelled(job))
+        if self._siblings and job.commits and not has_board(path, dirs.aside, target) and (
+                siblings.is_large(dirs.stem if self._origin else dirs.source)):
+            self._siblings.begin(number, siblings.family(job.board), self._commit(job.commits[0]),
+                                 is_empty(path), copy, lambda: not self._is_cancelled(job))
 
     def _run_board(self, number: int, maker: MakeJob, job: BoardJob) -> None:
         """Build a board at all its commits"""
@@ -469,10 +477,9 @@ class Engine:
             if not outcome.skipped:
                 self._built.add(job.board.target)
             upto = left.pop(0)
-            if self._siblings and self._siblings.is_lender(number, self._commit(upto)):
-                if not outcome.return_code and not outcome.infra:
-                    maker.lend(self._siblings.lend)
-                self._siblings.give_up(number)
+            if self._siblings:
+                good = not (outcome.return_code or outcome.infra or outcome.skipped)
+                self._siblings.built(number, self._commit(upto), good, maker.lend)
 
 
 def _one_line(exc: BaseException) -> str:

@@ -9,6 +9,7 @@ import functools
 import os
 import shutil
 import sys
+from collections import Counter
 from typing import (
     TYPE_CHECKING,
     Callable,
@@ -365,7 +366,7 @@ def make_local_worker(args: argparse.Namespace, folders: Folders, plan: Plan, tr
                       archs: Sequence[str], inputs: FrozenSet[str],
                       fleet: Optional[Fleet], keys: Optional[Keys] = None) -> LocalWorker:
     """Return this machine as a worker"""
-    from buildman.build import slots
+    from buildman.build import siblings, slots
     from buildman.build.folder import MOST_ASIDE
     from buildman.core.events import Said
     from buildman.schedule.local import LocalWorker
@@ -376,9 +377,11 @@ def make_local_worker(args: argparse.Namespace, folders: Folders, plan: Plan, tr
     # jobs of another board. How many run at once is for the job server.
     spare = (args.threads is None and not args.jobs and not fleet and threads == cpus > 1)
     pending = loop.pending()
+    boards = {job.board.target: job.board for job in plan.jobs}
     config = slots.EngineConfig(
         work_dir=work_area(tree.base_dir), source_dir=folders.source, commits=plan.commits,
         settings=plan.settings, slots=min(threads + spare, len(pending)), boards=pending,
+        families=Counter(siblings.family(boards[target]) for target in pending),
         keeps=len(plan.jobs) <= MOST_ASIDE * (threads + spare), keys=keys,
         tokens=max(threads, cpus),
         env=environment_here(fleet, inputs),

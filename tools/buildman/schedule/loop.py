@@ -264,8 +264,8 @@ class Loop:
         tasks = []
         for target, commits in todo.items():
             board = self._jobs[target].board
-            # ccache has most objects of a board when one with the same SoC was built
-            group = board.soc if settings.ccache else ''
+            # Most objects are there already when one with the same SoC was built
+            group = '' if settings.per_board_out_dir else board.soc or board.cpu
             weight = weights.get(target, Weight())
             tasks.append(Task(target, board.arch, tuple(commits), weight.total, weight.first,
                               group, weight.guessed))
