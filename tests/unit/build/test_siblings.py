@@ -6,6 +6,8 @@ import dataclasses
 import os
 import queue
 import random
+import shutil
+import subprocess
 import tempfile
 import threading
 import time
@@ -14,18 +16,21 @@ from unittest import mock
 
 from support import wait_for
 
-from buildman.build import siblings, slots
+from buildman.build import folder, siblings, slots
 from buildman.build.folder import STATE_FILE
 from buildman.build.jobserver import JobServer
 from buildman.core import events
-from buildman.core.plan import Board, BoardJob, Settings, Toolchain
+from buildman.core.plan import Board, BoardJob, Commit, Settings, Toolchain
 
 # `tool` is a program of the host, which is noted as Kbuild does; `fail` and `hang` are boards
+# that wait for `go`. A second one of a family, which is a letter, fails without what the
+# first one has made
 MAKEFILE = r'''
 all: $(O)/scripts/tool
-	@read board < $(O)/include/board; touch $$board.begun; \
-	if [ $$board = fail ]; then exit 1; fi; \
-	if [ $$board = hang ]; then until [ -e go ]; do sleep 0.01; done; fi
+	@read board < $(O)/include/board; touch $$board.begun $(O)/scripts/$$board; \
+	case $$board in ?[2-9]) [ -e $(O)/scripts/$${board%?}1 ] || exit 1 ;; esac; \
+	case $$board in hang | fail) until [ -e go ]; do sleep 0.01; done ;; esac; \
+	[ $$board != fail ]
 $(O)/scripts/tool:
 	@echo x >> tools; mkdir -p $(O)/scripts
 	@echo 'cmd_tool := cc -I$(O)/include' > $(O)/scripts/.tool.cmd; touch $@
@@ -68,7 +73,7 @@ class TestEngine(unittest.TestCase):
 
     def submit(self, eng, board):
         """Hand out a board"""
-        eng.submit(BoardJob(Board(board, 'sandbox'), (0,), Toolchain(
+        eng.submit(BoardJob(Board(board, 'sandbox', soc=board[:-1]), (0,), Toolchain(
             'sandbox', '/bin/cc', '/bin', '')))
 
     def wait(self, count):
@@ -100,8 +105,8 @@ class TestEngine(unittest.TestCase):
             pass
 
     @contextlib.contextmanager
-    def waits(self, board):
-        """Have a board wait for one that hangs; the engine is what there is then"""
+    def waits(self, board, first='hang'):
+        """Have a board wait for one that hangs before it is done; the engine is what there is then"""
         asked = threading.Event()
 
         def available(server):
@@ -110,8 +115,8 @@ class TestEngine(unittest.TestCase):
 
         with mock.patch.object(JobServer, 'available', available):
             eng = self.start()
-            self.submit(eng, 'hang')
-            self.wait_for('hang')
+            self.submit(eng, first)
+            self.wait_for(first)
             self.submit(eng, board)
             self.assertTrue(asked.wait(60))
             yield eng
@@ -131,6 +136,36 @@ class TestEngine(unittest.TestCase):
                 self.assertEqual(f'cmd_tool := cc -I{folder}/include\n', inf.read())
         self.assertEqual({'00', '01'}, {name for name in os.listdir(self.work)
                                         if os.path.isdir(os.path.join(self.work, name))})
+
+    def test_families(self):
+        """Wherever a board is built, the first one of its family was"""
+        self.check_families(self.start())
+        self.assertEqual(1, self.tools())
+
+    def check_families(self, eng):
+        """Build boards of two families; return those whose objects are kept"""
+        self.assertEqual({'a1': 0, 'b1': 0}, self.build(eng, 'a1', 'b1'))
+        self.assertEqual({'a2': 0, 'b2': 0, 'a3': 0}, self.build(eng, 'a2', 'b2', 'a3'))
+        eng.finish()
+        self.assertTrue(eng.join(60))
+        self.assertNotIn('siblings.new', os.listdir(self.work))
+        stems = [os.path.join(self.work, name) for name in ('00', '01')]
+        return sorted(board for stem in stems for board in folder.boards_in(
+            os.path.join(stem, 'build'), os.path.join(stem, '.git', 'buildman-aside')))
+
+    def test_kept_aside(self):
+        """With few boards, a copy takes no board's objects away"""
+        with open(os.path.join(self.source, 'Makefile'), 'w', encoding='utf-8') as outf:
+            outf.write(MAKEFILE.replace('$$board.begun', '').replace('echo x >> tools;', ''))
+        for words in (('init', '-q'), ('add', '.'), ('commit', '-q', '-m', 'x')):
+            subprocess.run(['git', *words], cwd=self.source, check=True)
+        commit = subprocess.check_output(['git', 'rev-parse', 'HEAD'], cwd=self.source, text=True)
+        for keeps in (True, False):
+            with self.subTest(keeps=keeps):
+                found = self.check_families(self.start(keeps=keeps,
+                                                       commits=(Commit(commit.strip()),)))
+                self.assertEqual(5 if keeps else 2, len(found), found)
+                shutil.rmtree(self.work)
 
     def test_not_for_all(self):
         """A folder for each board, one that is to be cleaned, no processors to count: no waiting"""
@@ -168,11 +203,8 @@ class TestEngine(unittest.TestCase):
 
     def test_failure(self):
         """What has failed is not lent: the others begin with nothing"""
-        with mock.patch.object(siblings, 'SAVES', 600):
-            eng = self.start()
-            self.submit(eng, 'fail')
-            self.wait_for('fail')
-            self.submit(eng, 'b')
+        with self.waits('b', 'fail'):
+            self.go_on()
             self.assertEqual({'b': 0, 'fail': 2}, self.wait(2))
         self.assertLessEqual(2, self.tools())
 

@@ -429,7 +429,7 @@ class Engine:
         path = os.path.join(dirs.stem, 'build')
 
         def copy(kept: str, maker: int) -> bool:
-            if config.keeps:
+            if config.keeps and self._origin:
                 put_aside(path, dirs.aside)
             return siblings.copy((self._slot_path(maker), kept), (dirs.stem, path),
                                  f'{dirs.stem}.build{NEW}')
