@@ -396,6 +396,9 @@ class TestSiblings(unittest.TestCase):
         self.board(0, 'b')
         self.assertEqual(1, len(os.listdir(os.path.join(self.dir, 'copies'))))
         self.assertEqual(['b'], self.board(1, 'b', empty=True))
+        # Nor does one with other objects take a copy for the sake of others
+        self.built(1, 'b', 'y')
+        self.assertEqual([], self.board(1, 'c'))
 
     def test_most(self):
         """Only so many copies are kept, those that were used last"""

@@ -187,7 +187,8 @@ class Siblings:
             if maker is None:
                 return None
             if maker == number:
-                if self._copies and (empty or number not in self._pure):
+                # Without objects of its family, it is of use to others only if it is pure
+                if self._copies and (empty or (number not in self._pure and self._more(kin))):
                     return list(self._copies.values())[-1]
                 if not empty or not self._busy:
                     return None
@@ -206,6 +207,10 @@ class Siblings:
             finally:
                 self._others -= 1
         return None
+
+    def _more(self, kin: Family) -> bool:
+        """Return whether more boards of a family may come"""
+        return self._left is None or self._left.get(kin, 0) > 0
 
     def built(self, number: int, commit: str, good: bool,
               lend: Callable[[Callable[[str], None]], None]) -> None:
@@ -226,7 +231,7 @@ class Siblings:
             kin = self._at.get(number)
             keeps = (good and kin is not None and not self._over and number in self._pure
                      and self._makers.get(kin) == number
-                     and (self._others or self._left is None or self._left.get(kin, 0) > 0))
+                     and (self._others or self._more(kin)))
         try:
             if keeps and kin is not None:
                 lend(functools.partial(self._keep, number, kin))
