@@ -106,7 +106,7 @@ class TestEngine(unittest.TestCase):
 
     @contextlib.contextmanager
     def waits(self, board, first='hang'):
-        """Have a board wait for one that hangs before it is done; the engine is what there is then"""
+        """Have a board wait for one that hangs; the engine is what there is then"""
         asked = threading.Event()
 
         def available(server):
@@ -459,7 +459,7 @@ class TestSiblings(unittest.TestCase):
                 copies[path] = list(folders[number])
                 use(path)
 
-            with mock.patch.object(siblings, '_copy', lambda path, new: True):
+            with mock.patch.object(siblings, 'copy_folder', lambda path, new: True):
                 commits = 'x' if rand.random() < 0.5 else rand.choice(('xyz', 'yz', 'z'))
                 first = first or commits[0]
                 self.all.begin(number, kin, commits[0], not folders[number], copy, lambda: True)

@@ -249,7 +249,7 @@ class Siblings:
                 clear_way(old.path)
             os.makedirs(self._folder, exist_ok=True)
             disk = os.statvfs(self._folder)
-            if disk.f_bavail * disk.f_frsize < SPARE or not _copy(path, new):
+            if disk.f_bavail * disk.f_frsize < SPARE or not copy_folder(path, new):
                 return
         except OSError:
             # Then there is none
@@ -276,8 +276,8 @@ class Siblings:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _copy(path: str, new: str) -> bool:
-    """Copy a folder with all time stamps; return whether that was possible. If not, there is none
+def copy_folder(path: str, new: str) -> bool:
+    """Copy a folder with all time stamps; return whether that was possible, if not there is none.
 
     Raises:
         OSError: what is in the way cannot be removed
@@ -306,7 +306,7 @@ def copy(old: Tuple[str, str], new: Tuple[str, str], temp: str) -> bool:
         OSError: what is in the way cannot be removed
     """
     clear_way(new[1])
-    if not _copy(old[1], temp):
+    if not copy_folder(old[1], temp):
         return False
     try:
         if old[0] != new[0]:
