@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Dict, Tuple
 import support
 from dist_support import LOGS, DistCase, read
 
-from buildman.build import ccache
+from buildman.build import ccache, siblings
 from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
 from buildman.demo import sample
+from buildman.demo.sample_files import BoardSpec
 from buildman.results.tree import ResultTree
 from buildman.schedule.loop import Loop
 from buildman.schedule.progress import Status
@@ -155,6 +156,38 @@ class TestCcache(DistCase):
         self.assertFalse(os.path.exists(self.out('out/feature/.bm-work')))
 
 
+class TestSiblings(support.SampleCase):
+    """Boards of a SoC, in a tree that is large enough"""
+
+    sample_args: ClassVar[Dict[str, Any]] = {'commits': 1, 'boards': [
+        BoardSpec(name, 'arm', vendor='acme', soc='coyote') for name in ('a', 'b', 'c', 'd')]}
+
+    def test_many(self) -> None:
+        """It is used for as many as share it, whatever slot builds them; nothing differs"""
+        support.needs('ccache')
+        source = self.tree.path
+        os.mkdir(os.path.join(source, 'many'))
+        for number in range(siblings.LARGE):
+            with open(os.path.join(source, 'many', str(number)), 'wb'):
+                pass
+        for words in (('add', '.'), ('commit', '-q', '-m', 'Many files')):
+            subprocess.run(['git', *words], cwd=source, check=True)
+
+        def build(out: str, *args: str) -> str:
+            done = self.run_buildman('-b', 'feature', '-r', '-o', self.out(out), *args,
+                                     env={'CCACHE_DIR': self.out('cache')})
+            self.assertEqual(0, done.returncode, done)
+            return done.stdout
+
+        self.assertNotIn('ccache', build('plain', '-T', '1', '--no-ccache'))
+        self.assertNotIn('ccache', build('two', '--boards', 'a,b'))
+        self.assertRegex(build('all', '-T', '3'), USE)
+        support.assert_same_tree(self.out('plain/feature'), self.out('all/feature'), ignore=WORDS)
+        # Without it, too, one has what another one has built
+        self.assertNotIn('ccache', build('copied', '-T', '3', '--no-ccache'))
+        support.assert_same_tree(self.out('plain/feature'), self.out('copied/feature'))
+
+
 class TestParts(unittest.TestCase):
     """What ccache is told and asked"""
 
@@ -215,6 +248,22 @@ class TestParts(unittest.TestCase):
             ccache.note_boards(['d'], {'PATH': top})
             self.assertFalse(ccache.is_warm(['d'], env))
 
+    def test_pays(self) -> None:
+        """Boards that have siblings fill a cache, if there can be one"""
+        boards = [Board(str(number), 'arm', soc='abc'[number % 3]) for number in range(9)]
+        for count, pays in ((9, True), (8, False), (3, False), (1, False), (0, False)):
+            self.assertEqual(pays, ccache.pays(boards[:count]), count)
+        self.assertTrue(ccache.pays(boards[:1] * 3))
+        with tempfile.TemporaryDirectory() as top:
+            self.assertFalse(ccache.is_usable({'PATH': top}))
+            program = os.path.join(top, 'ccache')
+            with open(program, 'wb'):
+                pass
+            os.chmod(program, 0o755)
+            self.assertTrue(ccache.is_usable({'PATH': top}))
+            for name in ('CCACHE_DISABLE', 'CCACHE_READONLY'):
+                self.assertFalse(ccache.is_usable({'PATH': top, name: '1'}))
+
     def test_used(self) -> None:
         """How builds in a work area went"""
         with tempfile.TemporaryDirectory() as top:
@@ -228,12 +277,12 @@ class TestParts(unittest.TestCase):
                 self.assertIs(ccache.was_used(top), False)
 
     def test_order(self) -> None:
-        """Boards of one SoC follow each other with ccache, and only then"""
+        """Boards of one SoC follow each other, unless each has a folder of its own"""
         jobs = tuple(BoardJob(Board(name, 'arm', soc=soc), (0,), Toolchain('arm', '', '', ''))
                      for name, soc in (('a', 'zynq'), ('b', 'rk'), ('c', 'zynq'), ('d', 'rk'),
                                         ('e', 'rk')))
-        for wanted, order in ((True, 'acbde'), (False, 'abcde')):
-            settings = Settings(ccache=wanted, force_build=True)
+        for alone, order in ((False, 'acbde'), (True, 'abcde')):
+            settings = Settings(per_board_out_dir=alone, force_build=True)
             with tempfile.TemporaryDirectory() as top, open(os.devnull, 'w',
                                                             encoding='utf-8') as null:
                 loop = Loop(Plan(jobs, None, settings), ResultTree(top, None), Status(null),

@@ -170,9 +170,11 @@ def uses_ccache(folders: Folders, selected: Sequence[Board]) -> bool:
         SetupError: see work_area()
     """
     from buildman.build import ccache
+    from buildman.build.siblings import is_large
     used = ccache.was_used(work_area(folders.base))
     if used is None or (used and not shutil.which('ccache')):
-        return ccache.is_warm([board.target for board in selected], os.environ)
+        return ccache.is_warm([board.target for board in selected], os.environ) or (
+            ccache.is_usable(os.environ) and ccache.pays(selected) and is_large(folders.source))
     return used
 
 

@@ -266,7 +266,8 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
                        help='build dtc and pylibfdt once, for all boards')
     group.add_argument('--ccache', action='store_const', const=True,
                        help='use ccache for the cross and host compilers (the default where '
-                            'it has most boards from earlier runs, and no machines take part)')
+                            'it has most boards from earlier runs or three of each SoC are '
+                            'built, and no machines take part)')
     group.add_argument('--no-ccache', dest='ccache', action='store_const', const=False,
                        help='do not')
     group.add_argument('--no-skip-unaffected', dest='skip_unaffected', default=True,
