@@ -108,8 +108,7 @@ class Bench:
         self._env = {**os.environ, 'PATH': f"{folder}:{os.environ['PATH']}"}
         for name in ('home', 'empty'):
             os.mkdir(os.path.join(work, name))
-        self._env.update(HOME=os.path.join(work, 'home'), CROSS_COMPILE='',
-                         CCACHE_DIR=os.path.join(work, 'cache'))
+        self._env.update(HOME=os.path.join(work, 'home'), CROSS_COMPILE='')
 
     def _git(self, *words: str, cwd: str = '') -> str:
         """Run git in the clone, return what it says"""
@@ -160,8 +159,9 @@ class Bench:
                 commands.append([*words, f'-j{os.cpu_count()}'])
         return self._cost(commands, self._tree)
 
-    def by(self, command: str, out: str) -> Cost:
-        """Build with a buildman"""
+    def by(self, command: str, out: str, cache: str, *more: str) -> Cost:
+        """Build with a buildman, and with a cache of compiled objects of its own"""
+        self._env['CCACHE_DIR'] = cache
         self._git('checkout', '-q', '-f', 'bm-last')
         self._git('branch', '-q', '--set-upstream-to=bm-first')
         which = ['-b', 'bm-first..bm-last' if self._args.breaks else 'bm-last']
@@ -170,6 +170,7 @@ class Bench:
         words = [command, *which, '-o', out, '--boards', self._args.boards]
         words += ['-G', self._args.config] if self._args.config else []
         words += ['--ccache'] if self._args.ccache else []
+        words += more
         # The list of boards is kept from run to run
         subprocess.run([*words, '-n'], cwd=self._tree, env=self._env, check=False,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -188,6 +189,8 @@ def main() -> None:
     parser.add_argument('--other', default=os.environ.get('UPSTREAM_BUILDMAN', ''))
     parser.add_argument('--break', dest='breaks', choices=BREAKS, default='')
     parser.add_argument('--ccache', action='store_true')
+    parser.add_argument('--own', action='append', default=[], metavar='FLAG',
+                        help='one more for ours, as --own=--no-ccache')
     parser.add_argument('--rounds', type=int, default=1)
     parser.add_argument('--no-hand', action='store_true', help='no makes by hand')
     args = parser.parse_args()
@@ -198,8 +201,11 @@ def main() -> None:
             for name in (*(() if args.no_hand else ('by hand',)),
                          *(('other',) if args.other else ()), 'ours'):
                 out = os.path.join(work, f'{name.replace(" ", "-")}{num}')
+                # With --ccache it is kept from round to round; else each begins with nothing
+                cache = os.path.join(work, f'cache-{name}' if args.ccache else f'cache-{name}{num}')
                 cost = (bench.by_hand(out) if name == 'by hand' else
-                        bench.by(args.other if name == 'other' else OURS, out))
+                        bench.by(args.other, out, cache) if name == 'other' else
+                        bench.by(OURS, out, cache, *args.own))
                 costs.setdefault(name, []).append(cost)
                 print(f'{name:8} {cost}', flush=True)
     total = {name: statistics.median(cost.total for cost in some) for name, some in costs.items()}
