@@ -387,6 +387,13 @@ class TestSiblings(unittest.TestCase):
         self.assertEqual([], self.board(2, 'b', empty=True))
         self.assertEqual(['b'], self.board(1, 'c'))
         self.assertEqual(['c'], self.board(0, 'c'))
+        # Objects of its own, of an earlier run, came in place of what was there
+        self.all.forget(0)
+        self.assertEqual(['c'], self.board(0, 'd')[:1])
+        self.all.forget(0)
+        self.begin(0, 'e', 'y')
+        self.built(0, 'e')
+        self.assertEqual(['d'], self.board(3, 'e', empty=True))
 
     def test_last_of_family(self):
         """No copy is made for boards that there are not"""
@@ -461,6 +468,11 @@ class TestSiblings(unittest.TestCase):
 
             with mock.patch.object(siblings, 'copy_folder', lambda path, new: True):
                 commits = 'x' if rand.random() < 0.5 else rand.choice(('xyz', 'yz', 'z'))
+                if rand.random() < 0.1:
+                    # Objects of its own, which were put aside; or those of no such run
+                    folders[number] = ['old']
+                    self.all.forget(number)
+                    continue
                 first = first or commits[0]
                 self.all.begin(number, kin, commits[0], not folders[number], copy, lambda: True)
                 for commit in commits:

@@ -149,8 +149,7 @@ class Siblings:
                 self._pure.add(number)
                 self._at.pop(number, None)
             if self._over or commit != self._commit:
-                self._pure.discard(number)
-                self._at.pop(number, None)
+                self.forget(number)
                 return
             if self._at.get(number) == kin:
                 return
@@ -171,6 +170,12 @@ class Siblings:
             self._at[number] = kin
             if self._makers.get(kin) == number:
                 self._busy.add(number)
+
+    def forget(self, number: int) -> None:
+        """Let nobody have what is in the folder of a slot: it is of another run, or commit."""
+        with self._changed:
+            self._pure.discard(number)
+            self._at.pop(number, None)
 
     def _find(self, number: int, kin: Family, empty: bool,
               wanted: Callable[[], bool]) -> Optional[_Copy]:

@@ -434,8 +434,12 @@ class Engine:
             return siblings.copy((self._slot_path(maker), kept), (dirs.stem, path),
                                  f'{dirs.stem}.build{NEW}')
 
-        if self._siblings and job.commits and not has_board(path, dirs.aside, target) and (
-                siblings.is_large(dirs.stem if self._origin else dirs.source)):
+        if not self._siblings or not job.commits or not siblings.is_large(
+                dirs.stem if self._origin else dirs.source):
+            return
+        if has_board(path, dirs.aside, target):
+            self._siblings.forget(number)
+        else:
             self._siblings.begin(number, siblings.family(job.board), self._commit(job.commits[0]),
                                  is_empty(path), copy, lambda: not self._is_cancelled(job))
 
