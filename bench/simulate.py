@@ -4,7 +4,7 @@
 
 The real scheduler decides; machines, boards and the clock are made up. Boards
 are heavy-tailed: most take 10 to 60 seconds, a few several minutes; the first of
-several commits costs most. Compared are the scheduler with known, wrong and
+several commits costs most; those of a SoC are to follow each other. Compared are the scheduler with known, wrong and
 unknown costs, and the way of an older buildman: boards in the order of the list,
 those for this machine set aside before.
 
@@ -54,10 +54,11 @@ AGAIN = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Board:
-    """A board: seconds of one processor of speed 1 for each commit."""
+    """A board: seconds of one processor of speed 1 for each commit, and its SoC."""
 
     target: str
     seconds: Tuple[float, ...]
+    soc: str = ''
 
     @property
     def total(self) -> float:
@@ -85,8 +86,13 @@ def make_boards(count: int, commits: int, rng: random.Random,
         share = rng.uniform(0.05, 0.4)
         out.append(Board(f'b{number:04}', tuple(
             first * (1.0 if not upto else share * rng.uniform(0.5, 1.5))
-            for upto in range(commits))))
+            for upto in range(commits)), _soc(rng)))
     return out
+
+
+def _soc(rng: random.Random) -> str:
+    """Return a SoC: as in U-Boot, few have very many boards, and very many have few"""
+    return f's{min(int(rng.paretovariate(0.4)), 400)}'
 
 
 def make_machines(threads: Sequence[int], rng: random.Random, spread: float) -> List[Machine]:
@@ -362,7 +368,7 @@ def make_tasks(boards: Sequence[Board], noise: float, rng: random.Random) -> Lis
         if noise < 0:
             factor = 0.0
         out.append(Task(board.target, 'arm', tuple(range(len(board.seconds))),
-                        board.total * factor, board.seconds[0] * factor))
+                        board.total * factor, board.seconds[0] * factor, board.soc))
     return out
 
 
