@@ -120,7 +120,7 @@ class ExpectTest(unittest.TestCase):
 
 
 def makespan(costs: Dict[str, forecast.Cost], true: Dict[str, float],
-             speeds: Dict[str, float], slots: int, commits: int) -> float:
+             speeds: Dict[str, float], slots: int, commits: int, socs: int = 0) -> float:
     """Return how long a run takes in which each slot is given a board when it is free.
 
     Args:
@@ -129,10 +129,12 @@ def makespan(costs: Dict[str, forecast.Cost], true: Dict[str, float],
         speeds: machine to its speed
         slots: boards at once on each
         commits: commits of each board
+        socs: so many, whose boards are to follow each other; 0 for no such thing
     """
     sched = Scheduler([Task(name, 'arm', tuple(range(commits)),
-                            costs[name].of(commits) if name in costs else 0.0)
-                       for name in true])
+                            costs[name].of(commits) if name in costs else 0.0,
+                            group=f'soc{number % socs}' if socs else '')
+                       for number, name in enumerate(true)])
     now = 0.0
     running: List[Tuple[float, int, str, str]] = []
     serial = itertools.count()
@@ -202,7 +204,8 @@ class TailTest(unittest.TestCase):
             records = [record(name, seconds / speeds[machine] * rng.uniform(0.9, 1.1),
                               machine=machine)
                        for name, seconds in true.items() for machine in [rng.choice('abc')]]
-            known = makespan(forecast.expect(records, boards), true, speeds, 4, 3)
+            known = max(makespan(forecast.expect(records, boards), true, speeds, 4, 3, socs)
+                        for socs in (0, 3, 80))
             blind = makespan({}, true, speeds, 4, 3)
             bound = max(3 * sum(true.values()) / sum(speeds.values()) / 4,
                         3 * max(true.values()) / max(speeds.values()))
