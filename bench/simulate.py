@@ -4,9 +4,9 @@
 
 The real scheduler decides; machines, boards and the clock are made up. Boards
 are heavy-tailed: most take 10 to 60 seconds, a few several minutes; the first of
-several commits costs most; those of a SoC are to follow each other. Compared are the scheduler with known, wrong and
-unknown costs, and the way of an older buildman: boards in the order of the list,
-those for this machine set aside before.
+several commits costs most; those of a SoC are to follow each other. Compared are the
+scheduler with known, wrong and unknown costs, and the way of an older buildman: boards
+in the order of the list, those for this machine set aside before.
 
     bench/simulate.py [--boards 1547] [--commits 5] [--threads 8,16,…] [--seeds 5]
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import re
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
 from buildman.demo import sample
 from buildman.demo.sample_files import BoardSpec
 from buildman.results.tree import ResultTree
+from buildman.schedule.inbox import Inbox
 from buildman.schedule.loop import Loop
 from buildman.schedule.progress import Status
 from buildman.wire import messages
@@ -286,7 +286,7 @@ class TestParts(unittest.TestCase):
             with tempfile.TemporaryDirectory() as top, open(os.devnull, 'w',
                                                             encoding='utf-8') as null:
                 loop = Loop(Plan(jobs, None, settings), ResultTree(top, None), Status(null),
-                                  queue.Queue())
+                                  Inbox())
             loop.ledger.add_worker('w', 1, ahead=9)
             got = [loop.scheduler.next_for('w') for _ in jobs]
             self.assertEqual(''.join(handout.target for handout in got if handout), order)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import queue
 import random
 import tempfile
 import unittest
@@ -20,6 +19,7 @@ from buildman.results.hunted import Found
 from buildman.results.made_with import Earlier
 from buildman.results.tree import ResultTree
 from buildman.schedule.hunt import Hunt
+from buildman.schedule.inbox import Inbox
 from buildman.schedule.loop import Loop, Report
 from buildman.schedule.progress import Status
 
@@ -200,7 +200,7 @@ class Machine:
                  breaks: Callable[[BoardJob, int], Optional[Event]]) -> None:
         self.name, self.series, self.breaks = name, series, breaks
         self.given: List[Tuple[str, Tuple[int, ...]]] = []
-        self.events: 'queue.Queue[Event]' = queue.Queue()
+        self.events = Inbox()
 
     def start(self) -> None:
         """Begin."""
@@ -257,7 +257,7 @@ class LoopTest(unittest.TestCase):
         plan = Plan(jobs, tuple(commits(33)), settings or Settings(), tuple(range(33)))
         made = Hunt(commits(33), range(33),
                     lambda upto, target: hunted.read(self.tree.board_dir(upto, target)))
-        loop = Loop(plan, self.tree, Status(io.StringIO()), queue.Queue(),
+        loop = Loop(plan, self.tree, Status(io.StringIO()), Inbox(),
                           earlier=Earlier(plan), hunt=made)
         self.machines = [Machine(name, self.series, breaks if not number else lambda *args: None)
                          for number, name in enumerate(names or ('',))]

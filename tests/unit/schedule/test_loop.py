@@ -11,7 +11,6 @@ import dataclasses
 import io
 import math
 import os
-import queue
 import tempfile
 import unittest
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
@@ -38,6 +37,7 @@ from buildman.results.carry import Found
 from buildman.results.made_with import Earlier
 from buildman.results.tree import ResultTree
 from buildman.schedule import loop as loop_module
+from buildman.schedule.inbox import Inbox
 from buildman.schedule.ledger import Weight
 from buildman.schedule.loop import Loop, Report, exit_status
 from buildman.schedule.progress import Status
@@ -49,11 +49,11 @@ COMMITS = tuple(Commit(char * 40, char) for char in 'abc')
 Act = Callable[['Made', BoardJob], Iterable[Event]]
 
 
-class Events(queue.Queue):  # type: ignore[type-arg]
+class Events(Inbox):
     """The queue of the loop, for workers that have said all they ever will; and its clock"""
 
     now = 1000.0
-    hurry = False
+    restless = False
 
     def get(self, block: bool = True, timeout: Optional[float] = None) -> Event:
         if timeout == math.inf:
@@ -61,9 +61,9 @@ class Events(queue.Queue):  # type: ignore[type-arg]
         if block and self.empty():
             if timeout is None:
                 raise AssertionError('the loop waits, and nobody has anything to say')
-            if self.hurry and not timeout:
+            if self.restless and not timeout:
                 raise AssertionError('the loop does not wait')
-            self.hurry = not timeout
+            self.restless = not timeout
             self.now += timeout
         event: Event = super().get(False)
         return event
@@ -100,7 +100,7 @@ class Made:
         self.name, self.act, self.archs, self.speed = name, act, archs, speed
         # Ready when those before it have said what they say of their first boards
         self.slots, self._slots = 0 if late else slots, slots
-        self.events: 'queue.Queue[Event]' = queue.Queue()
+        self.events = Inbox()
         self.calls: List[Tuple[Any, ...]] = []
         self.first: Sequence[Event] = [
             WorkerComing(name, slots, None, speed), WorkerReady(name)] if late else []

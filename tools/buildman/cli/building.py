@@ -42,7 +42,6 @@ from buildman.source import commits
 # The rest is loaded by the functions that need it: lists, dry runs and summaries,
 # which scripts do in a row, begin in half of the time without what builds
 if TYPE_CHECKING:
-    import queue
 
     from buildman.build.keys import Keys
     from buildman.core.events import Event
@@ -227,12 +226,11 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
     Returns:
         what could not be built
     """
-    import queue
-
     from buildman.results.made_with import Earlier
+    from buildman.schedule.inbox import Inbox
     from buildman.schedule.loop import Loop
     signals.watch()
-    events: 'queue.Queue[Event]' = queue.Queue()
+    events = Inbox()
     status.start(len(plan.jobs) * plan.commit_count)
     here: Optional[LocalWorker] = None
     earlier = Earlier(plan)
@@ -276,13 +274,13 @@ def run_builds(args: argparse.Namespace, folders: Folders, plan: Plan, tree: Res
             inputs = outside.search(folders.source, ends, os.environ)
             if not fleet or fleet.use_local:
                 finder = None if fleet else carrier()
-                here = make_local_worker(args, folders, plan, tree, loop, events.put,
+                here = make_local_worker(args, folders, plan, tree, loop, events.post,
                                          sorted(local), inputs, fleet,
                                          finder.keys if finder else None)
                 workers.append(here)
             if fleet:
-                workers += fleet.make_workers(plan, tree, folders.source, local, inputs, events.put,
-                                              len(loop.pending()))
+                workers += fleet.make_workers(plan, tree, folders.source, local, inputs,
+                                              events.post, len(loop.pending()))
                 for text in fleet.warnings:
                     status.say(text)
                 fleet.attach(loop, tree.base_dir)

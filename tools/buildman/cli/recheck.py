@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import queue
 import random
 import shutil
 from typing import (
@@ -28,6 +27,7 @@ from buildman.core.plan import Plan
 from buildman.results.cache import read_result
 from buildman.results.known import Glance
 from buildman.results.tree import ResultTree
+from buildman.schedule.inbox import Inbox
 from buildman.schedule.local import Worker
 from buildman.schedule.loop import Carried, Loop
 from buildman.schedule.progress import Status
@@ -99,9 +99,9 @@ def check(count: int, seed: Optional[int], plan: Plan, tree: ResultTree, carried
         plan, jobs=tuple(job for job in plan.jobs if job.board.target in targets),
         selected=tuple(sorted({found.upto for found in chosen})),
         settings=dataclasses.replace(plan.settings, skip_unaffected=False))
-    events: 'queue.Queue[Event]' = queue.Queue()
+    events = Inbox()
     loop = Loop(again, _Chosen(apart, chosen), Status(io.StringIO()), events)
-    loop.run([make_worker(again, loop, events.put)])
+    loop.run([make_worker(again, loop, events.post)])
     good = 0
     for found in chosen:
         there, here = (one.board_dir(found.upto, found.target) for one in (tree, apart))

@@ -18,7 +18,6 @@ import dataclasses
 import functools
 import json
 import os
-import queue
 import re
 import sys
 import threading
@@ -49,6 +48,7 @@ from buildman.remote.logs import BossLog, WorkerLog, short
 from buildman.remote.receiver import Receiver, one_line
 from buildman.results import tree
 from buildman.results.known import Glance
+from buildman.schedule.inbox import Inbox
 from buildman.schedule.loop import Loop
 from buildman.schedule.progress import Status
 from buildman.wire import messages
@@ -355,7 +355,7 @@ def build(workers: Sequence[Any], boards: Mapping[str, Any], commits: Optional[S
                       for target, board in boards.items()),
                 None, Settings(force_build=bool(builder.force_build)), uptos)
     status = _Told(builder)
-    loop = Loop(plan, CallerTree(builder, boards), status, queue.Queue(), host='local',
+    loop = Loop(plan, CallerTree(builder, boards), status, Inbox(), host='local',
                    for_caller=True)
     if loop.nothing_to_do:
         return
@@ -371,7 +371,7 @@ def build(workers: Sequence[Any], boards: Mapping[str, Any], commits: Optional[S
             if name in status.workers:
                 name = f'{name}#{pos}'
             made = CallerWorker(worker, name, commits, status.open_worker(name, logs),
-                                loop.events.put)
+                                loop.events.post)
             for target, (commits_left, _) in missing.items() if not made.version else ():
                 # What it says may lie ready before it is asked
                 made.receiver.expect(target, commits_left)

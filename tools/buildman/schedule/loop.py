@@ -47,6 +47,7 @@ from buildman.core.outcome import TRIES, Outcome, without_compiler
 from buildman.core.plan import BoardJob, Plan
 from buildman.process.threads import join, on_all
 from buildman.schedule.estimate import Estimate
+from buildman.schedule.inbox import Inbox
 from buildman.schedule.ledger import Task, Weight
 from buildman.schedule.policy import Scheduler
 from buildman.schedule.progress import Aftermath, Counts, Status
@@ -123,13 +124,13 @@ class Loop:
 
     Attributes:
         plan: what to build
-        events: queue that all workers post to
+        events: what all workers post to
         scheduler, ledger: who gets what next, and who owes what
         report, aftermath: how it ended, and what became of machines
     """
 
     def __init__(self, plan: Plan, tree: Sink, status: Status,
-                 events: 'queue.Queue[Event]',
+                 events: Inbox,
                  weigh: Optional[Weigh] = None, host: str = '',
                  unbuildable: Collection[str] = (), for_caller: bool = False,
                  earlier: Optional[Earlier] = None, hunt: Optional[Hunt] = None,
@@ -140,7 +141,7 @@ class Loop:
             plan: what to build
             tree: where results go
             status: what is shown
-            events: queue that all workers post to
+            events: what all workers post to
             weigh: called if something is to be built, with each board and its
                 number of commits; returns what they are expected to cost, all
                 commits and the first of them, see Task. None: all the same
@@ -394,9 +395,11 @@ class Loop:
         try:
             self._begin(workers)
             self._loop()
+            self.events.hurry()
             self._before_end(False)
             join(on_all(self._workers.values(), lambda worker: worker.finish()))
         except BaseException:
+            self.events.hurry()
             self._before_end(True)
             join(on_all(self._workers.values(), lambda worker: worker.stop()))
             raise
