@@ -35,6 +35,7 @@ sys.path.insert(0, os.path.join(TOP, 'tools'))
 from buildman.core.events import BoardDone, Built, Event, Started
 from buildman.core.outcome import Outcome
 from buildman.core.plan import Board, BoardJob, Commit, Plan, Settings, Toolchain
+from buildman.schedule.inbox import Inbox
 from buildman.schedule.loop import Loop
 from buildman.schedule.progress import Status
 from buildman.schedule.watch import StatusFile, Watch, lines
@@ -99,7 +100,7 @@ class Machine:
     finish = stop = start
 
 
-def play(plans: 'queue.Queue[Tuple[float, Event]]', events: 'queue.Queue[Event]') -> None:
+def play(plans: 'queue.Queue[Tuple[float, Event]]', events: Inbox) -> None:
     """Say what is planned when its time has come, in a thread."""
     heap: List[Tuple[float, int, Event]] = []
     serial = itertools.count()
@@ -123,7 +124,7 @@ def run(args: argparse.Namespace, way: str, folder: str) -> float:
     commits = tuple(Commit(f'{num:040x}', f'commit {num}') for num in range(COMMITS))
     plan = Plan(tuple(BoardJob(board, Toolchain('arm', 'gcc', '', ''), tuple(range(COMMITS)))
                       for board in boards), commits, Settings(), tuple(range(COMMITS)))
-    events: 'queue.Queue[Event]' = queue.Queue()
+    events = Inbox()
     plans: 'queue.Queue[Tuple[float, Event]]' = queue.Queue()
     threading.Thread(target=play, args=(plans, events), daemon=True).start()
     reader, writer = pty.openpty()

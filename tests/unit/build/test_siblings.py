@@ -158,7 +158,8 @@ class TestEngine(unittest.TestCase):
         with open(os.path.join(self.source, 'Makefile'), 'w', encoding='utf-8') as outf:
             outf.write(MAKEFILE.replace('$$board.begun', '').replace('echo x >> tools;', ''))
         for words in (('init', '-q'), ('add', '.'), ('commit', '-q', '-m', 'x')):
-            subprocess.run(['git', *words], cwd=self.source, check=True)
+            subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=a@example.com', *words],
+                           cwd=self.source, check=True)
         commit = subprocess.check_output(['git', 'rev-parse', 'HEAD'], cwd=self.source, text=True)
         for keeps in (True, False):
             with self.subTest(keeps=keeps):

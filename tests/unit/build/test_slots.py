@@ -13,6 +13,7 @@ from buildman.build import slots
 from buildman.core import events
 from buildman.core.plan import Board, BoardJob, Plan, Settings, Toolchain
 from buildman.results.tree import ResultTree
+from buildman.schedule.inbox import Inbox
 from buildman.schedule.local import LocalWorker
 from buildman.schedule.loop import Loop
 from buildman.schedule.progress import Status
@@ -41,9 +42,9 @@ class TestEngine(unittest.TestCase):
         job = BoardJob(Board('b', 'sandbox'), (0,), Toolchain('sandbox', '/bin/cc', '/bin', ''))
         with open(os.devnull, 'w', encoding='utf-8') as null:
             builder = Loop(Plan((job,), None, Settings()), ResultTree(self.dir, None),
-                              Status(null), self.events)
+                           Status(null), Inbox())
             with self.assertRaisesRegex(ZeroDivisionError, 'slot'):
-                builder.run([LocalWorker(Broken(self.config, self.events.put))])
+                builder.run([LocalWorker(Broken(self.config, builder.events.post))])
 
     def test_dropped_and_given_again(self):
         """A board that comes back while it is being dropped: its end is no failure of the machine

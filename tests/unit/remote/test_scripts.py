@@ -20,6 +20,23 @@ from buildman.remote import scripts, ssh
 WAIT = 30       # seconds; only a failing test ever waits for so long
 
 
+class TestLiteral(unittest.TestCase):
+    """How a text travels in a program"""
+
+    def test_same(self):
+        """Any text is what it was, and that of a module is not written with escapes"""
+        sources = list(scripts.modules_of('agent.serve').values())
+        three = "'" * 3
+        odd = ["'", three, f'a{three}\n', f"'{three}\n", "'\n", '\\\n', '\\', 'x\1y\n',
+               f'x\1{three}\n', 'a\r\nb\n', 'a\0\n', '"""\n', f'r{three}\\{three}\n',
+               '{0} %s \u00e4\n', '\x0c\n', '']
+        for text in (*sources, *odd):
+            scope = {}
+            exec(compile(f'text = {scripts.literal(text)}', 'test', 'exec'), scope)
+            self.assertEqual(text, scope['text'])
+        self.assertIn('\n', scripts.literal(max(sources, key=len)))
+
+
 class TestScripts(unittest.TestCase):
     """What a boss has a machine do before a worker runs, as shell commands."""
 

@@ -156,6 +156,9 @@ class Siblings:
             found = self._find(number, kin, empty, wanted)
             if found:
                 found.users += 1
+            if self._makers.get(kin) == number:
+                # At once, or others that have nothing would begin at the same time
+                self._busy.add(number)
             self._at.pop(number, None)
         try:
             if found:
@@ -168,8 +171,6 @@ class Siblings:
             if found:
                 self._pure.add(number)
             self._at[number] = kin
-            if self._makers.get(kin) == number:
-                self._busy.add(number)
 
     def forget(self, number: int) -> None:
         """Let nobody have what is in the folder of a slot: it is of another run, or commit."""

@@ -128,7 +128,17 @@ def program_command(modules: Mapping[str, str], name: str, args: Sequence[str]) 
         name: full name of the one
         args: arguments that the program sees in sys.argv[1:]
     """
-    return ssh.python_command(f'MODULES = {modules!r}\nMAIN = {name!r}\n{_LOADER}'.encode(), args)
+    texts = ', '.join(f'{module!r}: {literal(text)}' for module, text in modules.items())
+    return ssh.python_command(f'MODULES = {{{texts}}}\nMAIN = {name!r}\n{_LOADER}'.encode(), args)
+
+
+def literal(text: str) -> str:
+    """Return a text as Python source writes it, which gets smaller than what repr() gives."""
+    quotes, stand_in = "'''", '\1'
+    if not text.endswith('\n') or stand_in in text or '\r' in text or '\0' in text:
+        return repr(text)
+    more = f'.replace({stand_in!r}, {quotes!r})' if quotes in text else ''
+    return f'r{quotes}{text.replace(quotes, stand_in)}{quotes}{more}'
 
 
 def new_owner(run: str = '') -> lock.Owner:
