@@ -8,7 +8,8 @@ all, cold   all boards from nothing (-R FILE)
 all, kept   again, with the list that was kept (-n)
 branch      the first time for another branch, with the same Kconfig
 changed     again, after a change of the Kconfig at the top
-one, cold   one named board from nothing
+one, cold   one named board from nothing; ours lists the others for later dry runs, too
+one, alone  the same where no list can be kept for later: that board and no more
 
 An installed buildman and ours run the same command lines in turn, so that both
 meet the same load of the machine; the medians are compared. At the end the two
@@ -36,7 +37,7 @@ OURS = os.path.join(os.path.dirname(HERE), 'tools', 'buildman', 'buildman')
 
 # -R ends with 2 when boards lack maintainers, as they do in U-Boot
 GOOD = {'all, cold': (0, 2), 'all, kept': (0,), 'branch': (0,), 'changed': (0,),
-        'one, cold': (0,)}
+        'one, cold': (0,), 'one, alone': (0,)}
 
 
 class Cost(NamedTuple):
@@ -46,12 +47,15 @@ class Cost(NamedTuple):
     cpu: float
 
 
-def run(argv: Sequence[str], tree: str, good: Sequence[int]) -> Cost:
-    """Run a command and return what it cost; ends the program if it fails."""
+def run(argv: Sequence[str], tree: str, good: Sequence[int], **env: str) -> Cost:
+    """Run a command, with more in its environment, and return what it cost.
+
+    This ends the program if it fails.
+    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     done = subprocess.run(argv, cwd=tree, stdin=subprocess.DEVNULL, text=True,
-                          capture_output=True, check=False)
+                          capture_output=True, check=False, env={**os.environ, **env})
     wall = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode not in good:
@@ -64,19 +68,20 @@ def one_round(name: str, command: List[str], args: argparse.Namespace, work: str
     """Run the cases once with one of the two programs."""
     listing = os.path.join(work, f'{name}.cfg')
     out = os.path.join(work, name)
-    fresh = os.path.join(work, f'{name}-fresh')
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(out, ignore_errors=True)
+    kept = os.path.join(work, f'{name}-cache')
+    for folder in (out, kept):
+        shutil.rmtree(folder, ignore_errors=True)
     # A dry run keeps a list in a folder that is there, and makes none
     for branch in ('one', 'two'):
         os.makedirs(os.path.join(out, branch))
     kconfig = os.path.join(args.tree, 'Kconfig')
 
-    def case(title: str, *flags: str) -> None:
-        costs.setdefault(title, []).append(run([*command, *flags], args.tree, GOOD[title]))
+    def case(title: str, *flags: str, cache: str = kept) -> None:
+        costs.setdefault(title, []).append(
+            run([*command, *flags], args.tree, GOOD[title], XDG_CACHE_HOME=cache))
 
     case('all, cold', '-R', listing)
-    run([*command, '-n', '-b', 'one', '-o', out], args.tree, (0,))
+    run([*command, '-n', '-b', 'one', '-o', out], args.tree, (0,), XDG_CACHE_HOME=kept)
     case('all, kept', '-n', '-b', 'one', '-o', out)
     case('branch', '-n', '-b', 'two', '-o', out)
     with open(kconfig, 'rb') as inf:
@@ -86,7 +91,10 @@ def one_round(name: str, command: List[str], args: argparse.Namespace, work: str
     case('changed', '-n', '-b', 'one', '-o', out)
     with open(kconfig, 'wb') as outf:
         outf.write(was)
-    case('one, cold', '-n', '-o', fresh, '--boards', args.board)
+    for title, cache in (('one, cold', kept), ('one, alone', os.devnull)):
+        for folder in (out, kept):
+            shutil.rmtree(folder, ignore_errors=True)
+        case(title, '-n', '-o', out, '--boards', args.board, cache=cache)
 
 
 def clone(tree: str, work: str) -> str:

@@ -9,7 +9,7 @@ import unittest
 from typing import Any, Callable, Iterator
 
 from buildman.core.errors import BoardError
-from buildman.process.fork import Child, ChildDied
+from buildman.process.fork import Child, ChildDied, Parcel
 from buildman.process.registry import STARTED
 
 
@@ -64,6 +64,38 @@ class ChildTest(unittest.TestCase):
 
         with Child(work, 'the scan') as child, self.assertRaises(ChildDied):
             child.next()
+
+    def test_given_later(self) -> None:
+        """A child has begun before it is told what is asked; more than a pipe holds fits in"""
+        parcel = Parcel()
+
+        def work() -> Iterator[Any]:
+            yield 'begun'
+            yield len(parcel.take())
+
+        with Child(work, 'a test') as child:
+            self.assertEqual(child.next(), 'begun')
+            parcel.give(['x' * 100] * 5000)
+            self.assertEqual(child.next(), 5000)
+
+    def test_given_too_late(self) -> None:
+        """A child that has failed before says why, and nobody waits for it to take more"""
+        parcel = Parcel()
+
+        def fail() -> Iterator[Any]:
+            raise BoardError('Kconfig:3: broken')
+
+        with Child(fail, 'a test') as child:
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+            parcel.give(['x' * 100] * 5000)
+            with self.assertRaisesRegex(BoardError, 'Kconfig:3'):
+                child.next()
+
+    def test_never_given(self) -> None:
+        """A child whose parent went before it was told anything does not wait for ever"""
+        # Nobody else has an end of it, as when the parent is gone
+        with self.assertRaises(BrokenPipeError):
+            Parcel().take()
 
     def test_left(self) -> None:
         """Leaving early ends the process and those that it has started."""

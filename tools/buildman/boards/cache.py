@@ -344,6 +344,22 @@ def copy_cache(cache_file: str, text: str, stamp: Stamp) -> None:
         stamp.write(cache_file)
 
 
+def has_stamp(cache_file: str) -> bool:
+    """Tell whether a boards.cfg has a stamp, so that it might be used"""
+    return os.path.exists(_stamp_path(cache_file))
+
+
+def find_lists(around: str) -> List[str]:
+    """Return the newest lists in the folders of a folder, or in itself."""
+    found: List[Tuple[int, str]] = []
+    with contextlib.suppress(OSError):
+        for folder in [around, *(entry.path for entry in os.scandir(around))]:
+            path = os.path.join(folder, 'boards.cfg')
+            with contextlib.suppress(OSError):
+                found.append((os.stat(_stamp_path(path)).st_mtime_ns, path))
+    return [path for _, path in sorted(found, reverse=True)[:_OTHERS]]
+
+
 def read_others(source_dir: str, around: str, tree: Tree,
                 cache_file: Optional[str]) -> Optional[Kept]:
     """Return another branch's boards.cfg that is right for this tree, too.
@@ -356,13 +372,7 @@ def read_others(source_dir: str, around: str, tree: Tree,
         tree: the files of now
         cache_file: where to keep it; None: nowhere
     """
-    found: List[Tuple[int, str]] = []
-    with contextlib.suppress(OSError):
-        for folder in [around, *(entry.path for entry in os.scandir(around))]:
-            path = os.path.join(folder, 'boards.cfg')
-            with contextlib.suppress(OSError):
-                found.append((os.stat(_stamp_path(path)).st_mtime_ns, path))
-    for _, path in sorted(found, reverse=True)[:_OTHERS]:
+    for path in find_lists(around):
         kept = None if path == cache_file else _read_kept(source_dir, path, tree)
         if kept:
             if cache_file:

@@ -3,7 +3,7 @@
 
 Two things go on at a time: one process parses Kconfig, which takes longest,
 while this one looks for the files and reads the MAINTAINERS. When Kconfig is
-parsed, that process forks, and each takes a share of the defconfigs. This
+parsed, that process is told the defconfigs and forks, and each takes a share of them. This
 process never holds the parsed tree, and its environment stays as it is.
 """
 
@@ -40,7 +40,7 @@ from buildman.boards.evaluate import Evaluator
 from buildman.boards.maintainers import Owners, decode
 from buildman.core.errors import BoardError
 from buildman.core.plan import Board
-from buildman.process.fork import Child
+from buildman.process.fork import Child, Parcel
 from buildman.process.limits import cpu_count
 
 # A deep tree of conditions needs more frames than Python allows by default
@@ -271,12 +271,17 @@ def _enabled_targets(evaluator: Evaluator, paths: Sequence[str]) -> Dict[str, An
     return {'values': values, 'settings': {}, 'included': []}
 
 
-def _evaluate(source_dir: str, paths: Sequence[str], jobs: int,
+def _evaluate(source_dir: str, parcel: Parcel, jobs: int,
               full: bool, symbols: Sequence[str]) -> Dict[str, Any]:
-    """Parse Kconfig and evaluate defconfigs; runs in a process of its own."""
+    """Parse Kconfig and evaluate defconfigs; runs in a process of its own.
+
+    Args:
+        parcel: has the paths of the defconfigs, below the tree
+    """
     # Some settings are made only where the compiler is gcc, as it is in a build
     evaluator = parse(source_dir, 'gcc' if symbols and shutil.which('gcc') else '')
     gc.freeze()         # else the collector copies all that is shared
+    paths: Sequence[str] = parcel.take()
     work = _enabled_targets if full else functools.partial(_share, symbols=symbols)
     count = max(1, min(jobs, len(paths) // _MIN_SHARE))
     with contextlib.ExitStack() as stack:
@@ -294,10 +299,10 @@ def _evaluate(source_dir: str, paths: Sequence[str], jobs: int,
     return {'values': values, 'settings': settings, 'files': [*evaluator.files(), *included]}
 
 
-def _start(source_dir: str, paths: Sequence[str], jobs: int, full: bool,
+def _start(source_dir: str, parcel: Parcel, jobs: int, full: bool,
            symbols: Sequence[str] = ()) -> Child:
     """Begin to evaluate defconfigs in a process of its own; see _evaluate()."""
-    return Child(functools.partial(_once, _evaluate, source_dir, paths,
+    return Child(functools.partial(_once, _evaluate, source_dir, parcel,
                                    jobs or cpu_count(), full, symbols), _SCAN)
 
 
@@ -335,14 +340,16 @@ def scan(source_dir: str, wanted: Optional[Iterable[str]] = None, jobs: int = 0,
         KconfigMissing: there is no kconfiglib for this tree
         BoardError: a file cannot be read or is wrong; the message names it
     """
-    tree = tree or cache.find_files(source_dir)
-    found = tree.defconfigs()
-    odd = sorted(path for target, path in found.items() if len(target.split()) != 1)
-    found = {target: path for target, path in found.items() if path not in odd}
-    if wanted is not None:
-        found = {target: found[target] for target in wanted if target in found}
-    targets = sorted(found)
-    with _start(source_dir, [found[name] for name in targets], jobs, False, symbols) as child:
+    parcel = Parcel()
+    with _start(source_dir, parcel, jobs, False, symbols) as child:
+        tree = tree or cache.find_files(source_dir)
+        found = tree.defconfigs()
+        odd = sorted(path for target, path in found.items() if len(target.split()) != 1)
+        found = {target: path for target, path in found.items() if path not in odd}
+        if wanted is not None:
+            found = {target: found[target] for target in wanted if target in found}
+        targets = sorted(found)
+        parcel.give([found[name] for name in targets])
         owners = _owners(source_dir, tree, targets)
         stamp = cache.Stamp.make(source_dir, tree, [KCONFIGLIB_PATH])
         answer = child.next()
@@ -389,10 +396,12 @@ def check_targets(source_dir: str) -> List[str]:
     Raises:
         BoardError: as for scan()
     """
-    tree = cache.find_files(source_dir)
-    found = tree.defconfigs()
-    targets = sorted(found)
-    with _start(source_dir, [found[name] for name in targets], 0, True) as child:
+    parcel = Parcel()
+    with _start(source_dir, parcel, 0, True) as child:
+        tree = cache.find_files(source_dir)
+        found = tree.defconfigs()
+        targets = sorted(found)
+        parcel.give([found[name] for name in targets])
         owners = check_owners(source_dir, tree)
         values = child.next()['values']
     lines = []

@@ -422,8 +422,9 @@ def load(source_dir: str, cache_file: Optional[str] = None,
             os.path.join(source_dir, TRACKED)) and _tracked_list(source_dir):
         # It is part of the source, which a build in there must not change (-wi)
         cache_file = None
-    tree = cache.find_files(source_dir)
-    kept = _kept(source_dir, tree, cache_file, around, private)
+    # What takes longest begins at once when there is nothing to compare with
+    tree = (cache.find_files(source_dir) if _has_lists(cache_file, around, private) else None)
+    kept = _kept(source_dir, tree, cache_file, around, private) if tree else None
     if kept:
         settings = kept.stamp.settings
         if settings.keys() >= set(symbols):
@@ -459,6 +460,14 @@ def load(source_dir: str, cache_file: Optional[str] = None,
                                      format_entries(found.entries), found.stamp)
             cache.remove_old(private)
     return _only(BoardList(found.entries, settings=found.stamp.settings), wanted), warnings
+
+
+def _has_lists(cache_file: Optional[str], around: str, private: str) -> bool:
+    """Tell whether there is any list that might be right, see _kept()"""
+    return bool((cache_file and cache.has_stamp(cache_file))
+                or (private and (cache.has_stamp(private) or cache.find_lists(
+                    os.path.dirname(os.path.dirname(private)))))
+                or (around and cache.find_lists(around)))
 
 
 def _kept(source_dir: str, tree: cache.Tree, cache_file: Optional[str],

@@ -24,6 +24,35 @@ from buildman.process.registry import STARTED, Account
 _CHILDREN = Account()
 
 
+class Parcel:
+    """A value that a child is given after it has begun, by what started it."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+
+    def give(self, value: Any) -> None:
+        """Let the child have a value that can be pickled; once, after it was started.
+
+        If it is gone, Child.next() says why.
+        """
+        os.close(self._reader)
+        with contextlib.suppress(BrokenPipeError), open(self._writer, 'wb') as outf:
+            pickle.dump(value, outf, protocol=pickle.HIGHEST_PROTOCOL)
+
+    def take(self) -> Any:
+        """Wait for the value, in the child.
+
+        Raises:
+            BrokenPipeError: the parent is gone
+        """
+        os.close(self._writer)
+        with open(self._reader, 'rb') as inf:
+            try:
+                return pickle.load(inf)
+            except (EOFError, pickle.UnpicklingError):
+                raise BrokenPipeError from None
+
+
 class ChildDied(BuildmanError):
     """A child ended before it had said all: no memory, or a defect, which it has told."""
 

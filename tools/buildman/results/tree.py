@@ -449,32 +449,35 @@ class ResultTree:
         never built, no file is looked for. And what was found before is not read again.
         """
         folder = self.commit_dir(upto)
-        if self._flat:
-            there = set(targets)
-        else:
-            try:
-                there = set(os.listdir(folder))
-            except OSError:
-                return {}
         name = os.path.basename(folder)
         known = self._known.of(name)
         out: Dict[str, Glance] = {}
         new: Dict[str, Entry] = {}
-        for target in targets:
-            if target not in there:
-                continue
-            try:
-                stamp = os.stat(f'{self.board_dir(upto, target)}/done').st_ctime_ns
-            except OSError:
-                continue
-            entry = known.get(target)
-            if entry and entry[0] == stamp:
-                out[target] = entry[1]
-                continue
-            glance = self._glance(upto, target)
-            if glance:
-                out[target] = glance
-                new[target] = stamp, glance
+        try:
+            # All boards of all commits: what leads to the folder is looked up once
+            top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return {}
+        try:
+            there = None if self._flat else set(os.listdir(top))
+            for target in targets:
+                if there is not None and target not in there:
+                    continue
+                try:
+                    stamp = os.stat(f'{target}/done' if there is not None else 'done',
+                                    dir_fd=top).st_ctime_ns
+                except OSError:
+                    continue
+                entry = known.get(target)
+                if entry and entry[0] == stamp:
+                    out[target] = entry[1]
+                    continue
+                glance = self._glance(upto, target)
+                if glance:
+                    out[target] = glance
+                    new[target] = stamp, glance
+        finally:
+            os.close(top)
         self._known.learn(name, new)
         return out
 
