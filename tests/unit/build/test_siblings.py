@@ -404,7 +404,21 @@ class TestSiblings(unittest.TestCase):
         self.board(0, 'b')
         self.assertEqual(1, len(os.listdir(os.path.join(self.dir, 'copies'))))
         self.assertEqual(['b'], self.board(1, 'b', empty=True))
-        # Nor does one with other objects take a copy for the sake of others
+        # Nor for a slot that has waited, and has its copy
+        self.all = self.make({('a', '', ''): 2, ('c', '', ''): 1})
+        shutil.rmtree(os.path.join(self.dir, 'copies'))
+        self.begin(0, 'a', empty=True)
+        second = self.thread(1, 'a', empty=True)
+        self.built(0, 'a')
+        self.end(second)
+        self.board(2, 'c', empty=True)
+        self.assertEqual(1, len(os.listdir(os.path.join(self.dir, 'copies'))))
+
+    def test_other_objects(self):
+        """Nor does a slot with other objects take a copy for the sake of boards there are not"""
+        self.all = self.make({('b', '', ''): 3})
+        self.board(0, 'b', empty=True)
+        self.assertEqual(['b'], self.board(1, 'b', empty=True))
         self.built(1, 'b', 'y')
         self.assertEqual([], self.board(1, 'c'))
 
@@ -415,10 +429,13 @@ class TestSiblings(unittest.TestCase):
             self.board(0, 'b')
             self.assertEqual(['a'], self.board(1, 'a', empty=True))
             self.board(0, 'c')
-        self.assertEqual(2, len(os.listdir(os.path.join(self.dir, 'copies'))))
-        self.assertEqual(['a'], self.board(2, 'a', empty=True))
-        self.assertEqual(['c'], self.board(2, 'c'))
-        self.assertEqual(['c'], self.board(3, 'b', empty=True))
+            self.assertEqual(2, len(os.listdir(os.path.join(self.dir, 'copies'))))
+            self.assertEqual(['a'], self.board(2, 'a', empty=True))
+            self.assertEqual(['c'], self.board(2, 'c'))
+            # Nor does one stay that was used and is not any more
+            self.board(0, 'd')
+            self.assertEqual(['d'], self.board(3, 'a', empty=True))
+        self.assertEqual(['a'], self.board(3, 'b', empty=True))
         self.all.close()
         self.assertFalse(os.path.exists(os.path.join(self.dir, 'copies')))
 
