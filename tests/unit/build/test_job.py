@@ -363,15 +363,25 @@ class TestCollect(FolderCase):
         source += 'static int same; int *first = &same;\n'
         with open(os.path.join(self.dir, 'second.c'), 'w', encoding='ascii') as outf:
             outf.write('static int same = 1; int *second = &same;\n')
+        # Real boards have one without a name (orangepi_pc)
+        source += 'static int nameless = 1; int *third = &nameless;\n'
         subprocess.run(['gcc', '-O0', '-x', 'c', '-', 'second.c', '-o', 'u-boot'], cwd=self.dir,
                        input=source.encode(), check=True)
+        path = os.path.join(self.dir, 'u-boot')
+        with open(path, 'rb') as inf:
+            data = inf.read()
+        self.assertEqual(data.count(b'\0nameless\0'), 1)
+        with open(path, 'wb') as outf:
+            outf.write(data.replace(b'\0nameless\0', bytes(len('nameless') + 2)))
         said = subprocess.run(['nm', '--size-sort', 'u-boot'], cwd=self.dir, check=True,
                               capture_output=True, text=True).stdout
         table = subprocess.run(['readelf', '-sW', 'u-boot'], cwd=self.dir, check=True,
                                capture_output=True, text=True).stdout
         sized = {fields[7].partition('@')[0] for fields in map(str.split, table.splitlines())
-                 if len(fields) == 8 and fields[2] not in ('0', 'Size')}
-        want = [line for line in said.splitlines() if line.split()[2].partition('@')[0] in sized]
+                 if len(fields) == 8 and fields[2] not in ('0', 'Size')} | {''}
+        want = [line for line in said.splitlines()
+                if line.split(' ')[2].partition('@')[0] in sized]
+        self.assertIn('0000000000000004 d ', want)
         files = artifacts.ElfReader().read(self.dir, '', dict(os.environ))[1]
         self.assertGreater(len(want), 46)
         self.assertEqual(files['u-boot.sizes'].decode().splitlines(), [*want, ' '])

@@ -57,6 +57,9 @@ class TestFormats(unittest.TestCase):
         self.assertEqual(sizes, {b'main': 16, b'static.buf': 9, b'.hidden': 1, b'local_ro': 3})
         self.assertEqual(rr.parse_symbols(b'zz T main\n1 T f\n'), ({b'f': 1}, False))
         self.assertFalse(rr.parse_symbols(b'0000\n')[1])
+        self.assertFalse(rr.parse_symbols(b'00000004 t')[1])
+        # One without a name is told, but grows nothing that could be named
+        self.assertEqual(rr.parse_symbols(b'00000004 t \n00000001 T f\n '), ({b'f': 1}, True))
         # Of a machine whose nm gives each symbol a size
         raw = (b'fffffffffffffffd B _end\nfffffffd B _end\n7ffffffd b big\n'
                b'00000000fffffffd b huge\n')

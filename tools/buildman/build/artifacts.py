@@ -60,8 +60,9 @@ TOOL_TIME = 300
 # The format in what `objdump -h` prints
 _FORMAT = re.compile(rb'file format ([\w.-]+)')
 
-# A symbol that has a size in what `nm --print-size` prints: address, size, kind, name
-_SYMBOL = re.compile(rb'^([0-9a-f]+) ([0-9a-f]+) (\S) (\S.*)$', re.MULTILINE)
+# A symbol that has a size in what `nm --print-size` prints: address, size, kind, name, which
+# may be none
+_SYMBOL = re.compile(rb'^([0-9a-f]+) ([0-9a-f]+) (\S) (.*)$', re.MULTILINE)
 
 # One section in what `objdump -h` prints: number, name, size; flags below
 _SECTION = re.compile(

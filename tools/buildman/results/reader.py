@@ -226,7 +226,8 @@ def parse_symbols(raw: bytes) -> Tuple[Dict[bytes, int], bool]:
     for line in raw.split(b'\n'):
         fields = line.split()
         if len(fields) != 3 or fields[1] not in SYMBOL_TYPES:
-            if fields and len(fields) < 3:
+            # Not one that has no name: then a blank is the last that there is
+            if fields and len(fields) < 3 and not (len(fields) == 2 and line[-1:] == b' '):
                 clean = False
             continue
         try:
