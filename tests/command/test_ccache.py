@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import unittest
 from typing import Any, ClassVar, Dict, Tuple
+from unittest import mock
 
 import support
 from dist_support import LOGS, DistCase, read
@@ -89,6 +90,18 @@ class TestCcache(DistCase):
             outf.write(b'anvil\n\xff')
         self.build('second', '-f')
 
+    def test_broken(self) -> None:
+        """Where it does not work, boards that nobody asked to go by it are built without"""
+        self.plain('plain')
+        self.build('first', '--ccache')
+        self.build('first', '-f')
+        with open(self.out('cache/ccache.conf'), 'w', encoding='utf-8') as outf:
+            outf.write('nonsense\n')
+        self.plain('first', '-f')
+        self.plain('second')
+        for out in ('first', 'second'):
+            support.assert_same_tree(self.out('plain/feature'), self.out(f'{out}/feature'))
+
     def plain(self, out: str, *args: str) -> support.Result:
         """Build everything, without ccache"""
         done = self.run_buildman('-b', 'feature', '-r', '-o', self.out(out), *args, env=self.vars)
@@ -156,6 +169,35 @@ class TestCcache(DistCase):
         self.assertFalse(os.path.exists(self.out('out/feature/.bm-work')))
 
 
+class TestMessages(support.SampleCase):
+    """What compilers say, of boards that fail and warn"""
+
+    sample_args: ClassVar[Dict[str, Any]] = {'boards': 3, 'commits': 4}
+
+    def check(self, *args: str) -> None:
+        """Build with and without ccache; check that nothing differs"""
+        support.needs('ccache')
+        for out, how in (('plain', '--no-ccache'), ('by', '--ccache'), ('again', '--ccache')):
+            done = self.run_buildman('-b', 'feature', '-r', '-o', self.out(out), how, *args,
+                                     env={'CCACHE_DIR': self.out('cache')})
+            self.assertEqual(100, done.returncode, done)
+            support.assert_same_tree(self.out('plain/feature'), self.out(f'{out}/feature'),
+                                     ignore=WORDS)
+        self.assertLess(2, len([name for _, _, names in os.walk(self.out('plain/feature'))
+                                for name in names if name == 'err']))
+
+    def test_folders(self) -> None:
+        """With a folder for each board, the slot of the source is in no message"""
+        self.check('-P', '-T', '2')
+
+    def test_preprocessed(self) -> None:
+        """Who has ccache preprocess once has the compiler's messages all the same"""
+        os.mkdir(self.out('cache'))
+        with open(self.out('cache/ccache.conf'), 'w', encoding='utf-8') as outf:
+            outf.write('run_second_cpp = false\n')
+        self.check()
+
+
 class TestSiblings(support.SampleCase):
     """Boards of a SoC, in a tree that is large enough"""
 
@@ -181,6 +223,8 @@ class TestSiblings(support.SampleCase):
 
         self.assertNotIn('ccache', build('plain', '-T', '1', '--no-ccache'))
         self.assertNotIn('ccache', build('two', '--boards', 'a,b'))
+        # Hardly anything is shared where each has a path of its own
+        self.assertNotIn('ccache', build('each', '-P', '-T', '3'))
         self.assertRegex(build('all', '-T', '3'), USE)
         support.assert_same_tree(self.out('plain/feature'), self.out('all/feature'), ignore=WORDS)
         # Without it, too, one has what another one has built
@@ -193,13 +237,16 @@ class TestParts(unittest.TestCase):
 
     def test_environment(self) -> None:
         """What the user has set stays; compilers are told apart by content where it matters"""
-        self.assertEqual(ccache.environment({}, False), {})
-        self.assertEqual(ccache.environment({}, True), {'CCACHE_NOHASHDIR': '1'})
+        once = {'CCACHE_NOCPP2': '1'}
+        self.assertEqual(ccache.environment({}, False), {'CCACHE_CPP2': '1'})
+        self.assertEqual(ccache.environment(once, False), {})
+        self.assertEqual(ccache.environment(once, True), {'CCACHE_NOHASHDIR': '1'})
         for name in ccache.STORAGE:
-            self.assertEqual(ccache.environment({name: 'redis://h'}, False),
+            self.assertEqual(ccache.environment({**once, name: 'redis://h'}, False),
                              {'CCACHE_COMPILERCHECK': 'content'})
-        self.assertEqual(ccache.environment(
-            {'CCACHE_REMOTE_STORAGE': 'redis://h', 'CCACHE_COMPILERCHECK': 'mtime'}, False), {})
+        self.assertEqual(ccache.environment({
+            **once, 'CCACHE_REMOTE_STORAGE': 'redis://h', 'CCACHE_COMPILERCHECK': 'mtime'},
+            False), {})
 
     def test_storage(self) -> None:
         """Storage that only this machine can reach is not passed on"""
@@ -261,8 +308,24 @@ class TestParts(unittest.TestCase):
                 pass
             os.chmod(program, 0o755)
             self.assertTrue(ccache.is_usable({'PATH': top}))
-            for name in ('CCACHE_DISABLE', 'CCACHE_READONLY'):
+            for name in ('CCACHE_DISABLE', 'CCACHE_READONLY', 'CCACHE_NOCPP2'):
                 self.assertFalse(ccache.is_usable({'PATH': top, name: '1'}))
+
+    def test_works(self) -> None:
+        """One that fails, says something, hangs or is not there is left alone"""
+        support.needs('gcc')
+        with tempfile.TemporaryDirectory() as top:
+            path = os.path.join(top, 'ccache')
+            env = {'PATH': f'{top}:/bin:/usr/bin'}
+            for text, works in (('exec "$@"', True), ('exit 1', False), (':', False),
+                                ('echo odd >&2; exec "$@"', False), ('exec sleep 60', False)):
+                with open(path, 'w', encoding='utf-8') as outf:
+                    outf.write(f'#!/bin/sh\n{text}\n')
+                os.chmod(path, 0o755)
+                with mock.patch.object(ccache, 'TIMEOUT', 20 if works else 0.5):
+                    self.assertEqual(works, ccache.works(env), text)
+            self.assertFalse(ccache.works({'PATH': top}))
+        self.assertFalse(ccache.works({'PATH': '/nonexistent'}))
 
     def test_used(self) -> None:
         """How builds in a work area went"""

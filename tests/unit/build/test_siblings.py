@@ -21,6 +21,7 @@ from buildman.build.folder import STATE_FILE
 from buildman.build.jobserver import JobServer
 from buildman.core import events
 from buildman.core.plan import Board, BoardJob, Commit, Settings, Toolchain
+from buildman.process.registry import Account
 
 # `tool` is a program of the host, which is noted as Kbuild does; `fail` and `hang` are boards
 # that wait for `go`. A second one of a family, which is a letter, fails without what the
@@ -239,6 +240,22 @@ class TestEngine(unittest.TestCase):
             self.go_on()
             self.assertEqual({'hang': 0, 'b': 0}, self.wait(2))
         self.assertEqual(1, self.tools())
+
+    def test_stopped(self):
+        """A copy that takes long is ended with all the rest, and leaves nothing"""
+        bin_dir = os.path.join(self.dir, 'bin')
+        os.mkdir(bin_dir)
+        with open(os.path.join(bin_dir, 'cp'), 'w', encoding='ascii') as outf:
+            outf.write(f'#!/bin/sh\n{shutil.which("cp")} "$@"\ntouch {self.dir}/copying\n'
+                       'exec sleep 600\n')
+        os.chmod(os.path.join(bin_dir, 'cp'), 0o755)
+        with mock.patch.dict(os.environ, PATH=f'{bin_dir}:{os.environ["PATH"]}'):
+            eng = self.start()
+            self.submit(eng, 'a1')
+            wait_for(os.path.join(self.dir, 'copying'))
+            eng.stop()
+            self.assertTrue(eng.join(60))
+        self.assertEqual([], [name for name in os.listdir(self.work) if 'new' in name])
 
     def test_dropped(self):
         """A board that is not wanted any more does not wait; nor does any when all is to end"""
@@ -484,7 +501,7 @@ class TestSiblings(unittest.TestCase):
                 copies[path] = list(folders[number])
                 use(path)
 
-            with mock.patch.object(siblings, 'copy_folder', lambda path, new: True):
+            with mock.patch.object(siblings, 'copy_folder', lambda *_: True):
                 commits = 'x' if rand.random() < 0.5 else rand.choice(('xyz', 'yz', 'z'))
                 if rand.random() < 0.1:
                     # Objects of its own, which were put aside; or those of no such run
@@ -525,7 +542,7 @@ class TestCopy(unittest.TestCase):
     def copy(self):
         """Copy it"""
         return siblings.copy((self.old, self.at('10/build')), (self.new, self.at('11/build')),
-                             self.at('11.build.new'))
+                             self.at('11.build.new'), Account())
 
     def read(self, name):
         """Return the text of a file of the copy"""
@@ -564,7 +581,7 @@ class TestCopy(unittest.TestCase):
         os.mkdir(self.new)
         self.assertTrue(siblings.copy(
             (self.at('link/10'), self.at('link/10/build')),
-            (self.at('link/11'), self.at('link/11/build')), self.at('11.build.new')))
+            (self.at('link/11'), self.at('link/11/build')), self.at('11.build.new'), Account()))
         self.assertEqual(f'{self.new} {self.at("link/11")}', self.read('.a.o.cmd'))
 
     def test_odd_files(self):

@@ -80,6 +80,9 @@ def environment(env: Mapping[str, str], folders_hidden: bool) -> Dict[str, str]:
             (-fdebug-prefix-map), so it need not be the same
     """
     told: Dict[str, str] = {}
+    if 'CCACHE_NOCPP2' not in env:
+        # Else the compiler gets what was preprocessed, and shows that in its messages
+        told['CCACHE_CPP2'] = '1'
     if folders_hidden:
         # Make's probes for flags of the compiler do without -fdebug-prefix-map
         told['CCACHE_NOHASHDIR'] = '1'
@@ -160,9 +163,31 @@ class Meter:
 
 
 def is_usable(env: Mapping[str, str]) -> bool:
-    """Return whether there is a cache that builds may fill."""
-    return not (env.get('CCACHE_DISABLE') or env.get('CCACHE_READONLY')) and bool(
-        shutil.which('ccache', path=env.get('PATH')))
+    """Return whether there is a cache that builds may fill, without a word of it in results."""
+    return not any(env.get(name) for name in (
+        'CCACHE_DISABLE', 'CCACHE_READONLY', 'CCACHE_NOCPP2')) and bool(
+            shutil.which('ccache', path=env.get('PATH')))
+
+
+def works(env: Mapping[str, str]) -> bool:
+    """Return whether something can be compiled by ccache.
+
+    It may not be able to write its cache or to read its configuration, or hang; then no
+    build would succeed.
+    """
+    # Seldom needed, and slow to load
+    import tempfile
+    program, compiler = (shutil.which(name, path=env.get('PATH')) for name in ('ccache', 'cc'))
+    if not program or not compiler:
+        return False
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired), \
+            tempfile.TemporaryDirectory(prefix='buildman-') as folder:
+        put_file(os.path.join(folder, 'try.c'), b'int here;\n')
+        done = commands.run([program, compiler, '-c', 'try.c', '-o', 'try.o'], TIMEOUT,
+                            env={**env, **environment(env, False)}, cwd=folder)
+        return done.returncode == 0 and not done.stderr and os.path.exists(
+            os.path.join(folder, 'try.o'))
+    return False
 
 
 def pays(boards: Collection[Board]) -> bool:

@@ -300,6 +300,9 @@ class Tidier:
         if own:
             names.update({build: 'build', os.path.realpath(build): 'build'})
         names.update({source: '.', os.path.realpath(source): '.'})
+        if os.path.dirname(source) == os.path.dirname(build):
+            # Where make is told the path (-P), ccache makes it relative to the build folder
+            names[f'../{os.path.basename(source)}'] = '.'
         self._folders = [(folder, name, re.compile(re.escape(folder) + r'(?![\w.-])'))
                          for folder, name in names.items()]
 

@@ -40,6 +40,7 @@ from buildman.core.files import clear_way
 from buildman.core.plan import Board
 from buildman.process import commands
 from buildman.process.limits import idle_time
+from buildman.process.registry import Account, Stopped
 
 # Seconds of a processor that a copy saves, at the least. As long as no more than these
 # go to waste for each that waits, it is worth while
@@ -94,7 +95,11 @@ class _Copy:
 
 
 class Siblings:
-    """Who keeps a copy, who waits for it; safe to use from all threads of slots."""
+    """Who keeps a copy, who waits for it; safe to use from all threads of slots.
+
+    Attributes:
+        copying: what copies; end() ends it
+    """
 
     def __init__(self, folder: str, free: Callable[[], int],
                  boards: Optional[Mapping[Family, int]] = None) -> None:
@@ -105,6 +110,7 @@ class Siblings:
             free: tells how many jobs more may run
             boards: how many of each family are going to be built; None if that is not known
         """
+        self.copying = Account()
         self._folder = folder
         self._free = free
         self._left = None if boards is None else dict(boards)
@@ -255,7 +261,7 @@ class Siblings:
                 clear_way(old.path)
             os.makedirs(self._folder, exist_ok=True)
             disk = os.statvfs(self._folder)
-            if disk.f_bavail * disk.f_frsize < SPARE or not copy_folder(path, new):
+            if disk.f_bavail * disk.f_frsize < SPARE or not copy_folder(path, new, self.copying):
                 return
         except OSError:
             # Then there is none
@@ -272,38 +278,45 @@ class Siblings:
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Let nobody wait any more."""
+        """Let nobody wait any more, and nothing be copied."""
         with self._changed:
             self._over = True
             self._changed.notify_all()
+        self.copying.stop()
 
     def close(self) -> None:
         """Remove the copies, when all slots have ended."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def copy_folder(path: str, new: str) -> bool:
+def copy_folder(path: str, new: str, account: Account) -> bool:
     """Copy a folder with all time stamps; return whether that was possible, if not there is none.
+
+    Args:
+        path: the folder
+        new: that of the copy; what is there goes
+        account: may end it
 
     Raises:
         OSError: what is in the way cannot be removed
     """
     clear_way(new)
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        if commands.run(['cp', '-a', path, new], _COPY_TIME).returncode == 0:
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired, Stopped):
+        if commands.run(['cp', '-a', path, new], _COPY_TIME, account=account).returncode == 0:
             return True
     with contextlib.suppress(OSError):
         clear_way(new)
     return False
 
 
-def copy(old: Tuple[str, str], new: Tuple[str, str], temp: str) -> bool:
+def copy(old: Tuple[str, str], new: Tuple[str, str], temp: str, account: Account) -> bool:
     """Copy a build folder to where another slot builds.
 
     Args:
         old: folder of the slot that it is of, build folder; nobody writes there
         new: folder of the slot that it is for, its build folder; what is there goes
         temp: path on the same file system for a copy that is under way
+        account: may end it
 
     Returns:
         whether that was possible; if not, there is nothing
@@ -312,7 +325,7 @@ def copy(old: Tuple[str, str], new: Tuple[str, str], temp: str) -> bool:
         OSError: what is in the way cannot be removed
     """
     clear_way(new[1])
-    if not copy_folder(old[1], temp):
+    if not copy_folder(old[1], temp, account):
         return False
     try:
         if old[0] != new[0]:

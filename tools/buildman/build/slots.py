@@ -428,20 +428,25 @@ class Engine:
         dirs = SlotDirs(config.source_dir, config.work_dir, number)
         path = os.path.join(dirs.stem, 'build')
 
+        copies = self._siblings
+        if not copies:
+            return
+        copying = copies.copying
+
         def copy(kept: str, maker: int) -> bool:
             if config.keeps and self._origin:
                 put_aside(path, dirs.aside)
             return siblings.copy((self._slot_path(maker), kept), (dirs.stem, path),
-                                 f'{dirs.stem}.build{NEW}')
+                                 f'{dirs.stem}.build{NEW}', copying)
 
-        if not self._siblings or not job.commits or not siblings.is_large(
+        if not job.commits or not siblings.is_large(
                 dirs.stem if self._origin else dirs.source):
             return
         if has_board(path, dirs.aside, target):
-            self._siblings.forget(number)
+            copies.forget(number)
         else:
-            self._siblings.begin(number, siblings.family(job.board), self._commit(job.commits[0]),
-                                 is_empty(path), copy, lambda: not self._is_cancelled(job))
+            copies.begin(number, siblings.family(job.board), self._commit(job.commits[0]),
+                         is_empty(path), copy, lambda: not self._is_cancelled(job))
 
     def _run_board(self, number: int, maker: MakeJob, job: BoardJob) -> None:
         """Build a board at all its commits"""

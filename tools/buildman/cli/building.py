@@ -83,7 +83,8 @@ def build(args: argparse.Namespace, folders: Folders, series: Optional[commits.S
     from buildman.toolchains import find
     if not args.no_local:
         check_programs(settings)
-    if args.ccache is None and not fleet:
+    # With a folder for each board, sources have the path of a slot, of which ccache takes a part
+    if args.ccache is None and not fleet and not settings.per_board_out_dir:
         settings = dataclasses.replace(settings, ccache=uses_ccache(folders, selected))
     chains = find.Toolchains(args.override_toolchain or '')
     chains.scan()
@@ -172,9 +173,10 @@ def uses_ccache(folders: Folders, selected: Sequence[Board]) -> bool:
     from buildman.build.siblings import is_large
     used = ccache.was_used(work_area(folders.base))
     if used is None or (used and not shutil.which('ccache')):
-        return ccache.is_warm([board.target for board in selected], os.environ) or (
+        used = ccache.is_warm([board.target for board in selected], os.environ) or (
             ccache.is_usable(os.environ) and ccache.pays(selected) and is_large(folders.source))
-    return used
+    # Last: it costs most. Builds that nobody asked to go by it must not fail for it
+    return used and ccache.works(os.environ)
 
 
 def make_status(args: argparse.Namespace, selected: Sequence[Board],
