@@ -329,6 +329,14 @@ class TestPush(StubCase):
         exc = ssh.explain('alpha', answer, 'git push')
         self.assertEqual(exc.kind, 'denied')
 
+    def test_refusing_shell(self):
+        """What a shell that lets nobody in says, which is on stdout, is shown"""
+        for stdout, said in ((b'Hello!\nThis account\x1b[7m is closed.\n\n', "'This account"),
+                             (b' \n', 'nothing')):
+            exc = ssh.explain('alpha', commands.Answer(stdout, b'', 1))
+            self.assertIn(f'it printed {said}', str(exc))
+            self.assertNotIn('\x1b', str(exc))
+
 
 def alive(pid):
     """Tell whether a process is there and no zombie."""

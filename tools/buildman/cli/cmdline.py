@@ -415,7 +415,8 @@ def _add_dist(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--machines-fetch-arch', action='store_true',
                        help='download the toolchains that machines lack (implies --mach)')
     group.add_argument('--kill-workers', action='store_true',
-                       help='end left-over workers on all machines and free their locks')
+                       help='end all workers on all machines, left over or not, and free their '
+                            'locks')
     group.add_argument('--clean-workers', action='store_true',
                        help='remove the work folder on all machines')
     group.add_argument('--machines-buildman-path', metavar='PATH',

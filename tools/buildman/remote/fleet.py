@@ -438,7 +438,7 @@ def describe_shares(args: argparse.Namespace, selected: Sequence[Board], slots: 
 
 
 def kill_workers(machines: Sequence[str]) -> int:
-    """Stop left-over workers and free their locks, on all hosts at once.
+    """Stop all workers, left over or not, and free their locks, on all hosts at once.
 
     Prints one line a host, also for one that fails.
 

@@ -179,7 +179,11 @@ def explain(host: str, answer: commands.Answer, doing: str = '') -> RemoteError:
                 said = text.format(host=host, bare=bare, line=line[:300])
                 return RemoteError(host, kind, said, answer.stdout)
     what = doing or 'the command there'
-    said = last or f'it printed nothing, exit status {answer.returncode}'
+    # nologin(8) says there why it does not let anybody in
+    printed = [fields.harmless(line.strip(), 100) for line in answer.stdout.splitlines()
+               if line.strip()]
+    said = last or (f"it printed {repr(printed[-1]) if printed else 'nothing'}, "
+                    f'exit status {answer.returncode}')
     return RemoteError(host, 'failed', f'{what} failed: {said}', answer.stdout)
 
 
