@@ -55,6 +55,14 @@ if TOOLS not in sys.path:
 from buildman.demo import sample
 
 
+def _own_caches() -> None:
+    """Let no command find what the builds of the user have left: lists of boards, objects"""
+    folder = tempfile.mkdtemp(prefix='buildman-test-caches-')
+    os.environ['XDG_CACHE_HOME'] = folder
+    owner = os.getpid()
+    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+
+
 def _keep_compiled() -> None:
     """Let the hundreds of commands that tests run compile our modules but once"""
     if os.environ.pop('PYTHONDONTWRITEBYTECODE', '') or not os.access(TOOLS, os.W_OK):
@@ -69,6 +77,7 @@ def _keep_compiled() -> None:
                 lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
 
 
+_own_caches()
 _keep_compiled()
 
 # A shell starts what is to run in the background with Ctrl-C ignored, and buildman
