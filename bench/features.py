@@ -79,6 +79,8 @@ def explain(path: str, off: Optional[bytes], on: Optional[bytes]) -> Optional[st
         plain = re.sub(rb' ?HOSTCC=ccache gcc|CROSS_COMPILE="ccache "|ccache ', b'', on)
         if plain == off:
             return 'out-cmd, out-env: ccache stands before the compilers'
+    if os.path.basename(path) == 'trace' and off is None:
+        return 'trace: what the build read is noted only where builds may be skipped'
     return None
 
 
