@@ -213,8 +213,11 @@ def build(command: List[str], config: str, args: argparse.Namespace, out: str) -
     if '--no-skip-unaffected' in usage.stdout:
         # Else it may carry a result forward over the commit that breaks a board
         words.append('--no-skip-unaffected')
+    # What the user's own ccache has had is not to decide whether it is used
+    env = {**os.environ, 'CCACHE_DIR': os.path.join(os.path.dirname(out), 'ccache')}
     started = time.monotonic()
-    done = subprocess.run(words, cwd=args.repo, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=args.repo, env=env, capture_output=True, text=True,
+                          check=False)
     lines = done.stdout.replace('\r', '\n').splitlines()
     last = next((line for line in reversed(lines) if line.startswith('Completed')), '')
     print(f'{command[0]}: exit status {done.returncode}, '

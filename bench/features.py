@@ -43,7 +43,7 @@ from buildman.demo import sample
 OURS = os.path.abspath(os.path.join(TOP, 'tools', 'buildman', 'buildman'))
 
 # What the first run is told
-OFF = ('-T', '1', '--no-skip-unaffected')
+OFF = ('-T', '1', '--no-skip-unaffected', '--no-ccache')
 
 
 class Feature(NamedTuple):
@@ -68,7 +68,7 @@ FEATURES = (
     Feature('objects', ()),
     Feature('skip', (), ('--no-skip-unaffected',)),
     Feature('shared-dtc', ('--shared-dtc',)),
-    Feature('ccache', ('--ccache',), again=True),
+    Feature('ccache', ('--ccache',), ('--no-ccache',), again=True),
     Feature('all', ('-T', '4', '--shared-dtc', '--ccache'), OFF),
 )
 

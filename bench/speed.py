@@ -54,6 +54,8 @@ def run(command: str, args: argparse.Namespace, out: str) -> Cost:
         words += ['--boards', args.boards]
     # As users have it: modules are compiled once and kept, but not among the sources
     env = {name: val for name, val in os.environ.items() if name != 'PYTHONDONTWRITEBYTECODE'}
+    # And what the user's own ccache has had does not decide whether it is used
+    env['CCACHE_DIR'] = f'{out}.ccache'
     env['PYTHONPYCACHEPREFIX'] = os.path.join(os.path.dirname(out), 'pycache')
     # The list of boards is made before: it is kept from run to run
     subprocess.run([*words, '-n'], cwd=args.repo, env=env, capture_output=True, check=False)
