@@ -55,12 +55,17 @@ if TOOLS not in sys.path:
 from buildman.demo import sample
 
 
-def _own_caches() -> None:
-    """Let no command find what the builds of the user have left: lists of boards, objects"""
-    folder = tempfile.mkdtemp(prefix='buildman-test-caches-')
-    os.environ['XDG_CACHE_HOME'] = folder
+def _folder(prefix: str) -> str:
+    """Return a new folder, which goes when this process ends; one that is forked shares it"""
+    folder = tempfile.mkdtemp(prefix=prefix)
     owner = os.getpid()
     atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+    return folder
+
+
+def _own_caches() -> None:
+    """Let no command find what the builds of the user have left: lists of boards, objects"""
+    os.environ['XDG_CACHE_HOME'] = _folder('buildman-test-caches-')
 
 
 def _keep_compiled() -> None:
@@ -68,13 +73,9 @@ def _keep_compiled() -> None:
     if os.environ.pop('PYTHONDONTWRITEBYTECODE', '') or not os.access(TOOLS, os.W_OK):
         sys.dont_write_bytecode = True
         if 'PYTHONPYCACHEPREFIX' not in os.environ:
-            folder = tempfile.mkdtemp(prefix='buildman-test-modules-')
+            folder = _folder('buildman-test-modules-')
             os.chmod(folder, 0o755)
             os.environ['PYTHONPYCACHEPREFIX'] = folder
-            owner = os.getpid()
-            # A process that is forked shares it
-            atexit.register(
-                lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
 
 
 _own_caches()

@@ -64,7 +64,8 @@ class TreeCase(unittest.TestCase):
         boards_cache.write_cache(self.src, self.cache, TEXT, stamp)
 
     def kept(self) -> Optional[str]:
-        found = boards_cache.read_cache(self.src, self.cache, boards_cache.find_files(self.src))
+        found = boards_cache.read_cache(self.src, self.cache,
+                                        boards_cache.Search(self.src).tree)
         return found and found.text
 
     def reads(self) -> bool:
@@ -106,7 +107,7 @@ class OthersTest(TreeCase):
     def borrow(self, cache: Optional[str], around: str = '') -> Optional[str]:
         around = around or os.path.dirname(os.path.dirname(self.cache))
         found = boards_cache.read_others(
-            self.src, around, boards_cache.find_files(self.src), cache)
+            self.src, around, boards_cache.Search(self.src).tree, cache)
         return found and found.text
 
     def test_borrow(self) -> None:
@@ -118,7 +119,7 @@ class OthersTest(TreeCase):
         self.assertFalse(os.path.exists(mine))
         self.assertEqual(self.borrow(mine), TEXT)
         tree = boards_cache.find_files(self.src)
-        found = boards_cache.read_cache(self.src, mine, tree)
+        found = boards_cache.read_cache(self.src, mine, lambda: tree)
         assert found
         self.assertEqual(found.text, TEXT)
         # The list of the current source lies in the folder itself

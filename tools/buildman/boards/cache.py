@@ -29,7 +29,7 @@ import json
 import os
 import stat
 import time
-from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from buildman.boards.cfgfile import write_atomically
 from buildman.core.errors import SetupError
@@ -140,6 +140,24 @@ def find_files(source_dir: str) -> Tree:
             except OSError:
                 continue
     return Tree(files, started)
+
+
+class Search:
+    """Looks for the files of a source tree when they are first asked for.
+
+    Attributes:
+        found: what tree() has returned, None before
+    """
+
+    def __init__(self, source_dir: str) -> None:
+        self._source_dir = source_dir
+        self.found: Optional[Tree] = None
+
+    def tree(self) -> Tree:
+        """Return the files; see find_files()."""
+        if self.found is None:
+            self.found = find_files(self._source_dir)
+        return self.found
 
 
 def digest(data: bytes) -> str:
@@ -295,7 +313,8 @@ class Kept(NamedTuple):
     renewed: bool
 
 
-def _read_kept(source_dir: str, cache_file: str, tree: Tree) -> Optional[Kept]:
+def _read_kept(source_dir: str, cache_file: str,
+               tree: Callable[[], Tree]) -> Optional[Kept]:
     """Return a boards.cfg if it is still right"""
     stamp = Stamp.read(cache_file)
     if stamp is None:
@@ -308,18 +327,18 @@ def _read_kept(source_dir: str, cache_file: str, tree: Tree) -> Optional[Kept]:
         return None
     if digest(data) != stamp.boards:
         return None
-    same = stamp.check(source_dir, tree)
+    same = stamp.check(source_dir, tree())
     return None if same is False else Kept(text, stamp, same is None)
 
 
-def read_cache(source_dir: str, cache_file: str, tree: Tree,
+def read_cache(source_dir: str, cache_file: str, tree: Callable[[], Tree],
                copy_to: Optional[str] = None) -> Optional[Kept]:
     """Return a boards.cfg that is still right, else None.
 
     Args:
         source_dir: top of the tree
         cache_file: the boards.cfg
-        tree: the files of now
+        tree: returns the files of now; called when there is a list to compare with
         copy_to: keep it there as well, if possible; None: nowhere
     """
     kept = _read_kept(source_dir, cache_file, tree)
@@ -344,23 +363,7 @@ def copy_cache(cache_file: str, text: str, stamp: Stamp) -> None:
         stamp.write(cache_file)
 
 
-def has_stamp(cache_file: str) -> bool:
-    """Tell whether a boards.cfg has a stamp, so that it might be used"""
-    return os.path.exists(_stamp_path(cache_file))
-
-
-def find_lists(around: str) -> List[str]:
-    """Return the newest lists in the folders of a folder, or in itself."""
-    found: List[Tuple[int, str]] = []
-    with contextlib.suppress(OSError):
-        for folder in [around, *(entry.path for entry in os.scandir(around))]:
-            path = os.path.join(folder, 'boards.cfg')
-            with contextlib.suppress(OSError):
-                found.append((os.stat(_stamp_path(path)).st_mtime_ns, path))
-    return [path for _, path in sorted(found, reverse=True)[:_OTHERS]]
-
-
-def read_others(source_dir: str, around: str, tree: Tree,
+def read_others(source_dir: str, around: str, tree: Callable[[], Tree],
                 cache_file: Optional[str]) -> Optional[Kept]:
     """Return another branch's boards.cfg that is right for this tree, too.
 
@@ -369,10 +372,16 @@ def read_others(source_dir: str, around: str, tree: Tree,
     Args:
         source_dir: top of the tree
         around: folder with the output folders of the branches
-        tree: the files of now
+        tree: returns the files of now; called when there is a list to compare with
         cache_file: where to keep it; None: nowhere
     """
-    for path in find_lists(around):
+    found: List[Tuple[int, str]] = []
+    with contextlib.suppress(OSError):
+        for folder in [around, *(entry.path for entry in os.scandir(around))]:
+            path = os.path.join(folder, 'boards.cfg')
+            with contextlib.suppress(OSError):
+                found.append((os.stat(_stamp_path(path)).st_mtime_ns, path))
+    for _, path in sorted(found, reverse=True)[:_OTHERS]:
         kept = None if path == cache_file else _read_kept(source_dir, path, tree)
         if kept:
             if cache_file:

@@ -9,7 +9,18 @@ import glob
 import importlib.util
 import os
 import re
-from typing import Dict, Iterable, List, NamedTuple, Optional, Pattern, Sequence, Tuple, Union
+from typing import (
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    NamedTuple,
+    Optional,
+    Pattern,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from buildman.boards import cache
 from buildman.boards.cfgfile import (
@@ -422,9 +433,9 @@ def load(source_dir: str, cache_file: Optional[str] = None,
             os.path.join(source_dir, TRACKED)) and _tracked_list(source_dir):
         # It is part of the source, which a build in there must not change (-wi)
         cache_file = None
-    # What takes longest begins at once when there is nothing to compare with
-    tree = (cache.find_files(source_dir) if _has_lists(cache_file, around, private) else None)
-    kept = _kept(source_dir, tree, cache_file, around, private) if tree else None
+    # Without a list to compare with, the scan looks for them while it does what takes longest
+    search = cache.Search(source_dir)
+    kept = _kept(source_dir, search.tree, cache_file, around, private)
     if kept:
         settings = kept.stamp.settings
         if settings.keys() >= set(symbols):
@@ -440,10 +451,10 @@ def load(source_dir: str, cache_file: Optional[str] = None,
         if look_for is not wanted:
             # A fault may be that of a board that is not wanted
             with contextlib.suppress(BoardError):
-                found = scan.scan(source_dir, None, jobs, tree, symbols)
+                found = scan.scan(source_dir, None, jobs, search.found, symbols)
         if not found:
             look_for = wanted
-            found = scan.scan(source_dir, wanted, jobs, tree, symbols)
+            found = scan.scan(source_dir, wanted, jobs, search.found, symbols)
     except scan.KconfigMissing as exc:
         return _from_tracked(source_dir, cache_file, wanted, str(exc))
     # All has been said when the list was made
@@ -462,15 +473,7 @@ def load(source_dir: str, cache_file: Optional[str] = None,
     return _only(BoardList(found.entries, settings=found.stamp.settings), wanted), warnings
 
 
-def _has_lists(cache_file: Optional[str], around: str, private: str) -> bool:
-    """Tell whether there is any list that might be right, see _kept()"""
-    return bool((cache_file and cache.has_stamp(cache_file))
-                or (private and (cache.has_stamp(private) or cache.find_lists(
-                    os.path.dirname(os.path.dirname(private)))))
-                or (around and cache.find_lists(around)))
-
-
-def _kept(source_dir: str, tree: cache.Tree, cache_file: Optional[str],
+def _kept(source_dir: str, tree: Callable[[], cache.Tree], cache_file: Optional[str],
           around: str, private: str) -> Optional[cache.Kept]:
     """Return a boards.cfg that is right for a tree, None if none is"""
     kept = cache.read_cache(source_dir, cache_file, tree) if cache_file else None

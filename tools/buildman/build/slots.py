@@ -424,14 +424,12 @@ class Engine:
 
     def _borrow(self, number: int, job: BoardJob) -> None:
         """Begin with a copy of what another slot has built, if that helps"""
-        config, target = self._config, job.board.target
+        copies, config, target = self._siblings, self._config, job.board.target
         dirs = SlotDirs(config.source_dir, config.work_dir, number)
-        path = os.path.join(dirs.stem, 'build')
-
-        copies = self._siblings
-        if not copies:
+        if not copies or not job.commits or not siblings.is_large(
+                dirs.stem if self._origin else dirs.source):
             return
-        copying = copies.copying
+        path, copying = os.path.join(dirs.stem, 'build'), copies.copying
 
         def copy(kept: str, maker: int) -> bool:
             if config.keeps and self._origin:
@@ -439,9 +437,6 @@ class Engine:
             return siblings.copy((self._slot_path(maker), kept), (dirs.stem, path),
                                  f'{dirs.stem}.build{NEW}', copying)
 
-        if not job.commits or not siblings.is_large(
-                dirs.stem if self._origin else dirs.source):
-            return
         if has_board(path, dirs.aside, target):
             copies.forget(number)
         else:

@@ -172,7 +172,7 @@ def uses_ccache(folders: Folders, selected: Sequence[Board]) -> bool:
     from buildman.build import ccache
     from buildman.build.siblings import is_large
     used = ccache.was_used(work_area(folders.base))
-    if used is None or (used and not shutil.which('ccache')):
+    if used is None:
         used = ccache.is_warm([board.target for board in selected], os.environ) or (
             ccache.is_usable(os.environ) and ccache.pays(selected) and is_large(folders.source))
     # Last: it costs most. Builds that nobody asked to go by it must not fail for it

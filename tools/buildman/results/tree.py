@@ -454,17 +454,15 @@ class ResultTree:
         out: Dict[str, Glance] = {}
         new: Dict[str, Entry] = {}
         try:
+            names = None if self._flat else set(os.listdir(folder))
             # All boards of all commits: what leads to the folder is looked up once
             top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
             return {}
         try:
-            there = None if self._flat else set(os.listdir(top))
-            for target in targets:
-                if there is not None and target not in there:
-                    continue
+            for target in targets if names is None else filter(names.__contains__, targets):
                 try:
-                    stamp = os.stat(f'{target}/done' if there is not None else 'done',
+                    stamp = os.stat('done' if self._flat else f'{target}/done',
                                     dir_fd=top).st_ctime_ns
                 except OSError:
                     continue
